@@ -1,0 +1,245 @@
+"""Every setting, one frozen model per room. Read at the front door only; strongest first: arguments, environment, secret files, YAML, defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from node.errors import SettingsInvalid
+
+PREFIX = "RADNODE_"
+NOT_SETTINGS = {"RADNODE_CONFIG", "RADNODE_SHARED", "RADNODE_TEST_OPTIONAL", "RADNODE_SECRETS_DIR"}
+
+
+class Room(BaseModel):
+    """A room's part of the settings: frozen, and no key that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Caller(Room):
+    """Who may send by C-STORE."""
+
+    ae_title: str
+    addresses: tuple[str, ...] = ()  #: networks in CIDR form the caller may come from; empty: any
+
+
+class ScpSettings(Room):
+    """The DICOM door (`node/scp.py`)."""
+
+    host: str = "127.0.0.1"
+    port: int = 11112
+    ae_title: str = Field("RADNODE", max_length=16)
+    callers: tuple[Caller, ...] = ()  #: nobody may send until somebody is named
+    processes: int = Field(2, ge=1, le=64)
+    max_pdu_bytes: int = Field(131072, ge=4096)
+    max_associations: int = Field(64, ge=1)  #: per process
+    idle_timeout_s: float = 60
+
+
+class WebSettings(Room):
+    """HTTP (`node/web/`)."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    hook_secret: SecretStr | None = None  #: shared with Orthanc's script; the hook is closed without it
+    max_upload_mb: int = 4096
+
+
+class IntakeSettings(Room):
+    """When has a study settled (`node/identified/intake.py`)?"""
+
+    settle_after_s: float = Field(30, ge=0)
+    settle_complete_after_s: float = Field(2, ge=0)  #: once the count that the source reports is reached
+    count_from: str = ""  #: name of a source below `sources` that can say how many instances a study has
+    min_free_mb: int = Field(2048, ge=0)  #: disk watermark: below it nothing more is accepted
+
+
+class VaultSettings(Room):
+    """Keys and sealed instances (`node/identified/`)."""
+
+    master_key_file: Path | None = None  #: 32 random bytes in base64; default: DATA_DIR/identified/master.key, made at the first start
+    master_key: SecretStr | None = None  #: the same in the environment
+    segment_mb: int = Field(64, ge=1)
+
+
+class DatabaseSettings(Room):
+    """Where state lives (SQLAlchemy URLs). Default: SQLite in the data folder."""
+
+    url: str = ""
+    identified_url: str = ""
+
+
+class OrthancSettings(Room):
+    """An Orthanc that tells the node about stable studies, by the name that its script sends."""
+
+    url: str
+    username: str = ""
+    password: SecretStr | None = None
+    catch_up_every_s: float = 30
+    timeout_s: float = 60
+
+
+class SourceSettings(Room):
+    """A PACS that can be asked how many instances a study has: Study Root C-FIND, or QIDO-RS."""
+
+    kind: Literal["dimse", "qido"]
+    host: str = ""
+    port: int = 104
+    ae_title: str = ""
+    url: str = ""
+    timeout_s: float = 10
+
+
+class WorkersSettings(Room):
+    """The local runner (`node/runners/local.py`)."""
+
+    count: int = Field(1, ge=1)
+    device: str = "auto"
+    job_timeout_s: float = 1800
+    memory_mb: int = Field(8192, ge=256)  #: a worker above this is replaced
+
+
+class DeliverySettings(Room):
+    """The outbox (`node/identified/delivery.py`)."""
+
+    first_retry_s: float = 2
+    longest_retry_s: float = 900
+    give_up_after_hours: float = 72
+
+
+class RetentionSettings(Room):
+    """What is forgotten, and when (`node/housekeeping.py`)."""
+
+    keep_days: float = 14
+
+
+class DeidentificationSettings(Room):
+    """Options of the profile (PS3.15 Annex E, `node/identified/profile.py`)."""
+
+    retain_patient_characteristics: bool = True
+    modified_dates: bool = True
+    clean_descriptors: bool = True
+    retain_safe_private: bool = True
+
+
+class Settings(BaseSettings):
+    """All settings. Every key is also an environment variable: `RADNODE_<ROOM>__<KEY>`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    data_dir: Path = Path("data")
+    rules: Path | None = None
+    bundles_dir: Path = Path(__file__).parent / "models"
+    log_level: str = "INFO"
+    scp: ScpSettings = ScpSettings()
+    web: WebSettings = WebSettings()
+    intake: IntakeSettings = IntakeSettings()
+    vault: VaultSettings = VaultSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    workers: WorkersSettings = WorkersSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    retention: RetentionSettings = RetentionSettings()
+    deidentification: DeidentificationSettings = DeidentificationSettings()
+    orthancs: dict[str, OrthancSettings] = {}
+    sources: dict[str, SourceSettings] = {}
+    destinations: dict[str, dict[str, Any]] = {}  #: by name: `kind` and the keys of `node/destinations/<kind>.py`
+
+    @field_validator("data_dir", "bundles_dir", "rules")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path.expanduser().absolute() if path else path
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, file_secret_settings, _Yaml(settings_cls)
+
+
+class _Yaml(PydanticBaseSettingsSource):
+    """The YAML file, weakest of all sources. Its content is put here by `load`."""
+
+    content: dict[str, Any] = {}
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self.content.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(self.content)
+
+
+def load(config: Path | None = None, **arguments: Any) -> Settings:
+    """The settings of this start.
+
+    Raises
+    ------
+    SettingsInvalid
+        Naming the key, what is wrong with it, and the keys that are known in its place. Values are not repeated.
+    """
+    config = config or (Path(os.environ["RADNODE_CONFIG"]) if os.environ.get("RADNODE_CONFIG") else None)
+    _Yaml.content = _read_yaml(config) if config else {}
+    _no_unknown_environment()
+    secrets = os.environ.get("RADNODE_SECRETS_DIR") or ("/run/secrets" if Path("/run/secrets").is_dir() else None)
+    try:
+        return Settings(_secrets_dir=secrets, **arguments)
+    except ValidationError as why:
+        raise SettingsInvalid("; ".join(_sentence(error) for error in why.errors())) from None
+    finally:
+        _Yaml.content = {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except OSError as why:
+        raise SettingsInvalid(f"{path} can't be read: {why.strerror}") from None
+    except yaml.YAMLError as why:
+        mark = getattr(why, "problem_mark", None)
+        raise SettingsInvalid(f"{path} is not YAML{f', line {mark.line + 1}' if mark else ''}") from None
+    if not isinstance(content, dict):
+        raise SettingsInvalid(f"{path} must hold keys and values")
+    return content
+
+
+def _no_unknown_environment() -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        name = variable.upper()
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS and name.split("__")[0] not in known:
+            raise SettingsInvalid(f"{variable} is not a setting; known: {', '.join(sorted(known | {'RADNODE_CONFIG'}))}")
+
+
+def _sentence(error: Any) -> str:
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        return f"{'.'.join(path)} is not a setting; known: {', '.join(_known(path[:-1]))}"
+    return f"{'.'.join(path)}: {error['msg']}"
+
+
+def _known(path: list[str]) -> list[str]:
+    model: Any = Settings
+    for part in path:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            continue
+        field = model.model_fields.get(part)
+        model = field.annotation if field else model
+        arguments = [a for a in getattr(model, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+        model = arguments[0] if arguments else model
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

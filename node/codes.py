@@ -1,0 +1,42 @@
+"""The coded concepts the node speaks: SNOMED CT (SCT), DICOM (DCM), UCUM, LOINC (LN), each with its context group."""
+
+from __future__ import annotations
+
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+__all__ = ["Code"]
+
+# Segmented Property Category, CID 7150
+MORPHOLOGICALLY_ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
+
+# Segmented Property Type, CID 7159 (lesions) and CID 7166 (common tissues)
+LESION = Code("52988006", "SCT", "Lesion")
+GROUND_GLASS_OPACITY = codes.DCM.GroundGlassOpacity
+
+# Anatomy, CID 4031
+CHEST = Code("51185008", "SCT", "Chest")
+LUNG = Code("39607008", "SCT", "Lung")
+BREAST = Code("76752008", "SCT", "Breast")
+LEFT = Code("7771000", "SCT", "Left")
+RIGHT = Code("24028007", "SCT", "Right")
+
+# Measurements, CID 218 and CID 7469, and their units (UCUM)
+VOLUME = Code("118565006", "SCT", "Volume")
+AREA = Code("42798000", "SCT", "Area")
+LONG_AXIS = Code("103339001", "SCT", "Long Axis")
+PERCENT = Code("%", "UCUM", "%")
+MILLILITER = Code("mL", "UCUM", "mL")
+MILLIMETER = Code("mm", "UCUM", "mm")
+SQUARE_MILLIMETER = Code("mm2", "UCUM", "mm2")
+
+# Equipment and algorithms, CID 7005 and CID 7162
+PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+DE_IDENTIFYING_EQUIPMENT = Code("109104", "DCM", "De-identifying Equipment")
+ARTIFICIAL_INTELLIGENCE = codes.DCM.ArtificialIntelligence
+
+
+def private(value: str, meaning: str) -> Code:
+    """A concept for which no standard code was found: scheme 99RADNODE (PS3.3 section 8.2, private scheme designator)."""
+    return Code(value, "99RADNODE", meaning)

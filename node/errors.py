@@ -1,0 +1,121 @@
+"""One tree of errors. The first line of a class's docstring is its message; facts are attributes, never values of a dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class NodeError(Exception):
+    """Something in the node failed."""
+
+    def __init__(self, detail: str = "", **facts: Any) -> None:
+        self.detail = detail
+        self.facts = facts
+        super().__init__(detail)
+
+    @property
+    def message(self) -> str:
+        """The class's own sentence: what happened and what to do."""
+        return (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
+
+    def __str__(self) -> str:
+        facts = ", ".join(f"{name}={value}" for name, value in self.facts.items())
+        return " ".join(part for part in (self.message, self.detail, f"({facts})" if facts else "") if part)
+
+
+# --- the front door -------------------------------------------------------------------------------------------------
+class SettingsInvalid(NodeError):
+    """The settings can't be used; correct the key that is named and start again."""
+
+
+class RulesInvalid(NodeError):
+    """The rules can't be used; correct the line that is named."""
+
+
+class PluginBroken(NodeError):
+    """A plug-in that a rule or a setting names can't be loaded."""
+
+
+# --- a study that is not taken further: normal work, with a reason ---------------------------------------------------
+class StudyRefused(NodeError):
+    """The study is not processed; the reason is kept with it in quarantine."""
+
+
+class InstanceUnreadable(StudyRefused):
+    """An instance can't be read as DICOM; send it again from the archive, or exclude it."""
+
+
+class BurnedInAnnotation(StudyRefused):
+    """The pixels may show who the patient is; blank the region or leave the study refused."""
+
+
+class SopClassRefused(StudyRefused):
+    """This kind of object can't be de-identified here, so it goes no further."""
+
+
+class IdentityConflict(StudyRefused):
+    """The instances of one study name different patients; correct them in the archive and send the study again."""
+
+
+# --- a series that a pipeline can't take: becomes a "not analysed: reason" report -------------------------------------
+class NotAnalysed(NodeError):
+    """The pipeline does not analyse this series; the report says why."""
+
+
+class GeometryRefused(NotAnalysed):
+    """The slices do not form one regular volume."""
+
+
+class PixelsUnreadable(NotAnalysed):
+    """The pixel data can't be decoded."""
+
+
+class OutsideIntendedUse(NotAnalysed):
+    """The series is outside what the model was made for."""
+
+
+# --- the vault --------------------------------------------------------------------------------------------------------
+class VaultError(NodeError):
+    """The vault can't do this."""
+
+
+class KeyMissing(VaultError):
+    """The key is gone, so what it protected can't be read any more."""
+
+
+class MasterKeyWrong(VaultError):
+    """The master key does not open this vault; give the key that the vault was made with."""
+
+
+class RecordDamaged(VaultError):
+    """A sealed record fails its authentication; restore it from the sender."""
+
+
+class DiskFull(NodeError):
+    """The disk is below its watermark; free space before more studies are sent."""
+
+
+# --- bundles ----------------------------------------------------------------------------------------------------------
+class BundleDamaged(NodeError):
+    """A file of the model bundle does not have the digest that SHA256SUMS names; install the bundle again."""
+
+
+class BundleInvalid(NodeError):
+    """The folder is not a model bundle that the node can run."""
+
+
+# --- work and the way home --------------------------------------------------------------------------------------------
+class JobFailed(NodeError):
+    """The pipeline failed on this job."""
+
+
+class DeliveryFailed(NodeError):
+    """The destination did not take the object now; it is tried again."""
+
+
+class DeliveryRefused(NodeError):
+    """The destination refuses the object; trying again would not help."""
+
+
+class ChainBroken(NodeError):
+    """The audit trail was altered."""

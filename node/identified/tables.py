@@ -1,0 +1,105 @@
+"""The identified database. Even here no row says who a person is: identities are sealed with the study's key."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, ForeignKey, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Tables of the identified wing."""
+
+
+class KeyRow(Base):
+    """A key wrapped by the master key. `study:<clean UID>` opens one study; deleting the row makes it unreadable."""
+
+    __tablename__ = "keys"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    wrapped: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class StudyRow(Base):
+    """A study on its way: RECEIVING → SETTLED → PROCESSED, or QUARANTINED. A late image makes it RECEIVING again."""
+
+    __tablename__ = "studies"
+
+    study: Mapped[str] = mapped_column(String(64), primary_key=True)  #: clean Study Instance UID
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    revision: Mapped[int] = mapped_column(default=0)  #: of the last settling; 0 before the first
+    first_arrival: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    last_arrival: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    expected: Mapped[int | None] = mapped_column()  #: NumberOfStudyRelatedInstances that the source reports, if it does
+    settled_reason: Mapped[str] = mapped_column(Text, default="")
+    settled_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    origin: Mapped[dict[str, Any]] = mapped_column(JSON)  #: of the first instance
+
+
+class InstanceRow(Base):
+    """A sealed instance and where it lies in the vault."""
+
+    __tablename__ = "instances"
+
+    sop_instance: Mapped[str] = mapped_column(String(64), primary_key=True)  #: clean SOP Instance UID
+    study: Mapped[str] = mapped_column(ForeignKey("studies.study"), index=True)
+    extents: Mapped[list[list[Any]]] = mapped_column(JSON)  #: [[segment, offset, length], …]
+    size: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))  #: keyed hash of the data set's bytes
+    arrived_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    revision: Mapped[int | None] = mapped_column()  #: the revision that first took it in; None: not yet
+
+
+class IdentityRow(Base):
+    """Who the study belongs to, and the original UIDs: sealed with the study's key."""
+
+    __tablename__ = "identities"
+
+    study: Mapped[str] = mapped_column(ForeignKey("studies.study"), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class QuarantineRow(Base):
+    """A study refused, and the reason."""
+
+    __tablename__ = "quarantine"
+
+    study: Mapped[str] = mapped_column(ForeignKey("studies.study"), primary_key=True)
+    revision: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(64))  #: the error's class
+    reason: Mapped[str] = mapped_column(Text)
+    refused_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class OutboxRow(Base):
+    """One object for one destination: QUEUED → SENT → CONFIRMED, or REFUSED with the reason."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    study: Mapped[str] = mapped_column(String(64), index=True)
+    job: Mapped[str] = mapped_column(String(64), index=True)
+    role: Mapped[str] = mapped_column(String(16))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    path: Mapped[str] = mapped_column(Text)  #: the nameless object, below the clean volume
+    destination: Mapped[str] = mapped_column(String(100))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "destination"),)
+
+
+class ChangeRow(Base):
+    """How far an Orthanc's change feed was read."""
+
+    __tablename__ = "changes"
+
+    orthanc: Mapped[str] = mapped_column(String(100), primary_key=True)
+    last: Mapped[int]

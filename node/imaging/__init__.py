@@ -1,0 +1,1 @@
+"""From series to volume: geometry, order, rescale, decode. Numpy only."""

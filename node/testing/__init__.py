@@ -1,0 +1,1 @@
+"""Shipped doubles: phantoms with a known answer, a small PACS, the suites that plug-ins must pass."""

@@ -1,0 +1,1 @@
+"""HTTP: health, the Orthanc hook, STOW-RS, results."""

@@ -1,0 +1,44 @@
+"""The path of a study. Every step is handed in by `assembly.py`; nothing here knows a name, a socket or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from node.domain import Job, Route, Study, StudyRef, WrittenObject
+from node.errors import StudyRefused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """State lives in vault and ledger, never only in memory: each step may run twice, and ends the same."""
+
+    deidentify: Callable[[StudyRef], Study]
+    choose: Callable[[Study], Sequence[Route]]
+    schedule: Callable[[Study, Route], Job]
+    submit: Callable[[Job], None]
+    processed: Callable[[StudyRef], None]
+    objects_of: Callable[[Job], Sequence[WrittenObject]]
+    deliver: Callable[[WrittenObject, Job], None]
+    handed_over: Callable[[Job], None]
+    set_aside: Callable[[StudyRef, StudyRefused], None]
+
+    def study_is_stable(self, ref: StudyRef) -> None:
+        """The study has settled: take the name off, ask the rules, and hand one job a route to the runner."""
+        try:
+            study = self.deidentify(ref)
+        except StudyRefused as why:
+            self.set_aside(ref, why)
+            return
+        for route in self.choose(study):
+            self.submit(self.schedule(study, route))
+        self.processed(ref)
+
+    def job_is_done(self, job: Job) -> None:
+        """The results are written: put each into the outbox of every destination.
+
+        They wait there without a name; the re-identifier names a copy read from its bytes at the moment of sending.
+        """
+        for written in self.objects_of(job):
+            self.deliver(written, job)
+        self.handed_over(job)
