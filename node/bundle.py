@@ -1,0 +1,347 @@
+"""Opens a model bundle (MONAI Bundle folder): metadata, every digest checked, weights loaded as data and never as code.
+
+A bundle describes its network as `network_def` in `configs/inference.json`. MONAI would resolve any importable callable and
+evaluate `$` expressions there; this reader builds networks of known libraries from plain values only, and never pre-trained ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from node import codes
+from node.domain import Algorithm
+from node.errors import BundleDamaged, BundleInvalid
+
+if TYPE_CHECKING:
+    import torch
+
+SUMS = "SHA256SUMS"
+METADATA = "configs/metadata.json"
+INFERENCE = "configs/inference.json"
+WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts")
+BUILDERS = ("torch.nn.", "monai.networks.", "segmentation_models_pytorch.")  #: where a network may come from
+PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: never ask the net for weights
+AGREE = 0.05  #: how far another engine's output, after a sigmoid, may lie from torch's in float32
+LINE = re.compile(r"^([0-9a-f]{64}) [ *](.+)$")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """One model at one version, intact when it was opened."""
+
+    path: Path
+    metadata: Mapping[str, Any] = field(repr=False)
+    inference: Mapping[str, Any] = field(repr=False)
+    sums: Mapping[str, str] = field(repr=False)  #: relative path → SHA-256, hexadecimal
+
+    @classmethod
+    def open(cls, path: Path | str) -> Bundle:
+        """The bundle in folder `path`.
+
+        Raises
+        ------
+        BundleDamaged
+            When a listed file is missing or has another digest; it names the file.
+        BundleInvalid
+            When the folder is no bundle, lists a path outside itself, or would use a file that it does not list.
+        """
+        path = Path(path)
+        sums = _sums(path)
+        for name, expected in sums.items():
+            if sha256(path / name) != expected:
+                raise BundleDamaged(file=name, bundle=path.name)
+        for name in (METADATA, INFERENCE):
+            if name not in sums:
+                raise BundleInvalid(f"{SUMS} does not list {name}", bundle=path.name)
+        bundle = cls(path, _json(path / METADATA), _json(path / INFERENCE), sums)
+        _ = bundle.weights, bundle.version  # must be there
+        return bundle
+
+    # --- what it says about itself ---------------------------------------------------------------------------------------
+    @property
+    def node(self) -> Mapping[str, Any]:
+        """The `radnode` object of the metadata; empty for a bundle that was not made for a node."""
+        found = self.metadata.get("radnode", {})
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name, else the bundle's."""
+        return str(self.node.get("pipeline") or self.metadata.get("name") or self.path.name)
+
+    @property
+    def version(self) -> str:
+        try:
+            return str(self.metadata["version"])
+        except KeyError:
+            raise BundleInvalid("metadata.json has no version", bundle=self.path.name) from None
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return str(self.metadata.get("name", self.name))
+
+    @property
+    def licence(self) -> Mapping[str, Any]:
+        """`{"name", "non_commercial", "text"}`."""
+        return dict(self.node.get("licence", {}))
+
+    @property
+    def intended_use(self) -> Mapping[str, Any]:
+        """Machine-readable: modality, body_part, min_slices, max_slice_thickness_mm, …"""
+        return dict(self.node.get("intended_use", {}))
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        return {str(k): float(v) for k, v in self.node.get("thresholds", {}).items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The findings it names, in the order of its outputs."""
+        if "labels" in self.node:
+            return tuple(str(label) for label in self.node["labels"])
+        outputs = self.metadata.get("network_data_format", {}).get("outputs", {})
+        for output in outputs.values():
+            channels = output.get("channel_def") or {}
+            return tuple(str(channels[key]) for key in sorted(channels, key=int) if channels[key] != "background")
+        return ()
+
+    @property
+    def model_card(self) -> str:
+        """The model card's text, empty when there is none."""
+        for name in ("MODEL_CARD.md", "docs/README.md"):
+            if name in self.sums:
+                return (self.path / name).read_text(encoding="utf-8")
+        return ""
+
+    @cached_property
+    def weights(self) -> str:
+        """The weights file, relative to the bundle."""
+        for name in WEIGHTS:
+            if name in self.sums:
+                return name
+        if (self.path / "large_files.yml").exists():
+            raise BundleInvalid("weights missing: large_files.yml says where to fetch them", bundle=self.path.name)
+        raise BundleInvalid(f"{SUMS} lists none of {', '.join(WEIGHTS)}", bundle=self.path.name)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, hexadecimal: the model's identity in every result."""
+        return self.sums[self.weights]
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return Algorithm(name=self.name, version=self.version, digest=self.digest, family=codes.ARTIFICIAL_INTELLIGENCE)
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """(channels, rows, columns …) of the first input; None when the metadata leaves it open."""
+        inputs = self.metadata.get("network_data_format", {}).get("inputs", {})
+        for one in inputs.values():
+            try:
+                return (int(one["num_channels"]), *(int(n) for n in one["spatial_shape"]))
+            except (KeyError, TypeError, ValueError):
+                return None
+        return None
+
+    # --- the network ----------------------------------------------------------------------------------------------------
+    def network(self, device: str = "cpu", *, engine: str = "torch") -> Callable[[torch.Tensor], Any]:
+        """The network with its weights, ready to be called with a float32 batch; outputs are float32.
+
+        `engine="openvino"` compiles it for this CPU (bfloat16 where the CPU has it) and checks it against torch on one input;
+        on another device, without OpenVINO, or when the two disagree, it is torch all the same.
+        """
+        module = self.module(device)
+        if engine == "openvino" and device == "cpu" and self.input_shape is not None:
+            compiled = _compiled(module, self.input_shape)
+            if compiled is not None:
+                return compiled
+        plain: Callable[[torch.Tensor], Any] = module
+        return plain
+
+    def module(self, device: str = "cpu") -> torch.nn.Module:
+        """The network as a torch module in evaluation mode, float32, weights strictly loaded."""
+        import torch
+
+        data = (self.path / self.weights).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise BundleDamaged(file=self.weights, bundle=self.path.name)
+        if self.weights.endswith(".ts"):
+            import io
+
+            loaded: torch.nn.Module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
+            return loaded.eval()
+        module: torch.nn.Module = _built(self.inference.get("network_def"), self.inference, self.path.name)
+        try:
+            module.load_state_dict(_tensors(data), strict=True)
+        except RuntimeError:
+            raise BundleInvalid("the weights do not fit network_def", bundle=self.path.name) from None
+        return module.to(device).eval().requires_grad_(False)
+
+
+def bundles_in(folder: Path) -> Iterator[Path]:
+    """The bundle folders under `folder`: `<pipeline>/<version>/`, or a bundle lying there by itself."""
+    for found in sorted(folder.rglob(METADATA)):
+        yield found.parent.parent
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file; empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError):
+        return ""
+
+
+def write_sums(path: Path) -> None:
+    """Write SHA256SUMS over every file of the bundle, so that `sha256sum -c` can check it too."""
+    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and p.name != SUMS)
+    (path / SUMS).write_text("".join(f"{sha256(path / name)}  {name}\n" for name in names), encoding="ascii")
+
+
+def _sums(path: Path) -> dict[str, str]:
+    try:
+        lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise BundleInvalid(f"no readable {SUMS}", bundle=path.name) from None
+    found: dict[str, str] = {}
+    root = path.resolve()
+    for line in filter(str.strip, lines):
+        match = LINE.match(line)
+        if match is None:
+            raise BundleInvalid(f"{SUMS} has a line that is no digest and path", bundle=path.name)
+        digest, name = match.groups()
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or not (path / name).resolve().is_relative_to(root):
+            raise BundleInvalid(f"{SUMS} names a path outside the bundle", bundle=path.name)
+        found[inside.as_posix()] = digest
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        raise BundleInvalid(f"{path.name} is not JSON", bundle=path.parent.parent.name) from None
+    if not isinstance(read, dict):
+        raise BundleInvalid(f"{path.name} is not a JSON object", bundle=path.parent.parent.name)
+    return read
+
+
+def _tensors(data: bytes) -> dict[str, torch.Tensor]:
+    """A state dict from bytes, by what they are and not by their suffix: a zip is torch's, the rest safetensors'."""
+    import io
+    from pickle import UnpicklingError
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if data[:2] == b"PK":
+        try:
+            read: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except UnpicklingError:
+            raise BundleInvalid("the weights hold more than tensors (weights_only=True refuses them)") from None
+        for key in ("model", "state_dict"):
+            if isinstance(read, dict) and isinstance(read.get(key), dict):
+                read = read[key]
+        return dict(read)
+    try:
+        tensors: dict[str, torch.Tensor] = load(data)
+    except SafetensorError:
+        raise BundleInvalid("the weights are neither safetensors nor a state dict") from None
+    return tensors
+
+
+def _built(definition: Any, config: Mapping[str, Any], bundle: str) -> Any:
+    """The network that `network_def` describes, from plain values and `@` references to plain values."""
+    if not isinstance(definition, dict) or "_target_" not in definition:
+        raise BundleInvalid("inference.json has no network_def with a _target_", bundle=bundle)
+    target = str(definition["_target_"])
+    if "." not in target:
+        target = f"monai.networks.nets.{target}"
+    if not target.startswith(BUILDERS):
+        raise BundleInvalid(f"network_def may be built from {', '.join(BUILDERS)} only", bundle=bundle)
+    module, _, name = target.rpartition(".")
+    try:
+        build = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise BundleInvalid("network_def names a network that is not installed", bundle=bundle) from None
+    arguments = {k: _plain(v, config, bundle) for k, v in definition.items() if not (k.startswith("_") and k.endswith("_"))}
+    arguments.update({k: v for k, v in PRETRAINED.items() if k in arguments})
+    try:
+        return build(**arguments)
+    except (TypeError, ValueError, KeyError, RuntimeError) as why:
+        raise BundleInvalid(f"network_def can't be built: {type(why).__name__}", bundle=bundle) from None
+
+
+def _plain(value: Any, config: Mapping[str, Any], bundle: str, depth: int = 0) -> Any:
+    if depth > 20:
+        raise BundleInvalid("network_def refers to itself", bundle=bundle)
+    if isinstance(value, dict):
+        if "_target_" in value:
+            return _built(value, config, bundle)
+        return {k: _plain(v, config, bundle, depth + 1) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v, config, bundle, depth + 1) for v in value]
+    if isinstance(value, str) and value.startswith("$"):
+        raise BundleInvalid("network_def holds an expression; write the value instead", bundle=bundle)
+    if isinstance(value, str) and value.startswith("@"):
+        found: Any = config
+        for part in value[1:].replace("#", "::").split("::"):
+            try:
+                found = found[int(part)] if isinstance(found, list) else found[part]
+            except (KeyError, ValueError, IndexError, TypeError):
+                raise BundleInvalid("network_def refers to a key that is not there", bundle=bundle) from None
+        return _plain(found, config, bundle, depth + 1)
+    return value
+
+
+def _compiled(module: torch.nn.Module, shape: tuple[int, ...]) -> Callable[[torch.Tensor], Any] | None:
+    """The module compiled by OpenVINO for one image at a time; None when that is not to be had or not the same."""
+    import warnings
+
+    import torch
+
+    try:
+        import openvino as ov
+    except ImportError:
+        return None
+    core = ov.Core()
+    example = torch.linspace(0, 1, int(torch.tensor(shape).prod())).reshape(1, *shape)
+    example = (example * 37).sin().abs()  # stripes: something every layer answers to
+    options: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY"}
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        options["INFERENCE_PRECISION_HINT"] = "bf16"
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracer warns of shape checks in python
+        try:
+            request = core.compile_model(ov.convert_model(module, example_input=example, input=[(1, *shape)]), "CPU", options)
+        except RuntimeError:
+            return None
+        expected = module(example)
+
+    def run(batch: torch.Tensor) -> Any:
+        rows = []
+        for image in batch.float().cpu().numpy():
+            answer = request(image[None])
+            rows.append([torch.from_numpy(answer[i].copy()) for i in range(len(request.outputs))])
+        outputs = tuple(torch.cat(column) for column in zip(*rows, strict=True))
+        return outputs if isinstance(expected, (tuple, list)) else outputs[0]
+
+    def flat(outputs: Any) -> list[torch.Tensor]:
+        return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+
+    for ours, theirs in zip(flat(run(example)), flat(expected), strict=True):
+        if float((torch.sigmoid(ours) - torch.sigmoid(theirs)).abs().max()) > AGREE:
+            return None
+    return run

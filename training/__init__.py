@@ -1,0 +1,1 @@
+"""From a folder of images to a bundle with a model card; never imported by the node."""
