@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from node.errors import SettingsInvalid
 
 PREFIX = "RADNODE_"
-NOT_SETTINGS = {"RADNODE_CONFIG", "RADNODE_SHARED", "RADNODE_TEST_OPTIONAL", "RADNODE_SECRETS_DIR"}
+NOT_SETTINGS = {"RADNODE_CONFIG", "RADNODE_SHARED", "RADNODE_TEST_OPTIONAL", "RADNODE_SECRETS_DIR", "RADNODE_READY_FD"}
 
 
 class Room(BaseModel):
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, file_secret_settings, _Yaml(settings_cls)
+        return init_settings, env_settings, NestedSecretsSettingsSource(file_secret_settings), _Yaml(settings_cls)
 
 
 class _Yaml(PydanticBaseSettingsSource):
@@ -196,7 +196,9 @@ def load(config: Path | None = None, **arguments: Any) -> Settings:
     config = config or (Path(os.environ["RADNODE_CONFIG"]) if os.environ.get("RADNODE_CONFIG") else None)
     _Yaml.content = _read_yaml(config) if config else {}
     _no_unknown_environment()
-    secrets = os.environ.get("RADNODE_SECRETS_DIR") or ("/run/secrets" if Path("/run/secrets").is_dir() else None)
+    secrets = os.environ.get("RADNODE_SECRETS_DIR") or (
+        "/run/secrets" if Path("/run/secrets").is_dir() else None
+    )  # files: radnode_web__hook_secret
     try:
         return Settings(_secrets_dir=secrets, **arguments)
     except ValidationError as why:

@@ -1,0 +1,1 @@
+"""What `radnode` can be asked to do: one file a command."""

@@ -1,0 +1,101 @@
+"""Settings: who wins, and what a mistake says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import config
+from node.errors import SettingsInvalid
+
+
+def test_the_environment_beats_the_secret_file_which_beats_the_yaml(tmp_path: Path, monkeypatch):
+    file = tmp_path / "radnode.yaml"
+    file.write_text("scp: {port: 1001, ae_title: YAML}\nweb: {hook_secret: from-yaml}\nintake: {settle_after_s: 7}\n")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "radnode_web__hook_secret").write_text("from-file")
+    (secrets / "radnode_scp__port").write_text("1002")
+    monkeypatch.setenv("RADNODE_SECRETS_DIR", str(secrets))
+    monkeypatch.setenv("RADNODE_SCP__PORT", "1003")
+
+    settings = config.load(file)
+
+    assert settings.scp.port == 1003
+    assert settings.scp.ae_title == "YAML"
+    assert settings.intake.settle_after_s == 7
+    assert settings.web.hook_secret.get_secret_value() == "from-file"
+
+
+def test_an_argument_beats_everything(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("RADNODE_DATA_DIR", "/nowhere")
+
+    assert config.load(data_dir=tmp_path).data_dir == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("yaml", "named", "known"),
+    [
+        ("scp: {ae_titel: X}", "scp.ae_titel", "ae_title"),
+        ("orthancs: {main: {url: http://x, pasword: S3CRET}}", "orthancs.main.pasword", "password"),
+        ("scp: {callers: [{ae: CT01}]}", "scp.callers.0.ae", "addresses"),
+        ("dat_dir: /x", "dat_dir", "data_dir"),
+    ],
+)
+def test_a_mistyped_key_stops_the_start_and_names_the_known_ones(tmp_path: Path, yaml: str, named: str, known: str):
+    file = tmp_path / "radnode.yaml"
+    file.write_text(yaml)
+
+    with pytest.raises(SettingsInvalid) as why:
+        config.load(file)
+
+    assert named in str(why.value)
+    assert known in str(why.value)
+    assert "S3CRET" not in str(why.value)
+
+
+@pytest.mark.parametrize("variable", ["RADNODE_SCP__PROT", "RADNODE_DATADIR"])
+def test_a_mistyped_environment_variable_stops_the_start(monkeypatch, variable: str):
+    monkeypatch.setenv(variable, "1")
+
+    with pytest.raises(SettingsInvalid, match="not a setting; known"):
+        config.load()
+
+
+def test_a_wrong_value_is_named_but_not_repeated(monkeypatch):
+    monkeypatch.setenv("RADNODE_SCP__PORT", "SECRETVALUE")
+
+    with pytest.raises(SettingsInvalid) as why:
+        config.load()
+
+    assert "scp.port" in str(why.value)
+    assert "SECRETVALUE" not in str(why.value)
+
+
+def test_a_secret_does_not_print_itself(monkeypatch):
+    monkeypatch.setenv("RADNODE_WEB__HOOK_SECRET", "hush-hush")
+
+    assert "hush-hush" not in repr(config.load())
+
+
+def test_a_file_that_is_not_yaml_names_its_line(tmp_path: Path):
+    file = tmp_path / "radnode.yaml"
+    file.write_text("scp:\n  port: [1\nweb: }")
+
+    with pytest.raises(SettingsInvalid, match="line 3"):
+        config.load(file)
+
+
+def test_the_example_settings_are_valid():
+    example = Path(config.__file__).parent / "radnode.example.yaml"
+
+    settings = config.load(example)
+
+    assert [caller.ae_title for caller in settings.scp.callers] == ["CT01", "ORTHANC"]
+
+
+def test_nobody_may_send_by_default():
+    assert config.load().scp.callers == ()
+    assert config.load().scp.host == "127.0.0.1"
+    assert config.load().web.host == "127.0.0.1"
