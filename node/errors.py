@@ -109,6 +109,10 @@ class JobFailed(NodeError):
     """The pipeline failed on this job."""
 
 
+class ResultInvalid(JobFailed):
+    """The pipeline's result does not fit the images it was computed from, so nothing is written; correct the pipeline."""
+
+
 class DeliveryFailed(NodeError):
     """The destination did not take the object now; it is tried again."""
 
