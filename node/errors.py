@@ -104,6 +104,19 @@ class BundleInvalid(NodeError):
     """The folder is not a model bundle that the node can run."""
 
 
+# --- the doors over HTTP, and the Orthancs behind them -------------------------------------------------------------------
+class TokenInvalid(NodeError):
+    """The token can't be made or found; see `radnode tokens list`."""
+
+
+class PeerUnknown(NodeError):
+    """No Orthanc of that name is in the settings; add it below `orthancs`."""
+
+
+class SourceFailed(NodeError):
+    """The source did not give the study now; it is fetched again."""
+
+
 # --- work and the way home --------------------------------------------------------------------------------------------
 class JobFailed(NodeError):
     """The pipeline failed on this job."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.orthanc_server import OrthancServer
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("RADNODE_SHARED", ROOT.parent / "shared"))
@@ -30,3 +33,19 @@ def need(program: str, package: str) -> str:
     if OPTIONAL:
         pytest.skip(message)
     pytest.fail(message)
+
+
+@pytest.fixture(scope="session")
+def orthanc_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
+    """One real Orthanc for the whole run; use `orthanc`, which is empty at the start of each test."""
+    server = OrthancServer(need("Orthanc", "orthanc orthanc-dicomweb"), tmp_path_factory.mktemp("orthanc"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def orthanc(orthanc_for_all: OrthancServer) -> OrthancServer:
+    """A real Orthanc with the project's configuration, holding nothing."""
+    orthanc_for_all.empty()
+    return orthanc_for_all

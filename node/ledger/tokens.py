@@ -1,0 +1,108 @@
+"""Bearer tokens of programs that call the node. Only the SHA-256 is kept, so a token is shown once, when it is made."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+
+from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from node.errors import TokenInvalid
+from node.ledger.tables import TokenRow
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+
+
+class Role(StrEnum):
+    """What somebody may do over HTTP."""
+
+    ADMIN = "admin"
+    INTEGRATOR = "integrator"  #: systems that send studies and fetch results
+    RADIOLOGIST = "radiologist"
+    AUDITOR = "auditor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenInfo:
+    """What is known of a token: never the token."""
+
+    name: str
+    role: Role
+    created_at: datetime
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bearer:
+    """Who came with a token that is good."""
+
+    name: str
+    role: Role
+
+
+class Tokens:
+    """Tokens in the ledger. A name is used once; a disabled token stays in the list."""
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def create(self, name: str, role: str) -> str:
+        """Make a token of 256 random bits and return it, this one time.
+
+        Raises
+        ------
+        TokenInvalid
+            When the name is taken or has odd characters, or the role is not known.
+        """
+        if not _NAME.fullmatch(name):
+            raise TokenInvalid("a name has 1 to 100 letters, digits, dots, dashes, underscores or @")
+        if role not in set(Role):
+            raise TokenInvalid(f"known roles: {', '.join(Role)}")
+        token = f"rn_{secrets.token_urlsafe(32)}"
+        row = TokenRow(name=name, sha256=_digest(token), role=role, created_at=self._clock(), disabled=False)
+        try:
+            with Session(self._engine) as session, session.begin():
+                session.add(row)
+        except IntegrityError as why:
+            raise TokenInvalid("the name is taken", name=name) from why
+        return token
+
+    def check(self, token: str) -> str | None:
+        """The role of a good token; None for an unknown or disabled one."""
+        found = self.bearer(token)
+        return found.role if found else None
+
+    def bearer(self, token: str) -> Bearer | None:
+        """Name and role of a good token.
+
+        The look-up is by digest, so its time says nothing about how near a guess was.
+        """
+        query = select(TokenRow.name, TokenRow.role).where(TokenRow.sha256 == _digest(token), TokenRow.disabled.is_(False))
+        with Session(self._engine) as session:
+            row = session.execute(query).first()
+        return Bearer(name=row.name, role=Role(row.role)) if row else None
+
+    def list(self) -> list[TokenInfo]:
+        """All tokens, disabled ones too, by name."""
+        with Session(self._engine) as session:
+            rows = session.scalars(select(TokenRow).order_by(TokenRow.name)).all()
+            return [TokenInfo(name=r.name, role=Role(r.role), created_at=r.created_at, disabled=r.disabled) for r in rows]
+
+    def disable(self, name: str) -> None:
+        """From now on the token opens nothing. Raises TokenInvalid when there is none of that name."""
+        with Session(self._engine) as session, session.begin():
+            done = session.execute(update(TokenRow).where(TokenRow.name == name).values(disabled=True).returning(TokenRow.name)).first()
+        if done is None:
+            raise TokenInvalid("there is no token of that name")
+
+
+def _digest(token: str) -> str:
+    return sha256(token.encode()).hexdigest()

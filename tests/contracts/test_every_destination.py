@@ -1,0 +1,173 @@
+"""What every destination promises, met by each kind over a real or small peer on loopback."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from node.destinations.interface import Destination
+from node.errors import DeliveryFailed, DeliveryRefused
+from node.registry import Registry
+from node.testing.pacs import Pacs
+from tests.orthanc_server import OrthancServer, free_port
+
+REGISTRY: Registry[Destination] = Registry("node.destinations", Destination)  # type: ignore[type-abstract]
+KINDS = sorted(REGISTRY)
+
+Holds = Callable[[str], Dataset | None]
+
+
+def a_picture(**changes: object) -> bytes:
+    """A Secondary Capture of 8 × 8 pixels, as PS3.10 bytes."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
+    ds.PatientName, ds.PatientID, ds.Modality, ds.ConversionType = "GRAY^ALICE", "4711", "OT", "WSD"
+    ds.Rows = ds.Columns = 8
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit, ds.PixelRepresentation = 7, 0
+    ds.PixelData = bytes(range(64))
+    for keyword, value in changes.items():
+        setattr(ds, keyword, value)
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    buffer = BytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def make(kind: str, **settings: object) -> Destination:
+    cls = REGISTRY[kind]
+    return cls("archive", cls.Settings.model_validate(settings))
+
+
+@pytest.fixture
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Destination, Holds]]:
+    """A destination of each kind with a peer that takes objects, and a look into that peer."""
+    kind = request.param
+    if kind == "folder":
+        yield make("folder", path=tmp_path / "out"), lambda uid: next((dcmread(p) for p in tmp_path.glob(f"out/*/{uid}.dcm")), None)
+    elif kind == "dimse":
+        with Pacs(tmp_path / "pacs") as pacs:
+            yield (
+                make("dimse", host="127.0.0.1", port=pacs.port, ae_title="PACS", keep_open_s=0.2),
+                lambda uid: next((ds for ds in pacs.received() if uid == ds.SOPInstanceUID), None),
+            )
+    else:
+        server: OrthancServer = request.getfixturevalue("orthanc")
+        url = server.url if kind == "orthanc" else server.dicomweb_url
+
+        def held(uid: str) -> Dataset | None:
+            import httpx
+
+            for found in httpx.post(f"{server.url}/tools/lookup", content=uid).json():
+                return dcmread(BytesIO(httpx.get(f"{server.url}{found['Path']}/file").content))
+            return None
+
+        yield make(kind, url=url), held
+
+
+each_kind = pytest.mark.parametrize("archive", KINDS, indirect=True)
+
+
+def test_the_four_kinds_are_found_and_none_is_broken():
+    assert {"dimse", "folder", "orthanc", "stow"} <= set(KINDS)
+    assert REGISTRY.broken == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_are_frozen_and_refuse_a_key_that_is_not_known(kind):
+    config = REGISTRY[kind].Settings.model_config
+    assert config["frozen"]
+    assert config["extra"] == "forbid"
+    assert config["hide_input_in_errors"]
+    assert inspect.getdoc(REGISTRY[kind])
+
+
+@each_kind
+def test_an_object_arrives_whole_under_its_name(archive):
+    destination, held = archive
+    sent = a_picture()
+    want = dcmread(BytesIO(sent))
+
+    answer = destination.send(sent)
+
+    got = held(str(want.SOPInstanceUID))
+    assert got is not None
+    assert got.PatientName == "GRAY^ALICE"
+    assert got.PixelData == want.PixelData
+    assert answer
+    assert "GRAY" not in answer
+    assert "4711" not in answer
+
+
+@each_kind
+def test_the_same_object_sent_twice_is_a_success_twice(archive):
+    destination, held = archive
+    sent = a_picture()
+
+    destination.send(sent)
+    destination.send(sent)
+
+    assert held(str(dcmread(BytesIO(sent)).SOPInstanceUID)) is not None
+
+
+@each_kind
+def test_confirm_says_what_the_peer_holds_or_that_it_can_not_be_asked(archive):
+    destination, _ = archive
+    ds = dcmread(BytesIO(a_picture()))
+    sent = a_picture(SOPInstanceUID=ds.SOPInstanceUID, StudyInstanceUID=ds.StudyInstanceUID)
+    names = (str(ds.SOPClassUID), str(ds.SOPInstanceUID), str(ds.StudyInstanceUID))
+
+    before = destination.confirm(*names)
+    destination.send(sent)
+    after = destination.confirm(*names)
+
+    assert (before, after) in {(False, True), (None, None)}
+
+
+@each_kind
+def test_bytes_that_are_not_dicom_are_refused_for_good(archive):
+    destination, _ = archive
+    with pytest.raises(DeliveryRefused):
+        destination.send(b"not DICOM at all" * 100)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "folder"])
+def test_a_peer_that_is_down_is_a_failure_for_now_and_is_said_soon(kind):
+    port = free_port()
+    settings = {"host": "127.0.0.1", "port": port, "ae_title": "PACS"} if kind == "dimse" else {"url": f"http://127.0.0.1:{port}"}
+    destination = make(kind, timeout_s=3, **settings)
+    began = time.monotonic()
+
+    with pytest.raises(DeliveryFailed) as failed:
+        destination.send(a_picture())
+
+    assert "GRAY" not in str(failed.value)
+    assert time.monotonic() - began < 10
+
+
+def test_a_folder_that_can_not_be_written_is_a_failure_for_now(tmp_path):
+    (tmp_path / "out").write_text("a file stands where the folder should be")
+    with pytest.raises(DeliveryFailed):
+        make("folder", path=tmp_path / "out").send(a_picture())
+
+
+def test_a_folder_names_no_file_after_a_uid_with_path_characters(tmp_path):
+    evil = a_picture()
+    good = str(dcmread(BytesIO(evil)).SOPInstanceUID).encode()
+    evil = evil.replace(good, (b"../" * 30)[: len(good)])
+
+    with pytest.raises(DeliveryRefused):
+        make("folder", path=tmp_path / "out").send(evil)
+    assert not list(tmp_path.rglob("*.dcm"))
+    assert not list(tmp_path.rglob("*.part"))
