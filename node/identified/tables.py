@@ -91,6 +91,7 @@ class OutboxRow(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     next_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
     reason: Mapped[str] = mapped_column(Text, default="")
+    queued_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))  #: giving up is counted from here
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
     __table_args__ = (UniqueConstraint("sop_instance_uid", "destination"),)
@@ -103,3 +104,16 @@ class ChangeRow(Base):
 
     orthanc: Mapped[str] = mapped_column(String(100), primary_key=True)
     last: Mapped[int]
+
+
+class FetchRow(Base):
+    """A study of an Orthanc that waits to be fetched. Gone when every instance of it is in the vault."""
+
+    __tablename__ = "fetches"
+
+    orthanc: Mapped[str] = mapped_column(String(100), primary_key=True)
+    study: Mapped[str] = mapped_column(String(44), primary_key=True)  #: Orthanc's id, not a DICOM UID
+    asked: Mapped[int] = mapped_column(default=1)  #: how often it was told stable, so that news during a fetch is not lost
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
