@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum, StrEnum
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 
 class Event(Enum):
@@ -71,3 +76,134 @@ class AuditEvent:
 
 
 Record = Callable[[AuditEvent], None]  #: handed to every room that touches a study; returns when the event is durable
+
+
+def to_dict(event: AuditEvent) -> dict[str, Any]:
+    """The event as JSON values; what is empty is left out."""
+    facts: dict[str, Any] = {
+        "event": event.event.value[0],
+        "type": event.type.value[0] if event.type else "",
+        "action": event.action.value,
+        "outcome": event.outcome.value,
+        "who": event.who,
+        "peer": event.peer,
+        "study": event.study,
+        "patient": event.patient,
+        "what": event.what,
+        "facts": dict(event.facts),
+    }
+    return {name: value for name, value in facts.items() if value not in ("", {})}
+
+
+def from_dict(facts: dict[str, Any]) -> AuditEvent:
+    """The event again."""
+    return AuditEvent(
+        event=_EVENTS[facts["event"]],
+        type=_TYPES[facts["type"]] if "type" in facts else None,
+        action=Action(facts["action"]),
+        outcome=Outcome(facts["outcome"]),
+        who=facts.get("who", ""),
+        peer=facts.get("peer", ""),
+        study=facts.get("study", ""),
+        patient=facts.get("patient", ""),
+        what=facts.get("what", ""),
+        facts=facts.get("facts", {}),
+    )
+
+
+def to_json(event: AuditEvent, at: datetime, **more: Any) -> str:
+    """One line of JSON: the event with the meaning of its codes, its time, and what else is given."""
+    words = {"event_meaning": event.event.value[1]} | ({"type_meaning": event.type.value[1]} if event.type else {})
+    return json.dumps({**more, "at": at.isoformat(), **to_dict(event), **words}, sort_keys=True)
+
+
+def to_xml(event: AuditEvent, at: datetime, *, source: str = "radnode") -> str:
+    """One `AuditMessage`, PS3.15 A.5.1: event, active participants, audit source, participant objects."""
+    message = Element("AuditMessage")
+    what = SubElement(
+        message,
+        "EventIdentification",
+        EventActionCode=event.action.value,
+        EventDateTime=at.isoformat(),
+        EventOutcomeIndicator=str(event.outcome.value),
+    )
+    _coded(what, "EventID", *event.event.value)
+    if event.type:
+        _coded(what, "EventTypeCode", *event.type.value)
+    if event.outcome is not Outcome.SUCCESS and event.what:
+        SubElement(what, "EventOutcomeDescription").text = event.what
+    for user, requestor, role in _participants(event):
+        person = SubElement(message, "ActiveParticipant", UserID=user, UserIsRequestor=str(requestor).lower())
+        if role:
+            _coded(person, "RoleIDCode", *role)
+    origin = SubElement(message, "AuditSourceIdentification", AuditSourceID=source)
+    SubElement(origin, "AuditSourceTypeCode", {"csd-code": "4"})  # application server, PS3.15 A.5.1.2.1
+    if event.study:
+        study = _object(message, event.study, ("110180", "Study Instance UID"), kind="2", role="3")
+        _details(study, event)
+        about = SubElement(study, "ParticipantObjectDescription")
+        SubElement(about, "Anonymized").text = "true"  # the UID and all else in this message are clean ones
+    if event.patient:
+        _object(message, event.patient, ("2", "Patient Number", "RFC-3881"), kind="1", role="1")
+    if not event.study and (event.what or event.facts):
+        node = _object(message, source, ("110182", "Node ID"), kind="2", role=_role(event))
+        _details(node, event)
+    return tostring(message, encoding="unicode")
+
+
+_EVENTS = {event.value[0]: event for event in Event}
+_TYPES = {type.value[0]: type for type in Type}
+
+# Audit Active Participant Role ID Code, CID 402
+_APPLICATION = ("110150", "Application")
+_DESTINATION = ("110152", "Destination Role ID")
+_SOURCE = ("110153", "Source Role ID")
+
+
+def _participants(event: AuditEvent) -> Iterator[tuple[str, bool, tuple[str, str] | None]]:
+    """(user, whether it asked for this, role): who acted, and the other side where there is one (PS3.15 A.5.3)."""
+    match event.event:
+        case Event.IMPORT | Event.BEGIN_TRANSFERRING | Event.INSTANCES_TRANSFERRED:
+            yield event.who, False, _DESTINATION
+            if event.peer:
+                yield event.peer, True, _SOURCE
+        case Event.EXPORT:
+            yield event.who, True, _SOURCE
+            if event.peer:
+                yield event.peer, False, _DESTINATION
+        case Event.APPLICATION_ACTIVITY:
+            yield event.who, False, _APPLICATION
+        case _:
+            yield event.who, True, None
+            if event.peer:
+                yield event.peer, False, None
+
+
+def _coded(parent: Element, name: str, value: str, meaning: str, system: str = "DCM") -> None:
+    SubElement(parent, name, {"csd-code": value, "codeSystemName": system, "originalText": meaning})
+
+
+def _object(parent: Element, id: str, type: tuple[str, ...], *, kind: str, role: str) -> Element:
+    thing = SubElement(
+        parent,
+        "ParticipantObjectIdentification",
+        ParticipantObjectID=id,
+        ParticipantObjectTypeCode=kind,
+        ParticipantObjectTypeCodeRole=role,
+    )
+    _coded(thing, "ParticipantObjectIDTypeCode", *type)
+    SubElement(thing, "ParticipantObjectName").text = id
+    return thing
+
+
+def _role(event: AuditEvent) -> str:
+    """Security Resource for the trail, the settings and the users; Job for the rest (PS3.15 A.5.1.2.2)."""
+    guarded = {Event.AUDIT_LOG_USED, Event.SECURITY_ALERT, Event.USER_AUTHENTICATION}
+    return "13" if event.event in guarded else "20"
+
+
+def _details(parent: Element, event: AuditEvent) -> None:
+    """Step and facts as type and base64 value, in the order of the schema: after the name."""
+    step = [("what", event.what)] if event.what else []
+    for name, value in step + sorted(event.facts.items()):
+        SubElement(parent, "ParticipantObjectDetail", type=name, value=b64encode(value.encode()).decode())

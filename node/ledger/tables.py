@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import JSON, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from node.ledger.database import Instant
 
 
 class Base(DeclarativeBase):
@@ -22,7 +24,7 @@ class JobRow(Base):
     study: Mapped[str] = mapped_column(String(64), index=True)
     revision: Mapped[int]
     pseudonym: Mapped[str] = mapped_column(String(64))
-    folder: Mapped[str] = mapped_column(Text)  #: below the clean volume
+    folder: Mapped[str] = mapped_column(Text)  #: below the clean volume, where it lies there
     series: Mapped[str] = mapped_column(String(64))
     pipeline: Mapped[str] = mapped_column(String(64))
     rule: Mapped[str] = mapped_column(String(200))
@@ -33,13 +35,14 @@ class JobRow(Base):
     inputs: Mapped[list[str]] = mapped_column(JSON)
     predecessor: Mapped[str] = mapped_column(String(64), default="")
     state: Mapped[str] = mapped_column(String(16), index=True)
-    attempts: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)  #: how often a worker took it up
+    failures: Mapped[int] = mapped_column(default=0)  #: how often it failed there
     reason: Mapped[str] = mapped_column(Text, default="")
     worker: Mapped[str] = mapped_column(String(100), default="")
-    lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    scheduled_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    lease_until: Mapped[datetime | None] = mapped_column(Instant)
+    scheduled_at: Mapped[datetime] = mapped_column(Instant)
+    started_at: Mapped[datetime | None] = mapped_column(Instant)
+    ended_at: Mapped[datetime | None] = mapped_column(Instant)
     handed_over: Mapped[bool] = mapped_column(default=False)  #: its objects stand in the outbox
 
     __table_args__ = (Index("jobs_waiting", "state", "priority", "scheduled_at"),)
@@ -80,7 +83,7 @@ class DecisionRow(Base):
     rule: Mapped[str] = mapped_column(String(200))
     met: Mapped[bool]
     reasons: Mapped[list[str]] = mapped_column(JSON)
-    decided_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    decided_at: Mapped[datetime] = mapped_column(Instant)
 
 
 class AuditRow(Base):
@@ -104,5 +107,5 @@ class TokenRow(Base):
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     role: Mapped[str] = mapped_column(String(32))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(Instant)
     disabled: Mapped[bool] = mapped_column(default=False)

@@ -1,0 +1,1 @@
+"""How the identified tables came to be, step by step (Alembic)."""

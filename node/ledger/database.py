@@ -1,0 +1,121 @@
+"""The door to a database: SQLite in the data folder, or PostgreSQL by URL. Values never reach a log or an exception."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.types import TypeDecorator
+
+BUSY_TIMEOUT_S = 60
+MIGRATING = 7_236_001  #: advisory lock in PostgreSQL: one process migrates, the others wait
+READING = {"reading": True}
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment, with its time zone on every database: SQLite forgets the zone, so it is kept in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite file."""
+    return f"sqlite:///{path.absolute()}"
+
+
+def open_engine(url: str | URL) -> Engine:
+    """An engine whose commit is durable.
+
+    SQLite: write-ahead log, `synchronous=FULL` (a commit survives a power cut), foreign keys on, and every transaction takes
+    the write lock at its beginning unless it was opened with `reading`: a transaction that reads first and writes later
+    would fail at once, whatever the busy timeout says, when another process wrote in between.
+    """
+    url = make_url(url)
+    if url.get_backend_name() != "sqlite":
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True)
+        event.listen(engine, "handle_error", _without_values)
+        return engine
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads: it never waits for a writer."""
+    with engine.connect().execution_options(**READING) as connection, connection.begin():
+        yield connection
+
+
+def migrate(engine: Engine, migrations: Path) -> None:
+    """Bring the database to the newest revision below `migrations`. Safe when several processes start at once."""
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
+        if _revision(connection) != _head(migrations):
+            command.upgrade(_alembic(migrations, connection), "head")
+
+
+def _alembic(migrations: Path, connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _head(migrations: Path) -> str | None:
+    return ScriptDirectory.from_config(_alembic(migrations)).get_current_head()
+
+
+def _without_values(context: ExceptionContext) -> None:
+    """PostgreSQL quotes the failing row in its errors: keep the first line, or the state where that one quotes too."""
+    original: Any = context.original_exception
+    first = str(original).partition("\n")[0]
+    if isinstance(context.sqlalchemy_exception, IntegrityError | DataError):
+        first = f"SQLSTATE {getattr(original, 'sqlstate', '')} {getattr(original.diag, 'constraint_name', None) or ''}".strip()
+    original.args = (first,)
+    if context.sqlalchemy_exception is not None:
+        context.sqlalchemy_exception.args = (f"({type(original).__name__}) {first}",)
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins no transaction by itself; `_begin_sqlite` does
+    cursor = connection.cursor()
+    if cursor.execute("PRAGMA journal_mode").fetchone()[0] not in {"wal", "memory"}:
+        cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reading") else "BEGIN IMMEDIATE")

@@ -1,0 +1,357 @@
+"""Jobs and what came of them. A job is a row; whoever holds its lease carries it out, and nobody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection, Engine, Row, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql
+
+from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
+from node.ledger.database import reading
+from node.ledger.payload import algorithm_from_dict, algorithm_to_dict, route_from_dict
+from node.ledger.tables import JobRow, ObjectRow, SummaryRow
+
+FAILURES = 2  #: a job that failed this often is set aside
+ATTEMPTS = 12  #: a job that took its runner with it this often is set aside
+JOBS = UUID("5d0c1cb4-4d57-4b0c-9a0e-6d0a3f7f3c11")  #: name space of job ids (RFC 9562, version 5)
+
+job = JobRow.__table__.c
+obj = ObjectRow.__table__.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A written object and the digest of its bytes."""
+
+    object: WrittenObject
+    sha256: str
+
+
+def job_id(study: str, series: str, pipeline: str, version: str, digest: str, inputs: Sequence[str]) -> str:
+    """Same work, same name: 32 hexadecimal digits from what goes in and who computes it."""
+    return uuid5(JOBS, json.dumps([study, series, pipeline, version, digest, sorted(inputs)])).hex
+
+
+class Jobs:
+    """The jobs of this node. Every method is one transaction.
+
+    Parameters
+    ----------
+    clock
+        Gives the time, with its zone.
+    volume
+        Folder of the clean data on this machine. Paths below it are kept relative to it, so that a worker that mounts it
+        elsewhere finds them.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime], *, volume: Path | None = None) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._volume = volume.absolute() if volume else None
+
+    # --- towards the runner ---------------------------------------------------------------------------------------------
+    def submit(self, new: Job) -> bool:
+        """Schedule a job; one that is known by its id stays as it is. Returns whether it is new."""
+        with self._engine.begin() as connection:
+            if connection.execute(select(job.id).where(job.id == new.id)).first():
+                return False
+            values = self._values(new)
+            if connection.dialect.name == "postgresql":
+                fresh = postgresql.insert(JobRow).values(values).on_conflict_do_nothing().returning(job.id)
+                return connection.execute(fresh).first() is not None
+            connection.execute(insert(JobRow).values(values))
+            return True
+
+    def claim(self, worker: str, lease_s: float) -> Job | None:
+        """The next job, held by `worker` for `lease_s`: STAT before ROUTINE, then the oldest; None when nothing waits.
+
+        A job whose lease ran out is taken up again. A later revision of a series waits until the earlier one has ended, so
+        that its result can name its predecessor.
+        """
+        now = self._clock()
+        with self._engine.begin() as connection:
+            while row := connection.execute(_next(now)).first():
+                if row.attempts >= ATTEMPTS:
+                    self._set_aside(connection, row.id, f"its worker stopped {row.attempts} times; last: {row.reason or 'no answer'}")
+                    continue
+                predecessor = row.predecessor or _predecessor(connection, row)
+                connection.execute(
+                    update(JobRow)
+                    .where(job.id == row.id)
+                    .values(
+                        state=JobState.IN_PROGRESS.value,
+                        worker=worker,
+                        lease_until=now + timedelta(seconds=lease_s),
+                        started_at=now,
+                        attempts=row.attempts + 1,
+                        predecessor=predecessor,
+                    )
+                )
+                return self._job(connection.execute(select(JobRow.__table__).where(job.id == row.id)).one())
+        return None
+
+    def renew(self, id: str, worker: str, lease_s: float) -> bool:
+        """Hold the job for longer. False: it is not the worker's any more, and must be dropped."""
+        until = self._clock() + timedelta(seconds=lease_s)
+        with self._engine.begin() as connection:
+            return connection.execute(update(JobRow).where(_held(id, worker)).values(lease_until=until)).rowcount == 1
+
+    def done(self, finished: Job, objects: Sequence[Made], summary: dict[str, Any], *, worker: str = "") -> bool:
+        """The job is COMPLETED and its objects are known, in one transaction. False: it was not the worker's any more."""
+        with self._engine.begin() as connection:
+            ended = update(JobRow).where(_held(finished.id, worker)).values(**self._end(JobState.COMPLETED, ""))
+            if connection.execute(ended).rowcount != 1:
+                return False
+            self._keep(connection, finished.id, objects, summary)
+            return True
+
+    def failed(self, lost: Job, reason: str, *, worker: str = "") -> bool:
+        """The job failed: tried once more, then set aside with the reason. Returns whether it is tried again."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(JobRow.__table__).where(_held(lost.id, worker)).with_for_update()).first()
+            if row is None:
+                return False
+            failures = row.failures + 1
+            connection.execute(update(JobRow).where(job.id == lost.id).values(failures=failures))
+            if failures >= FAILURES:
+                self._set_aside(connection, lost.id, reason)
+                return False
+            connection.execute(update(JobRow).where(job.id == lost.id).values(reason=reason, **_WAITING))
+            return True
+
+    def give_back(self, unfinished: Job, *, worker: str = "") -> None:
+        """The runner ends before the job does: it waits again, and the attempt does not count."""
+        with self._engine.begin() as connection:
+            connection.execute(update(JobRow).where(_held(unfinished.id, worker)).values(attempts=job.attempts - 1, **_WAITING))
+
+    def give_back_all_of(self, is_gone: Callable[[str], bool]) -> int:
+        """Jobs held by workers that are known to be gone wait again at once, before their lease runs out."""
+        with self._engine.begin() as connection:
+            held = connection.execute(select(job.id, job.worker).where(job.state == JobState.IN_PROGRESS.value)).all()
+            lost = [row.id for row in held if is_gone(row.worker)]
+            for id in lost:
+                connection.execute(update(JobRow).where(job.id == id).values(**_WAITING))
+            return len(lost)
+
+    # --- towards the way home -------------------------------------------------------------------------------------------
+    def completed_not_handed_over(self) -> list[Job]:
+        """Jobs whose objects do not stand in the outbox yet, oldest first."""
+        return self._select(job.state == JobState.COMPLETED.value, job.handed_over.is_(False))
+
+    def set_aside_not_reported(self) -> list[Job]:
+        """Jobs that were given up and of which no reader has heard yet: each needs a "not analysed" report."""
+        return self._select(job.state == JobState.CANCELED.value, job.handed_over.is_(False))
+
+    def reported(self, aside: Job, objects: Sequence[Made], summary: dict[str, Any]) -> None:
+        """The report that says why a job was set aside is written; the job stays CANCELED."""
+        with self._engine.begin() as connection:
+            self._keep(connection, aside.id, objects, summary)
+
+    def objects_of(self, of: Job) -> list[WrittenObject]:
+        """What the job wrote: SEG, SC, SR, in that order."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(ObjectRow.__table__).where(obj.job == of.id)).all()
+        found = [
+            WrittenObject(
+                job=row.job,
+                study=CleanUid(row.study),
+                role=Role(row.role),
+                sop_class_uid=row.sop_class_uid,
+                sop_instance_uid=row.sop_instance_uid,
+                path=self._here(row.path),
+            )
+            for row in rows
+        ]
+        return sorted(found, key=lambda written: list(Role).index(written.role))
+
+    def handed_over(self, finished: Job) -> None:
+        """The job's objects stand in the outbox of every destination."""
+        with self._engine.begin() as connection:
+            connection.execute(update(JobRow).where(job.id == finished.id).values(handed_over=True))
+
+    # --- questions ------------------------------------------------------------------------------------------------------
+    def get(self, id: str) -> Job | None:
+        """The job of that id."""
+        found = self._select(job.id == id)
+        return found[0] if found else None
+
+    def of_study(self, study: str) -> list[Job]:
+        """Every job of a study, oldest first."""
+        return self._select(job.study == study)
+
+    def predecessor_for(self, study: str, series: str, pipeline: str, inputs: Sequence[str], digest: str = "") -> str:
+        """The latest completed job of the same series and pipeline with other images or other weights; empty when none."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(_ended_before(study, series, pipeline)).all()
+        wanted = sorted(inputs)
+        for row in rows:
+            if sorted(row.inputs) != wanted or (digest and row.algorithm["digest"] != digest):
+                return str(row.id)
+        return ""
+
+    def predecessor_report(self, of: Job) -> tuple[str, str] | None:
+        """SOP Class and SOP Instance UID of the predecessor's report; None when there is no predecessor."""
+        if not of.predecessor:
+            return None
+        with reading(self._engine) as connection:
+            row = connection.execute(
+                select(obj.sop_class_uid, obj.sop_instance_uid).where(obj.job == of.predecessor, obj.role == Role.SR.value)
+            ).first()
+        return (row.sop_class_uid, row.sop_instance_uid) if row else None
+
+    def is_ours(self, sop_instance_uid: str) -> bool:
+        """Whether this node wrote the object: it comes back from an archive, and is not work."""
+        with reading(self._engine) as connection:
+            return connection.execute(select(obj.job).where(obj.sop_instance_uid == sop_instance_uid)).first() is not None
+
+    def summary_of(self, id: str) -> dict[str, Any] | None:
+        """What the job found, in JSON values; None before its end."""
+        with reading(self._engine) as connection:
+            return connection.scalar(select(SummaryRow.summary).where(SummaryRow.job == id))
+
+    def scheduled_at(self, id: str) -> datetime | None:
+        """When the job was scheduled: the time its objects carry, the same on every try."""
+        with reading(self._engine) as connection:
+            return connection.scalar(select(job.scheduled_at).where(job.id == id))
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs stand in each state."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(job.state, func.count()).group_by(job.state)).all()
+        found = {row[0]: int(row[1]) for row in rows}
+        return {state: found.get(state.value, 0) for state in JobState}
+
+    # --- below ----------------------------------------------------------------------------------------------------------
+    def _select(self, *where: Any) -> list[Job]:
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(JobRow.__table__).where(*where).order_by(job.scheduled_at, job.id)).all()
+        return [self._job(row) for row in rows]
+
+    def _set_aside(self, connection: Connection, id: str, reason: str) -> None:
+        connection.execute(update(JobRow).where(job.id == id).values(**self._end(JobState.CANCELED, reason)))
+
+    def _end(self, state: JobState, reason: str) -> dict[str, Any]:
+        return {"state": state.value, "reason": reason, "worker": "", "lease_until": None, "ended_at": self._clock()}
+
+    def _keep(self, connection: Connection, id: str, objects: Sequence[Made], summary: dict[str, Any]) -> None:
+        connection.execute(delete(ObjectRow).where(obj.job == id))
+        connection.execute(delete(SummaryRow).where(SummaryRow.job == id))
+        for made in objects:
+            written = made.object
+            connection.execute(
+                insert(ObjectRow).values(
+                    sop_instance_uid=written.sop_instance_uid,
+                    job=id,
+                    study=written.study,
+                    role=written.role.value,
+                    sop_class_uid=written.sop_class_uid,
+                    path=self._kept(written.path),
+                    sha256=made.sha256,
+                )
+            )
+        connection.execute(insert(SummaryRow).values(job=id, summary=summary))
+
+    def _kept(self, path: Path) -> str:
+        if self._volume and path.is_absolute() and path.is_relative_to(self._volume):
+            return str(path.relative_to(self._volume))
+        return str(path)
+
+    def _here(self, path: str) -> Path:
+        return self._volume / path if self._volume else Path(path)
+
+    def _values(self, new: Job) -> dict[str, Any]:
+        return {
+            "id": new.id,
+            "study": new.study.study,
+            "revision": new.study.revision,
+            "pseudonym": new.pseudonym,
+            "folder": self._kept(new.folder),
+            "series": new.route.series,
+            "pipeline": new.route.pipeline,
+            "rule": new.route.rule,
+            "destinations": list(new.route.destinations),
+            "priority": new.route.priority.value,
+            "reasons": list(new.route.reasons),
+            "algorithm": algorithm_to_dict(new.algorithm),
+            "inputs": list(new.inputs),
+            "predecessor": new.predecessor,
+            "state": JobState.SCHEDULED.value,
+            "attempts": 0,
+            "failures": 0,
+            "scheduled_at": self._clock(),
+            "handed_over": False,
+        }
+
+    def _job(self, row: Row[Any]) -> Job:
+        return Job(
+            id=row.id,
+            study=StudyRef(study=CleanUid(row.study), revision=row.revision),
+            pseudonym=Pseudonym(row.pseudonym),
+            folder=self._here(row.folder),
+            route=route_from_dict(dict(row._mapping)),
+            algorithm=algorithm_from_dict(row.algorithm),
+            inputs=tuple(CleanUid(uid) for uid in row.inputs),
+            state=JobState(row.state),
+            attempts=row.attempts,
+            reason=row.reason,
+            predecessor=row.predecessor,
+        )
+
+
+_WAITING = {"state": JobState.SCHEDULED.value, "worker": "", "lease_until": None}
+
+
+def _held(id: str, worker: str) -> Any:
+    """The job is in progress, and `worker` holds it (empty: whoever does)."""
+    return and_(job.id == id, job.state == JobState.IN_PROGRESS.value, *([job.worker == worker] if worker else []))
+
+
+def _next(now: datetime) -> Any:
+    """The row to be claimed, locked against other claimers where the database locks rows."""
+    free = or_(
+        job.state == JobState.SCHEDULED.value,
+        and_(job.state == JobState.IN_PROGRESS.value, job.lease_until < now),
+    )
+    other = JobRow.__table__.alias("other")
+    unfinished = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
+    earlier = (
+        select(other.c.id)
+        .where(
+            other.c.study == job.study,
+            other.c.series == job.series,
+            other.c.pipeline == job.pipeline,
+            other.c.id != job.id,
+            other.c.state.in_(unfinished),
+            or_(other.c.scheduled_at < job.scheduled_at, and_(other.c.scheduled_at == job.scheduled_at, other.c.id < job.id)),
+        )
+        .exists()
+    )
+    urgent = case((job.priority == Priority.STAT.value, 0), else_=1)
+    return (
+        select(JobRow.__table__).where(free, ~earlier).order_by(urgent, job.scheduled_at, job.id).limit(1).with_for_update(skip_locked=True)
+    )
+
+
+def _ended_before(study: str, series: str, pipeline: str) -> Any:
+    return (
+        select(job.id, job.inputs, job.algorithm)
+        .where(
+            job.study == study,
+            job.series == series,
+            job.pipeline == pipeline,
+            job.state == JobState.COMPLETED.value,
+        )
+        .order_by(job.ended_at.desc())
+    )
+
+
+def _predecessor(connection: Connection, row: Row[Any]) -> str:
+    found = connection.execute(_ended_before(row.study, row.series, row.pipeline).where(job.id != row.id)).first()
+    return str(found.id) if found else ""

@@ -1,0 +1,63 @@
+"""Databases that tests run against: SQLite in a temporary folder, and a real PostgreSQL server of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+
+import node.ledger
+from node.ledger.database import migrate, open_engine, sqlite_url
+from tests.conftest import need
+
+MIGRATIONS = Path(node.ledger.__path__[0]) / "migrations"
+
+
+def sqlite(folder: Path) -> Engine:
+    """A fresh ledger in SQLite."""
+    engine = open_engine(sqlite_url(folder / "ledger.sqlite"))
+    migrate(engine, MIGRATIONS)
+    return engine
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that lives as long as the block: loopback, free port, temporary folder."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if programs:
+        os.environ["PATH"] = f"{os.environ['PATH']}:{programs[-1]}"
+    initdb, pg_ctl = need("initdb", "postgresql"), need("pg_ctl", "postgresql")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="radnode-pg-"))
+    mine: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "postgres")
+        mine = ["runuser", "-u", "postgres", "--"]
+    quiet = {"check": True, "cwd": "/tmp", "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*mine, initdb, "-D", f"{folder}/data", "-U", "radnode", "-A", "trust", "--no-sync"], **quiet)
+    options = f"-h 127.0.0.1 -p {port} -k {folder}"
+    subprocess.run([*mine, pg_ctl, "-D", f"{folder}/data", "-w", "-o", options, "-l", f"{folder}/log", "start"], **quiet)
+    try:
+        yield f"postgresql+psycopg://radnode@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*mine, pg_ctl, "-D", f"{folder}/data", "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def postgres(url: str) -> Engine:
+    """A fresh ledger in that server: whatever stood there is dropped."""
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    migrate(engine, MIGRATIONS)
+    return engine
