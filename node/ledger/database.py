@@ -21,6 +21,8 @@ from sqlalchemy.types import TypeDecorator
 
 BUSY_TIMEOUT_S = 60
 MIGRATING = 7_236_001  #: advisory lock in PostgreSQL: one process migrates, the others wait
+LEDGER = Path(__file__).parent / "migrations"
+IDENTIFIED = Path(__file__).parents[1] / "identified" / "migrations"
 READING = {"reading": True}
 
 
@@ -71,6 +73,16 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def open_ledger(url: str | URL) -> Engine:
+    """The clean database, at its newest revision."""
+    return _newest(url, LEDGER)
+
+
+def open_identified(url: str | URL) -> Engine:
+    """The database of the identified wing, at its newest revision."""
+    return _newest(url, IDENTIFIED)
+
+
 def migrate(engine: Engine, migrations: Path) -> None:
     """Bring the database to the newest revision below `migrations`. Safe when several processes start at once."""
     with engine.begin() as connection:
@@ -78,6 +90,12 @@ def migrate(engine: Engine, migrations: Path) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
         if _revision(connection) != _head(migrations):
             command.upgrade(_alembic(migrations, connection), "head")
+
+
+def _newest(url: str | URL, migrations: Path) -> Engine:
+    engine = open_engine(url)
+    migrate(engine, migrations)
+    return engine
 
 
 def _alembic(migrations: Path, connection: Connection | None = None) -> Config:

@@ -46,15 +46,15 @@ class Jobs:
     ----------
     clock
         Gives the time, with its zone.
-    volume
+    clean_folder
         Folder of the clean data on this machine. Paths below it are kept relative to it, so that a worker that mounts it
         elsewhere finds them.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime], *, volume: Path | None = None) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], datetime], *, clean_folder: Path | None = None) -> None:
         self._engine = engine
         self._clock = clock
-        self._volume = volume.absolute() if volume else None
+        self._volume = clean_folder.absolute() if clean_folder else None
 
     # --- towards the runner ---------------------------------------------------------------------------------------------
     def submit(self, new: Job) -> bool:

@@ -219,7 +219,7 @@ class Trail:
 
     def _rows(self, connection: Connection) -> Iterator[Row[Any]]:
         """Every record by number, a few thousand at a time."""
-        last = -(2**62)
+        last = -(2**31)
         while rows := connection.execute(select(table).where(audit.seq > last).order_by(audit.seq).limit(AT_ONCE)).all():
             yield from rows
             last = rows[-1].seq

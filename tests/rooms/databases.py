@@ -13,18 +13,13 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-import node.ledger
-from node.ledger.database import migrate, open_engine, sqlite_url
+from node.ledger.database import LEDGER, migrate, open_engine, open_ledger, sqlite_url
 from tests.conftest import need
-
-MIGRATIONS = Path(node.ledger.__path__[0]) / "migrations"
 
 
 def sqlite(folder: Path) -> Engine:
     """A fresh ledger in SQLite."""
-    engine = open_engine(sqlite_url(folder / "ledger.sqlite"))
-    migrate(engine, MIGRATIONS)
-    return engine
+    return open_ledger(sqlite_url(folder / "ledger.sqlite"))
 
 
 @contextmanager
@@ -59,5 +54,5 @@ def postgres(url: str) -> Engine:
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
-    migrate(engine, MIGRATIONS)
+    migrate(engine, LEDGER)
     return engine

@@ -28,12 +28,13 @@ from node.domain import (
     StudyRef,
     WrittenObject,
 )
-from node.ledger.database import migrate, open_engine, sqlite_url
+from node.identified.tables import Base as IdentifiedBase
+from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.ledger.decisions import Decisions
 from node.ledger.jobs import ATTEMPTS, Jobs, Made, job_id
 from node.ledger.payload import job_from_json, job_to_json
 from node.ledger.tables import Base, JobRow
-from tests.rooms.databases import MIGRATIONS, postgres, postgres_server, sqlite
+from tests.rooms.databases import postgres, postgres_server, sqlite
 
 
 class Clock:
@@ -334,10 +335,10 @@ def test_eight_workers_never_hold_the_same_job(engine: Engine, clock: Clock) -> 
 
 
 def test_paths_below_the_clean_volume_are_kept_relative_to_it(engine: Engine, clock: Clock, tmp_path: Path) -> None:
-    here = Jobs(engine, clock, volume=tmp_path / "here")
+    here = Jobs(engine, clock, clean_folder=tmp_path / "here")
     here.submit(replace(a_job(), folder=tmp_path / "here" / "studies" / "1"))
 
-    [job] = Jobs(engine, clock, volume=tmp_path / "there").of_study("2.25.1")
+    [job] = Jobs(engine, clock, clean_folder=tmp_path / "there").of_study("2.25.1")
 
     assert job.folder == tmp_path / "there" / "studies" / "1"
 
@@ -366,13 +367,18 @@ def test_models_and_migrations_agree(engine: Engine) -> None:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
+def test_models_and_migrations_of_the_wing_agree(tmp_path: Path) -> None:
+    with open_identified(sqlite_url(tmp_path / "identified.sqlite")).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), IdentifiedBase.metadata) == []
+
+
 def test_migrating_again_and_from_several_threads_changes_nothing(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path / "ledger.sqlite")
     errors: list[BaseException] = []
 
     def start() -> None:
         try:
-            migrate(open_engine(url), MIGRATIONS)
+            open_ledger(url)
         except BaseException as why:
             errors.append(why)
 
