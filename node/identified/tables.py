@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -47,10 +47,32 @@ class InstanceRow(Base):
     sop_instance: Mapped[str] = mapped_column(String(64), primary_key=True)  #: clean SOP Instance UID
     study: Mapped[str] = mapped_column(ForeignKey("studies.study"), index=True)
     extents: Mapped[list[list[Any]]] = mapped_column(JSON)  #: [[segment, offset, length], …]
-    size: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str] = mapped_column(String(64))  #: keyed hash of the data set's bytes
     arrived_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     revision: Mapped[int | None] = mapped_column()  #: the revision that first took it in; None: not yet
+
+
+class SegmentRow(Base):
+    """How far a segment of the vault was indexed, and the records that had begun there but not ended."""
+
+    __tablename__ = "segments"
+
+    segment: Mapped[str] = mapped_column(String(100), primary_key=True)
+    writer: Mapped[str] = mapped_column(String(32))
+    offset: Mapped[int] = mapped_column(BigInteger)
+    done: Mapped[bool] = mapped_column(index=True)  #: its writer is gone and all of it was read
+    begun: Mapped[dict[str, Any]] = mapped_column(JSON)
+    studies: Mapped[dict[str, Any]] = mapped_column(JSON)  #: of the records that had begun
+
+
+class SegmentStudyRow(Base):
+    """A segment holds instances of a study. One that holds none any more is deleted."""
+
+    __tablename__ = "segment_studies"
+
+    segment: Mapped[str] = mapped_column(String(100), primary_key=True)
+    study: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
 class IdentityRow(Base):
@@ -89,6 +111,7 @@ class OutboxRow(Base):
     destination: Mapped[str] = mapped_column(String(100))
     state: Mapped[str] = mapped_column(String(16), index=True)
     attempts: Mapped[int] = mapped_column(default=0)
+    asked: Mapped[int] = mapped_column(default=0)  #: how often the destination was asked whether it holds what it took
     next_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
     reason: Mapped[str] = mapped_column(Text, default="")
     queued_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))  #: giving up is counted from here
