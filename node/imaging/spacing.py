@@ -1,0 +1,51 @@
+"""How large a pixel of a single image is: Pixel Spacing, ultrasound calibration, or the detector's own spacing."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+from node.imaging.functional import number_of, numbers_of
+
+CENTIMETRES = 3  #: Physical Units X Direction, PS3.3 C.8.5.5.1.15
+TISSUE_2D = 1  #: Region Spatial Format 2D, PS3.3 C.8.5.5.1.1
+
+
+def image_spacing(ds: Dataset, told: tuple[float, float] | None, notes: list[str]) -> tuple[float, float] | None:
+    """(between rows, between columns) in mm; None when the image is not calibrated, with a note that says so."""
+    if told is not None:
+        return told
+    region = _ultrasound(ds, notes)
+    if region is not None:
+        return region
+    for keyword, remark in (
+        ("ImagerPixelSpacing", "sizes are measured at the detector and not corrected for magnification"),
+        ("NominalScannedPixelSpacing", "sizes are those of the scanned film"),
+    ):
+        spacing = numbers_of(ds, 1, "", keyword, 2)
+        if spacing is not None and (spacing > 0).all():
+            notes.append(remark)
+            return float(spacing[0]), float(spacing[1])
+    notes.append("the image is not calibrated: sizes in mm are not known")
+    return None
+
+
+def _ultrasound(ds: Dataset, notes: list[str]) -> tuple[float, float] | None:
+    """From the largest 2-D region that is measured in centimetres."""
+    best: tuple[float, tuple[float, float]] | None = None
+    found = set()
+    for region in ds.get("SequenceOfUltrasoundRegions") or ():
+        units = {region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")}
+        if region.get("RegionSpatialFormat") != TISSUE_2D or units != {CENTIMETRES}:
+            continue
+        dx, dy = (abs(number_of(region, 1, "", f"PhysicalDelta{axis}", 0.0)) * 10.0 for axis in "XY")
+        width, height = (
+            number_of(region, 1, "", f"RegionLocationMax{axis}1", 0.0) - number_of(region, 1, "", f"RegionLocationMin{axis}0", 0.0)
+            for axis in "XY"
+        )
+        if 0 < dx < 100 and 0 < dy < 100:
+            found.add((round(dy, 6), round(dx, 6)))
+            if best is None or width * height > best[0]:
+                best = (width * height, (dy, dx))
+    if len(found) > 1:
+        notes.append("parts of the screen are calibrated differently: sizes are those of the largest part")
+    return None if best is None else best[1]
