@@ -76,15 +76,11 @@ class Letterbox:
         cut[b.top : b.bottom, b.left : b.right] = image[b.top : b.bottom, b.left : b.right]
         scale = self.size / max(b.height, b.width)
         if scale < 0.8:  # a smaller canvas: smooth first, so that nothing aliases
-            cut = cv2.GaussianBlur(cut, (0, 0), 0.4 / scale)  # type: ignore[assignment]
-        return cv2.warpAffine(  # type: ignore[return-value]
-            cut,
-            self.matrix,
-            (self.size, self.size),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=fill,
+            cut = np.asarray(cv2.GaussianBlur(cut, (0, 0), 0.4 / scale), np.float32)
+        canvas = cv2.warpAffine(
+            cut, self.matrix, (self.size, self.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
         )
+        return np.asarray(canvas, np.float32)
 
     def backward(self, canvas: Array, rows: int, columns: int) -> Array:
         """A map on the canvas back on the source grid of rows x columns; zero outside the box."""

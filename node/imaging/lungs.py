@@ -34,6 +34,17 @@ class Lungs:
         return self.left | self.right
 
 
+def hull_of(lung: Mask) -> Mask:
+    """The convex hull of one lung on every slice: where it would reach if nothing in it were dense."""
+    out = np.zeros(lung.shape, bool)
+    for z in range(lung.shape[0]):
+        points = cv2.findNonZero(lung[z].astype(np.uint8))
+        if points is not None:
+            filled = cv2.fillConvexPoly(np.zeros(lung.shape[1:], np.uint8), cv2.convexHull(points), 1)
+            out[z] = np.asarray(filled, bool)
+    return out
+
+
 def find_lungs(
     hu: npt.NDArray[np.float32],
     spacing_mm: tuple[float, float, float],
@@ -72,7 +83,7 @@ def _body(hu: npt.NDArray[np.float32]) -> Mask:
         if count < 2:
             continue
         best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-        out[z] = ndimage.binary_fill_holes(labels == best)
+        out[z] = _filled((labels == best).astype(np.uint8))
     return out
 
 
@@ -101,8 +112,8 @@ def _large_parts(air: Mask, hu: npt.NDArray[np.float32], pixel_mm2: float) -> Ma
     if count == 0:
         return None
     size = np.bincount(labels.ravel())[1:].astype(float)
-    mean = ndimage.mean(hu, labels, np.arange(1, count + 1))
-    lung = np.asarray(mean) > GAS_HU
+    total = np.bincount(labels.ravel(), weights=np.where(air, hu, 0).ravel())[1:]
+    lung = total / np.maximum(size, 1) > GAS_HU
     if not lung.any():
         return None
     largest = size[lung].max()
@@ -115,30 +126,42 @@ def _large_parts(air: Mask, hu: npt.NDArray[np.float32], pixel_mm2: float) -> Ma
 
 def _two_sides(parts: Mask, body: Mask) -> tuple[Mask, Mask]:
     """(low columns, high columns): the two lungs, taken apart where they touch."""
-    columns = np.arange(parts.shape[2])
     spread = np.flatnonzero(body.any(axis=(0, 1)))
-    midline = (spread[0] + spread[-1]) / 2 if spread.size else parts.shape[2] / 2
+    midline = float(spread[0] + spread[-1]) / 2 if spread.size else parts.shape[2] / 2
     for erosion in (0, 1, 2, 4, 6):
-        seeds = _eroded(parts, erosion)
-        labels, count = ndimage.label(seeds)
+        labels, count = ndimage.label(_eroded(parts, erosion))
         if count < 2:
             continue
-        size = np.bincount(labels.ravel())[1:]
-        first, second = (np.argsort(size)[::-1][:2] + 1).tolist()
-        if size[second - 1] < 0.2 * size[first - 1]:
-            continue
-        mean_a = float((columns * (labels == first).sum(axis=(0, 1))).sum() / size[first - 1])
-        mean_b = float((columns * (labels == second).sum(axis=(0, 1))).sum() / size[second - 1])
-        if abs(mean_a - mean_b) < 0.15 * parts.shape[2]:
-            continue  # one above the other: not left and right
-        wanted = np.where(labels == first, 1, np.where(labels == second, 2, 0))
-        if mean_a > mean_b:
-            wanted = np.where(wanted > 0, 3 - wanted, 0)
-        nearest = ndimage.distance_transform_edt(wanted == 0, return_distances=False, return_indices=True)
-        side = wanted[tuple(nearest)]
-        return parts & (side == 1), parts & (side == 2)
-    low = columns[None, None, :] < midline
+        size = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        first, second = (int(i) for i in np.argsort(size)[::-1][:2])
+        centres = _mean_columns(labels, size)
+        if size[second] < 0.2 * size[first] or abs(centres[first] - centres[second]) < 0.15 * parts.shape[2]:
+            continue  # one lung and a small part, or one above the other: not left and right
+        middle = (centres[first] + centres[second]) / 2
+        side = np.concatenate([[0], np.where(centres < middle, 1, 2)]).astype(np.uint8)
+        side[first + 1], side[second + 1] = (1, 2) if centres[first] < centres[second] else (2, 1)
+        sided = side[labels]
+        if erosion > 0:
+            sided = _spread(sided, parts)
+        return parts & (sided == 1), parts & (sided == 2)
+    low = np.arange(parts.shape[2])[None, None, :] < midline
     return parts & low, parts & ~low
+
+
+def _mean_columns(labels: npt.NDArray[np.int32], size: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The mean column of each labelled part."""
+    where = np.nonzero(labels)
+    sums = np.bincount(labels[where] - 1, weights=where[2].astype(float), minlength=size.size)
+    return np.asarray(sums / np.maximum(size, 1))
+
+
+def _spread(sided: npt.NDArray[np.uint8], parts: Mask) -> npt.NDArray[np.uint8]:
+    """Every voxel of `parts` takes the side of the nearest voxel that has one (at half resolution in the plane)."""
+    coarse = sided[:, ::2, ::2]
+    nearest = ndimage.distance_transform_edt(coarse == 0, return_distances=False, return_indices=True)
+    fine = coarse[tuple(nearest)].repeat(2, axis=1).repeat(2, axis=2)
+    fine = fine[:, : parts.shape[1], : parts.shape[2]]
+    return np.where(sided > 0, sided, fine).astype(np.uint8)
 
 
 def _eroded(mask: Mask, pixels: int) -> Mask:
@@ -156,6 +179,12 @@ def _closed(mask: Mask, radius: int) -> Mask:
         if mask[z].any():
             padded = np.pad(mask[z].astype(np.uint8), radius)
             closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
-            inner = closed[radius:-radius, radius:-radius].astype(bool)
-            out[z] = ndimage.binary_fill_holes(inner)
+            out[z] = _filled(np.asarray(closed[radius:-radius, radius:-radius], np.uint8))
     return out
+
+
+def _filled(mask: npt.NDArray[np.uint8]) -> Mask:
+    """One slice with its holes filled: all that can't be reached from outside."""
+    padded = np.pad(mask, 1)
+    cv2.floodFill(padded, None, (0, 0), 2)
+    return np.asarray(padded[1:-1, 1:-1] != 2)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
@@ -19,13 +18,12 @@ from torch.nn import functional
 
 from node.imaging.letterbox import Box, Letterbox, box_of
 from node.imaging.lungs import find_lungs
+from node.pipelines.covid_ct import SIZE, windowed
 from training.augment import placed, shaded
-from training.datasets import covid_ct_medseg
+from training.datasets import covid_ct_medseg, dicom_ct
 from training.loop import Batch, train
 from training.splits import ensure_disjoint, without_groups_of
 
-SIZE = 448
-WINDOW_HU = (-1350.0, 150.0)  #: centre -600, width 1500
 EMPTY_SHARE = 0.12  #: of the draws, slices without infection
 LOWER_PART = 30  #: slices of the CT without COVID-19, from below, that train; the rest is held out
 STAGES = ((0.30, 256, 12), (0.60, 352, 8), (1.01, SIZE, 6))  #: until progress, canvas, batch
@@ -38,11 +36,6 @@ NETWORK: dict[str, Any] = {
 }
 
 Example = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-
-
-def windowed(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    low, high = WINDOW_HU
-    return np.clip((hu - low) / (high - low), 0, 1).astype(np.float32)
 
 
 def network() -> nn.Module:
@@ -59,11 +52,8 @@ def within_the_lungs(one: covid_ct_medseg.Slice) -> npt.NDArray[np.bool_]:
 
 def slices_without_infection(folder: Path) -> list[Example]:
     """The lower part of a chest CT without COVID-19, cut to the lungs, with empty masks."""
-    headers = [pydicom.dcmread(p) for p in sorted(folder.rglob("*.dcm"))]
-    headers.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
-    hu = np.stack([d.pixel_array * float(d.RescaleSlope) + float(d.RescaleIntercept) for d in headers]).astype(np.float32)
-    row, column = (float(v) for v in headers[0].PixelSpacing)
-    lungs = find_lungs(hu, (5.0, row, column))
+    ct = dicom_ct.read(sorted(folder.rglob("*.dcm")))
+    hu, lungs = ct.hu, find_lungs(ct.hu, ct.spacing_mm)
     if lungs is None:
         return []
     box = box_of(lungs.both.any(axis=0))

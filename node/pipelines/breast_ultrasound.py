@@ -1,0 +1,264 @@
+"""A breast ultrasound picture: normal, benign or malignant, and the lesion's outline and size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from node import codes
+from node.domain import Finding, Heatmap, Measurement, Region, Result, Segment
+from node.errors import OutsideIntendedUse
+from node.imaging.letterbox import Box, Letterbox
+from node.imaging.volume import Volume
+from node.pipelines.interface import Pipeline, Takes
+
+SIZE = 256  #: pixels of the canvas the network sees
+LABELS = ("normal", "benign", "malignant")
+MOST_FRAMES = 32  #: of a clip, evenly spaced
+SMALLEST_LESION = 60  #: pixels of the canvas
+LESION_COLOR = (240, 180, 30)
+
+NORMAL = codes.Code("17621005", "SCT", "Normal")
+BENIGN = codes.Code("30807003", "SCT", "Benign")  # CID 6063
+MALIGNANT = codes.Code("21594007", "SCT", "Malignant")
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+def grey_of(pixels: NDArray[Any]) -> Floats:
+    """Frames as grey 0 to 1, (frames, rows, columns), from float grey of any range or uint8 colour (…, 3)."""
+    if pixels.ndim == 4:
+        weights = np.array([0.299, 0.587, 0.114], np.float32)
+        return np.asarray(pixels.astype(np.float32) @ weights / 255.0, np.float32)
+    grey = np.asarray(pixels, np.float32)
+    top = float(grey.max(initial=0.0))
+    if top <= 1.0:
+        return np.clip(grey, 0, 1)
+    full = 255.0 if top <= 255.0 else top  # 8-bit pictures keep their brightness; deeper ones use their range
+    return np.asarray(np.clip(grey / full, 0, 1), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRegion:
+    """The part of the screen that shows tissue, and what a pixel of it measures (None: not calibrated)."""
+
+    box: Box
+    pixel_mm: tuple[float, float] | None  #: between rows, columns
+
+
+def scan_region(grey: Floats, header: Dataset, pixel_spacing_mm: tuple[float, float] | None) -> ScanRegion:
+    """Where the tissue is: the 2-D tissue region that the machine names, else what is not black.
+
+    Standard: PS3.3 C.8.5.5 US Region Calibration; Physical Units 3 is centimetres, Region Data Type 1 is tissue.
+    """
+    rows, columns = grey.shape
+    for region in header.get("SequenceOfUltrasoundRegions", None) or ():
+        if region.get("RegionSpatialFormat") != 1 or region.get("RegionDataType") not in (1, None):
+            continue
+        box = Box(
+            max(0, int(region.get("RegionLocationMinY0", 0))),
+            max(0, int(region.get("RegionLocationMinX0", 0))),
+            min(rows, int(region.get("RegionLocationMaxY1", rows - 1)) + 1),
+            min(columns, int(region.get("RegionLocationMaxX1", columns - 1)) + 1),
+        )
+        if box.height < 32 or box.width < 32:
+            continue
+        inside = _not_black(grey[box.top : box.bottom, box.left : box.right])
+        box = Box(box.top + inside.top, box.left + inside.left, box.top + inside.bottom, box.left + inside.right)
+        pixel_mm = None
+        if region.get("PhysicalUnitsXDirection") == 3 and region.get("PhysicalUnitsYDirection") == 3:
+            across, down = abs(float(region.PhysicalDeltaX)) * 10, abs(float(region.PhysicalDeltaY)) * 10
+            pixel_mm = (down, across) if down > 0 and across > 0 else None
+        return ScanRegion(box, pixel_mm or pixel_spacing_mm)
+    return ScanRegion(_not_black(grey), pixel_spacing_mm)
+
+
+def _not_black(grey: Floats) -> Box:
+    """The box without black margins: rows and columns in which at least one pixel in fifty is lit."""
+    lit = cv2.GaussianBlur(grey, (0, 0), 1.0) > 0.03
+    rows = np.flatnonzero(lit.mean(axis=1) > 0.02)
+    columns = np.flatnonzero(lit.mean(axis=0) > 0.02)
+    if rows.size < 32 or columns.size < 32:
+        return Box(0, 0, *grey.shape)
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the network says of one picture, on the picture's own grid."""
+
+    logits: Floats  #: (3,), in the order of LABELS, before temperature
+    lesion: Floats  #: probability of lesion, (rows, columns)
+    malignant: Floats  #: probability of malignant lesion, (rows, columns)
+
+
+def read(grey: Floats, box: Box, network: Any) -> Reading:
+    """The network on one picture and on its mirror image, averaged."""
+    import torch
+
+    frame = Letterbox(box, SIZE)
+    canvas = torch.from_numpy(frame.forward(grey))[None, None]
+    with torch.inference_mode():
+        maps, classes = network(torch.cat([canvas, canvas.flip(-1)]))
+        maps = torch.sigmoid(maps.float()).cpu()
+        mean = ((maps[0] + maps[1].flip(-1)) / 2).numpy()
+        logits = classes.float().cpu().mean(dim=0).numpy()
+    lesion, malignant = (frame.backward(m, *grey.shape) for m in mean)
+    return Reading(np.asarray(logits, np.float32), lesion, malignant)
+
+
+def probabilities(logits: Floats, temperature: float) -> Floats:
+    """Calibrated class probabilities, (3,)."""
+    scaled = (logits - logits.max()) / temperature
+    return np.asarray(np.exp(scaled) / np.exp(scaled).sum(), np.float32)
+
+
+def lesion_mask(lesion: Floats, threshold: float, smallest_pixels: float) -> Mask:
+    """What is above the threshold, without small spots and holes."""
+    above = (lesion >= threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    keep = [part for part in range(1, count) if stats[part, cv2.CC_STAT_AREA] >= smallest_pixels]
+    return np.isin(labels, keep) if keep else np.zeros(lesion.shape, bool)
+
+
+class BreastUltrasound(Pipeline):
+    """One picture (or clip) in; three calibrated probabilities, the lesion's outline, diameter and area out."""
+
+    takes: ClassVar[Takes] = Takes.IMAGE
+
+    def load(self, device: str) -> Any:
+        """The network, warm on `device`."""
+        return self.bundle.network(device, engine="openvino")
+
+    def run(self, volume: Volume, model: Any) -> Result:
+        """Label, lesion, size. Raises OutsideIntendedUse when there is nothing to see in the picture."""
+        if volume.unit == "HU":
+            raise OutsideIntendedUse("the model reads ultrasound pictures, not CT values")
+        grey = grey_of(volume.pixels)
+        frames = np.unique(np.linspace(0, grey.shape[0] - 1, min(MOST_FRAMES, grey.shape[0])).astype(int))
+        readings: dict[int, tuple[Reading, ScanRegion]] = {}
+        for z in frames:
+            region = scan_region(grey[z], volume.frames[z].instance.header, volume.pixel_spacing_mm)
+            part = grey[z, region.box.top : region.box.bottom, region.box.left : region.box.right]
+            if min(part.shape) < 32 or float(part.std()) < 0.01:
+                continue
+            readings[int(z)] = (read(grey[z], region.box, model), region)
+        if not readings:
+            raise OutsideIntendedUse("the picture shows nothing: too small or of one grey")
+        key = max(readings, key=lambda z: float(1 - self._likely(readings[z][0])[0]) + 1e-3 * float(readings[z][0].lesion.max()))
+        return self._result(volume, grey.shape, readings, key)
+
+    def _likely(self, reading: Reading) -> Floats:
+        return probabilities(reading.logits, self.bundle.thresholds.get("temperature", 1.0))
+
+    def _result(self, volume: Volume, shape: tuple[int, ...], readings: dict[int, tuple[Reading, ScanRegion]], key: int) -> Result:
+        limits = self.bundle.thresholds
+        likely = self._likely(readings[key][0])
+        mask = np.zeros(shape, bool)
+        heat = np.zeros(shape, np.float32)
+        for z, (reading, region) in readings.items():
+            smallest = SMALLEST_LESION * (max(region.box.height, region.box.width) / SIZE) ** 2
+            mask[z] = lesion_mask(reading.lesion, limits["lesion"], smallest)
+            heat[z] = np.maximum(reading.lesion * 0.5, reading.malignant)
+        label = LABELS[int(likely.argmax())]
+        contradiction = []
+        if label == "normal" and mask[key].any():
+            contradiction = ["A lesion is outlined although the picture as a whole is called normal: look at it."]
+        if label != "normal" and not mask[key].any():
+            contradiction = ["The picture is called abnormal, but no lesion could be outlined."]
+        drawn, pixel_mm = largest_part(mask[key]), readings[key][1].pixel_mm
+        named = label if label != "normal" or not drawn.any() else LABELS[1 + int(likely[2] > likely[1])]
+        findings = []
+        for code, name, p in zip((NORMAL, BENIGN, MALIGNANT), LABELS, likely, strict=True):
+            shows = name == named and drawn.any()
+            findings.append(
+                Finding(
+                    name=name,
+                    code=code,
+                    probability=float(p),
+                    present=bool(p >= limits["malignant"]) if name == "malignant" else name == label,
+                    site=codes.BREAST,
+                    measurements=size_of(drawn, pixel_mm) if shows else (),
+                    region=outline(drawn, key) if shows else None,
+                    segment=1 if shows else None,
+                )
+            )
+        segment = Segment(
+            number=1,
+            label="Lesion",
+            mask=mask,
+            category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+            type=codes.LESION,
+            color=LESION_COLOR,
+        )
+        remarks = [] if pixel_mm else ["The picture is not calibrated: no sizes in mm."]
+        if shape[0] > len(readings):
+            remarks.append(f"{len(readings)} of {shape[0]} frames were read.")
+        box = tight_box(drawn)
+        return Result(
+            analysed=True,
+            label=label,
+            confidence=float(likely.max()),
+            findings=tuple(findings),
+            segments=(segment,) if mask.any() else (),
+            heatmap=Heatmap(title="Lesion and malignancy", values=heat, frames=(key,)),
+            notes=(*volume.notes, *contradiction, *remarks),
+            facts={
+                "frame": key,
+                "box": box,
+                "lesion_threshold": limits["lesion"],
+                "malignant_threshold": limits["malignant"],
+                "temperature": limits.get("temperature", 1.0),
+                "canvas": SIZE,
+            },
+        )
+
+
+def largest_part(mask: Mask) -> Mask:
+    """The largest connected part of one frame's mask."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count < 2:
+        return np.zeros(mask.shape, bool)
+    return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))
+
+
+def tight_box(mask: Mask) -> list[int] | None:
+    """[column, row, width, height] in pixels."""
+    if not mask.any():
+        return None
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
+
+
+def size_of(mask: Mask, pixel_mm: tuple[float, float] | None) -> tuple[Measurement, ...]:
+    """Longest diameter in mm and area in mm2 of one lesion; nothing without calibration.
+
+    The diameter is the greatest distance between two corners of outline pixels' centres, plus one pixel.
+    """
+    if pixel_mm is None or not mask.any():
+        return ()
+    row_mm, column_mm = pixel_mm
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = np.concatenate(contours).reshape(-1, 2).astype(np.float64) * (column_mm, row_mm)
+    hull = cv2.convexHull(points.astype(np.float32)).reshape(-1, 2)
+    longest = float(np.linalg.norm(hull[:, None] - hull[None], axis=-1).max()) + (row_mm + column_mm) / 2
+    area = float(mask.sum()) * row_mm * column_mm
+    return (
+        Measurement(name=codes.LONG_AXIS, value=round(longest, 1), unit=codes.MILLIMETER),
+        Measurement(name=codes.AREA, value=round(area, 1), unit=codes.SQUARE_MILLIMETER),
+    )
+
+
+def outline(mask: Mask, frame: int) -> Region | None:
+    """The lesion as a closed outline in DICOM's pixel coordinates."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
+        return None
+    largest = max(contours, key=cv2.contourArea).reshape(-1, 2).astype(np.float32)
+    return Region(frame=frame, outline=largest + np.float32(0.5))

@@ -1,0 +1,73 @@
+"""The only thing that crosses over: weights and figures become `models/<pipeline>/<version>/`, a MONAI Bundle.
+
+`python -m training.export_bundle PIPELINE --weights FILE --data DIR --models DIR [--version 1.0.0]`
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from node.bundle import METADATA, SUMS, Bundle, write_sums
+
+app = typer.Typer(add_completion=False, help="Weights and measured figures become a bundle.")
+
+
+def export(recipe: Any, state: dict[str, Any], folder: Path, version: str) -> None:
+    """Write configs, half-precision weights and licence of `recipe` into `folder`, with thresholds that are not set yet."""
+    from safetensors.torch import save_file
+
+    (folder / "configs").mkdir(parents=True, exist_ok=True)
+    (folder / "models").mkdir(exist_ok=True)
+    (folder / "configs" / "inference.json").write_text(json.dumps(recipe.inference(), indent=2) + "\n")
+    halves = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+    save_file(halves, folder / "models" / "model.safetensors", metadata={"format": "pt"})
+    (folder / "models" / "model.safetensors").chmod(0o644)
+    (folder / "LICENSE").write_text(recipe.LICENCE_NOTE)
+    write_metadata(folder, recipe.metadata(version))
+
+
+def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    """Write the metadata and renew the sums."""
+    (folder / METADATA).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
+    write_sums(folder)
+
+
+@app.command()
+def main_command(
+    pipeline: Annotated[str, typer.Argument(help="name of a recipe, e.g. covid_ct")],
+    weights: Annotated[Path, typer.Option(help="weights.pt of a run, or its checkpoint.pt")],
+    data: Annotated[Path, typer.Option(help="folder with images/ and dicom/")],
+    models: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models"),
+    version: Annotated[str, typer.Option(help="of the bundle")] = "1.0.0",
+) -> None:
+    """Make the bundle, set its thresholds on the validation split, measure it, write its model card."""
+    import torch
+
+    recipe = importlib.import_module(f"training.bundles.{pipeline}")
+    state = torch.load(weights, weights_only=True)
+    state = state.get("average", state)
+    folder = models / pipeline / version
+    export(recipe, state, folder, version)
+    metadata = recipe.metadata(version)
+    metadata["radnode"]["thresholds"] = recipe.thresholds(Bundle.open(folder), data)
+    write_metadata(folder, metadata)
+    figures = recipe.figures(Bundle.open(folder), data, "val") | recipe.checks(Bundle.open(folder), data)
+    metadata["eval_metrics"] = figures
+    (folder / "MODEL_CARD.md").write_text(recipe.model_card(metadata, figures))
+    write_metadata(folder, metadata)
+    bundle = Bundle.open(folder)
+    typer.echo(f"{bundle.name} {bundle.version} {bundle.digest} ({(folder / bundle.weights).stat().st_size / 1e6:.1f} MB, {SUMS})")
+
+
+def main() -> None:
+    """The console entry."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
