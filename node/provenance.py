@@ -133,6 +133,11 @@ class Provenance:
         name = "\n".join(work)
         return UID(f"2.25.{uuid.uuid5(NAMES, name).int}")
 
+    @staticmethod
+    def series_uid(sop_instance_uid: str) -> UID:
+        """The series of one of our objects: one object, one series, so its name follows from the object's."""
+        return UID(f"2.25.{uuid.uuid5(NAMES, f'series of {sop_instance_uid}').int}")
+
     def series_number(self, role: Role) -> int:
         """Above every original, one for each pipeline and role; the same on every run over the same originals."""
         slot = int.from_bytes(sha256(f"{self.job.route.pipeline}\n{self.job.route.series}\n{self.part}".encode()).digest()[:4]) % SLOTS
@@ -177,7 +182,7 @@ class Provenance:
             setattr(ds, keyword, None)
         _copy_text(source, ds, (*PATIENT, *STUDY))
         ds.Modality = modality
-        ds.SeriesInstanceUID, ds.SeriesNumber = self.uid(role, "series"), self.series_number(role)
+        ds.SeriesInstanceUID, ds.SeriesNumber = self.series_uid(ds.SOPInstanceUID), self.series_number(role)
         ds.SeriesDescription = self.series_description(role)
         ds.SeriesDate, ds.SeriesTime = self.date, self.time
         ds.InstanceNumber = 1

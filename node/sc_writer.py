@@ -14,6 +14,17 @@ from node.imaging.volume import Volume
 from node.picture import key_frames, place, summary_picture
 from node.provenance import RESEARCH, Provenance
 
+#: parts that a body has once, PS3.16 Annex L
+UNPAIRED = frozenset(
+    (
+        *("ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS", "COCCYX"),
+        *("COLON", "CSPINE", "CTSPINE", "ESOPHAGUS", "HEAD", "HEADNECK", "HEART", "JAW", "LIVER"),
+        *("LSPINE", "LSSPINE", "MEDIASTINUM", "NECK", "NECKCHEST", "NECKCHESTABDOMEN", "NECKCHESTABDPELV", "NOSE", "PANCREAS"),
+        *("PELVIS", "PROSTATE", "SKULL", "SPINE", "SPLEEN", "SSPINE", "STERNUM", "STOMACH", "THYROID"),
+        *("TLSPINE", "TRACHEA", "TSPINE", "UTERUS", "WHOLEBODY"),
+    )
+)
+
 
 def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenance) -> Dataset:
     """One RGB image of a single image, one multi-frame object of a volume's key frames (most telling first).
@@ -38,8 +49,7 @@ def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenanc
     ds = provenance.new_object(Role.SC, sop_class_uid=sop_class, modality="OT", source=volume.frames[0].instance.header)
 
     header = volume.frames[0].instance.header
-    ds.BodyPartExamined = header.get("BodyPartExamined")
-    ds.Laterality = header.get("Laterality") if header.get("Laterality") in ("L", "R") else None  # Type 2C: a paired part, side unknown
+    _body_part(ds, header)
     ds.ConversionType = "WSD"  # workstation, PS3.3 C.8.6.1
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = provenance.date, provenance.time
     ds.SecondaryCaptureDeviceManufacturer = ds.Manufacturer
@@ -68,6 +78,15 @@ def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenanc
     ds.PixelData = data + b"\0" * (len(data) % 2)
     ds["PixelData"].VR = "OB"
     return ds
+
+
+def _body_part(ds: Dataset, header: Dataset) -> None:
+    """Body Part Examined, and Laterality (Type 2C, PS3.3 C.7.3.1): absent for an unpaired part, empty when the side is not known."""
+    part = str(header.get("BodyPartExamined") or "").strip().upper()
+    if part:
+        ds.BodyPartExamined = part[:16]
+    if part not in UNPAIRED:
+        ds.Laterality = header.get("Laterality") if header.get("Laterality") in ("L", "R") else None
 
 
 def _source(volume: Volume, at: int) -> Dataset:

@@ -1,0 +1,323 @@
+"""Result → structured report: an overall answer first, then one measurement group for each finding, drawn on an image.
+
+Two shapes. What was found, or looked for and not found, is an Imaging Measurement Report (TID 1500). A series that was not analysed has
+nothing to measure, and viewers lose the whole report over a group without coordinates: the reason is a Basic Diagnostic Imaging Report
+(TID 2000), which they show as a page of text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+import numpy as np
+from highdicom import sr
+from highdicom.sr import RelationshipTypeValues as Relation
+from highdicom.sr.coding import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes as standard
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
+
+from node import codes
+from node.codes import Code
+from node.domain import Finding, Instance, Result, Role, Series, Study
+from node.errors import ResultInvalid
+from node.imaging.volume import Frame, Volume
+from node.picture import frame_round, headline, key_frames, outline_of, said
+from node.provenance import RESEARCH, Provenance
+
+PROCEDURES = {  # Procedure Reported when the images name none, CID 100
+    "CT": standard.LN.CTUnspecifiedBodyRegion,
+    "MR": standard.LN.MRIUnspecifiedBodyRegion,
+    "PT": standard.LN.PETUnspecifiedBodyRegion,
+    "NM": standard.LN.NMUnspecifiedBodyRegion,
+    "CR": standard.LN.XRUnspecifiedBodyRegion,
+    "DX": standard.LN.XRUnspecifiedBodyRegion,
+}
+IMAGING = Code("363679005", "SCT", "Imaging")
+SEGMENTATION = Code("SEG", "DCM", "Segmentation")
+SOURCE = Code("260753009", "SCT", "Source")
+PRESENCE = Code("705057003", "SCT", "Presence")
+PROBABILITY_OF_CANCER = Code("111047", "DCM", "Probability of cancer")
+CANCER = {"86049000", "363346000", "1240414004"}  # SCT: malignant neoplasms
+MODALITIES = {concept.value: concept for concept in (getattr(standard.cid29, name) for name in standard.cid29.dir())} | {
+    "SEG": SEGMENTATION
+}
+INSET = 0.03  # of the image: frames of findings without a place stand inside each other, so that their words do not cover each other
+
+
+def write_sr(
+    study: Study,
+    volume: Volume | None,
+    result: Result,
+    provenance: Provenance,
+    *,
+    seg: Dataset | None,
+    sc: Dataset | None,
+    series: Series,
+    predecessor: tuple[str, str] | None = None,
+) -> Dataset:
+    """The report of one Job, unverified.
+
+    Parameters
+    ----------
+    volume : Volume or None
+        None when the series could not even be opened; then the result is "not analysed".
+    seg, sc : Dataset or None
+        The other objects of this result; the report refers to them, and a group and its segment share their Tracking UID.
+    predecessor : (SOP Class UID, SOP Instance UID) or None
+        The report this one replaces.
+
+    Raises
+    ------
+    ResultInvalid
+        When a finding's region is not on one of the volume's frames.
+
+    Notes
+    -----
+    Referenced Request Sequence is left out: its Accession Number would name the order, and the hall does not know it. The study's own
+    Accession Number comes back on the way home.
+
+    Standard: PS3.3 A.35.3, A.35.13, A.35.2; PS3.16 TID 1500, TID 2000.
+    """
+    groups = _groups(volume, result, provenance) if volume is not None and result.analysed else []
+    header = volume.frames[0].instance.header if volume is not None else series.header
+    images = _instances(volume, series)
+    if groups and volume is not None:
+        sop_class = Comprehensive3DSRStorage if "FrameOfReferenceUID" in header and volume.affine is not None else ComprehensiveSRStorage
+        root = _measurement_report(result, provenance, header, images, groups, seg=seg, sc=sc)
+    else:
+        sop_class = EnhancedSRStorage
+        root = _text_report(result, provenance, header, images, sc=sc)
+    ds = provenance.new_object(Role.SR, sop_class_uid=sop_class, modality="SR", source=header)
+    ds.ReferencedPerformedProcedureStepSequence = []
+    ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
+    ds.CompletionFlagDescription = RESEARCH
+    ds.PerformedProcedureCodeSequence = []
+    ds.CurrentRequestedProcedureEvidenceSequence = [_evidence(images, [o for o in (seg, sc) if o is not None], ds.StudyInstanceUID)]
+    if predecessor is not None:
+        ds.PredecessorDocumentsSequence = [_predecessor(predecessor, ds.StudyInstanceUID, provenance)]
+    for element in root:
+        ds[element.tag] = element
+    return ds
+
+
+# --- TID 1500 ---------------------------------------------------------------------------------------------------------------
+def _measurement_report(
+    result: Result,
+    provenance: Provenance,
+    header: Dataset,
+    images: Sequence[Instance],
+    groups: Sequence[sr.PlanarROIMeasurementsAndQualitativeEvaluations],
+    *,
+    seg: Dataset | None,
+    sc: Dataset | None,
+) -> Dataset:
+    root = sr.ContainerContentItem(standard.DCM.ImagingMeasurementReport, template_id="1500")
+    summary = sr.ContainerContentItem(standard.DCM.Summary, relationship_type=Relation.CONTAINS)
+    summary.ContentSequence = _texts(result, provenance)
+    measurements = sr.ContainerContentItem(standard.DCM.ImagingMeasurements, relationship_type=Relation.CONTAINS)
+    measurements.ContentSequence = sr.ContentSequence([item for group in groups for item in group])
+    root.ContentSequence = sr.ContentSequence([*_context(provenance, header), summary, _library(header, images, seg, sc), measurements])
+    return root
+
+
+def _groups(volume: Volume, result: Result, provenance: Provenance) -> list[sr.PlanarROIMeasurementsAndQualitativeEvaluations]:
+    """One TID 1410 group for each finding something is said about, each with a region: OHIF loses the report over one without."""
+    told = [finding for finding in result.findings if finding.probability is not None or finding.present is not None]
+    placeless = 0
+    groups = []
+    for finding in told:
+        at, outline = _where(finding, volume, result, placeless)
+        placeless += finding.region is None and finding.segment is None
+        groups.append(_group(finding, volume.frames[at], outline, result, provenance))
+    return groups
+
+
+def _where(finding: Finding, volume: Volume, result: Result, placeless: int) -> tuple[int, np.ndarray]:
+    """Frame of the volume and closed outline: the finding's, its segment's on the largest slice, or round the whole image."""
+    rows, columns = volume.pixels.shape[1:3]
+    if finding.region is not None:
+        if not 0 <= finding.region.frame < len(volume.frames):
+            raise ResultInvalid("A finding's region is on a frame that the volume does not have.", frame=finding.region.frame)
+        return finding.region.frame, _closed(finding.region.outline, rows, columns)
+    for segment in result.segments:
+        if segment.number == finding.segment and segment.mask.any():
+            at = int(segment.mask.sum(axis=(1, 2)).argmax())
+            return at, outline_of(segment.mask[at])
+    inset = min(0.4, 0.01 + INSET * placeless)
+    at = key_frames(volume, result)[0]
+    return at, frame_round(columns * inset, rows * inset, columns * (1 - inset), rows * (1 - inset))
+
+
+def _closed(outline: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Within the image, the last point the first again, and more than five points: viewers take fewer for a shape to be edited."""
+    points = np.asarray(outline, np.float32).reshape(-1, 2)
+    if len(points) < 3 or not np.isfinite(points).all():
+        raise ResultInvalid("A finding's region is not an outline.", points=len(points))
+    points = np.clip(points, 0, (columns, rows))
+    if not np.array_equal(points[0], points[-1]):
+        points = np.vstack([points, points[:1]])
+    while len(points) < 7:
+        middles = (points[:-1] + points[1:]) / 2
+        points = np.vstack([np.stack([points[:-1], middles], axis=1).reshape(-1, 2), points[-1:]])
+    return points
+
+
+def _group(
+    finding: Finding, frame: Frame, outline: np.ndarray, result: Result, provenance: Provenance
+) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """TID 1410. Numbers have no children (OHIF skips those that have): algorithm and method stand at the group."""
+    header = frame.instance.header
+    region = sr.ImageRegion(
+        graphic_type=sr.GraphicTypeValues.POLYLINE,
+        graphic_data=np.asarray(outline, np.float64),
+        source_image=sr.SourceImageForRegion(
+            header.SOPClassUID, header.SOPInstanceUID, [frame.number] if int(header.get("NumberOfFrames") or 1) > 1 else None
+        ),
+    )
+    if finding.segment is not None:
+        tracking_id, tracking_uid = provenance.segment_tracking(result, finding.segment)
+    else:
+        tracking_id, tracking_uid = provenance.tracking_id(finding), provenance.tracking_uid(finding)
+    numbers = []
+    if finding.probability is not None:
+        numbers.append(sr.Measurement(name=_probability(finding), value=round(100 * finding.probability, 2), unit=codes.PERCENT))
+    numbers += [sr.Measurement(name=m.name, value=_number(m.value), unit=m.unit) for m in finding.measurements]
+    decided = []
+    if finding.present is not None:
+        value = standard.SCT.Present if finding.present else standard.SCT.Absent
+        decided.append(sr.QualitativeEvaluation(name=PRESENCE, value=value))
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=tracking_uid, identifier=tracking_id),
+        referenced_region=region,
+        finding_type=finding.code,
+        algorithm_id=provenance.algorithm_items(),
+        finding_sites=[sr.FindingSite(finding.site, laterality=finding.laterality)] if finding.site is not None else None,
+        measurements=numbers or None,
+        qualitative_evaluations=decided or None,
+    )
+
+
+def _probability(finding: Finding) -> Code:
+    """The concept of a finding's probability. Its meaning is what OHIF writes beside the region, so it says of what."""
+    if finding.code.value in CANCER:
+        return PROBABILITY_OF_CANCER
+    name = re.sub(r"[^A-Z0-9]+", "_", finding.name.upper()).strip("_")
+    if len(name) > 14:  # Code Value has 16 characters
+        name = f"{name[:7]}_{sha256(finding.name.encode()).hexdigest()[:6].upper()}"
+    return codes.private(f"P_{name}", f"Probability of {finding.name}"[:64])
+
+
+def _number(value: float) -> float:
+    """VR DS has 16 characters."""
+    return float(f"{value:.6g}")
+
+
+def _library(header: Dataset, images: Sequence[Instance], seg: Dataset | None, sc: Dataset | None) -> sr.ContainerContentItem:
+    """TID 1600: the images that were analysed, then what was made of them; descriptors once for a group (TID 1602)."""
+    library = sr.ContainerContentItem(standard.DCM.ImageLibrary, relationship_type=Relation.CONTAINS)
+    groups = [_library_group(header, [(i.sop_class_uid, i.sop_instance_uid) for i in images])]
+    groups += [_library_group(o, [(o.SOPClassUID, o.SOPInstanceUID)]) for o in (seg, sc) if o is not None]
+    library.ContentSequence = sr.ContentSequence(groups)
+    return library
+
+
+def _library_group(header: Dataset, references: Iterable[tuple[str, str]]) -> sr.ContainerContentItem:
+    acquired = Relation.HAS_ACQ_CONTEXT
+    group = sr.ContainerContentItem(standard.DCM.ImageLibraryGroup, relationship_type=Relation.CONTAINS)
+    items: list[sr.ContentItem] = []
+    modality = MODALITIES.get(str(header.get("Modality") or ""))
+    if modality is not None:
+        items.append(sr.CodeContentItem(standard.DCM.Modality, modality, acquired))
+    if header.get("FrameOfReferenceUID"):
+        items.append(sr.UIDRefContentItem(standard.DCM.FrameOfReferenceUID, str(header.FrameOfReferenceUID), acquired))
+    for name, value in ((standard.DCM.PixelDataRows, header.Rows), (standard.DCM.PixelDataColumns, header.Columns)):
+        items.append(sr.NumContentItem(name, int(value), CodedConcept("{pixels}", "UCUM", "Pixels"), relationship_type=acquired))
+    items += [sr.ImageContentItem(SOURCE, *reference, relationship_type=Relation.CONTAINS) for reference in references]
+    group.ContentSequence = sr.ContentSequence(items)
+    return group
+
+
+# --- TID 2000 ---------------------------------------------------------------------------------------------------------------
+def _text_report(result: Result, provenance: Provenance, header: Dataset, images: Sequence[Instance], *, sc: Dataset | None) -> Dataset:
+    root = sr.ContainerContentItem(standard.LN.DiagnosticImagingReport, template_id="2000")
+    summary = sr.ContainerContentItem(standard.LN.Summary, relationship_type=Relation.CONTAINS)
+    summary.ContentSequence = _texts(result, provenance)
+    findings = sr.ContainerContentItem(standard.LN.Findings, relationship_type=Relation.CONTAINS)
+    shown = [(images[len(images) // 2].sop_class_uid, images[len(images) // 2].sop_instance_uid)]
+    shown += [(sc.SOPClassUID, sc.SOPInstanceUID)] if sc is not None else []
+    findings.ContentSequence = sr.ContentSequence(
+        [
+            sr.TextContentItem(standard.DCM.Finding, headline(result), Relation.CONTAINS),
+            *(sr.ImageContentItem(SOURCE, *reference, relationship_type=Relation.CONTAINS) for reference in shown),
+        ]
+    )
+    root.ContentSequence = sr.ContentSequence([*_context(provenance, header), summary, findings])
+    return root
+
+
+# --- both -------------------------------------------------------------------------------------------------------------------
+def _context(provenance: Provenance, header: Dataset) -> list[sr.ContentItem]:
+    """Language (TID 1204), the device that observed (TID 1004), what procedure (TID 1500 row 4)."""
+    procedure = sr.CodeContentItem(standard.DCM.ProcedureReported, _procedure(header), Relation.HAS_CONCEPT_MOD)
+    language = sr.LanguageOfContentItemAndDescendants(sr.CodedConcept("en-US", "RFC5646", "English (United States)"))
+    return [*language, *provenance.observer(), procedure]
+
+
+def _procedure(header: Dataset) -> Code:
+    for item in header.get("ProcedureCodeSequence") or ():
+        if item.get("CodeValue") and item.get("CodingSchemeDesignator") and item.get("CodeMeaning"):
+            return Code(str(item.CodeValue), str(item.CodingSchemeDesignator), str(item.CodeMeaning))
+    return PROCEDURES.get(str(header.get("Modality") or ""), IMAGING)
+
+
+def _texts(result: Result, provenance: Provenance) -> sr.ContentSequence:
+    """The overall answer, then every finding in words (those without a group too), remarks, and what the report is not."""
+    maker = provenance.maker
+    lines = [(standard.DCM.Conclusion, f"{provenance.job.route.pipeline}: {headline(result)}.")]
+    if result.analysed and not any(finding.present for finding in result.findings):
+        lines.append((standard.DCM.Conclusion, "Nothing was found of what the model looks for."))
+    lines += [(standard.DCM.Finding, said(finding)) for finding in result.findings]
+    lines += [(standard.DCM.Comment, note) for note in result.notes]
+    lines.append((standard.DCM.Comment, f"Model {maker.name} {maker.version}, weights SHA-256 {maker.digest}."))
+    lines.append((standard.DCM.Comment, f"{RESEARCH}. Made by software, not verified by a person."))
+    return sr.ContentSequence([sr.TextContentItem(name, text, Relation.CONTAINS) for name, text in lines])
+
+
+def _instances(volume: Volume | None, series: Series) -> list[Instance]:
+    """What was analysed, each instance once; the whole series when nothing was."""
+    used = series.instances if volume is None else tuple(frame.instance for frame in volume.frames)
+    return list({instance.sop_instance_uid: instance for instance in used}.values())
+
+
+def _evidence(images: Sequence[Instance], results: Sequence[Dataset], study_instance_uid: str) -> Dataset:
+    """Hierarchical SOP Instance Reference Macro, PS3.3 C.17.2.1: every object the report refers to, by series."""
+    by_series: dict[str, list[tuple[str, str]]] = {}
+    for instance in images:
+        by_series.setdefault(str(instance.header.SeriesInstanceUID), []).append((instance.sop_class_uid, instance.sop_instance_uid))
+    for ds in results:
+        by_series.setdefault(str(ds.SeriesInstanceUID), []).append((ds.SOPClassUID, ds.SOPInstanceUID))
+    return _hierarchy(study_instance_uid, by_series)
+
+
+def _predecessor(predecessor: tuple[str, str], study_instance_uid: str, provenance: Provenance) -> Dataset:
+    """PS3.3 C.17.2: the report this one replaces. Its series follows from its name."""
+    return _hierarchy(study_instance_uid, {provenance.series_uid(predecessor[1]): [predecessor]})
+
+
+def _hierarchy(study_instance_uid: str, by_series: dict[str, list[tuple[str, str]]]) -> Dataset:
+    top = Dataset()
+    top.StudyInstanceUID = study_instance_uid
+    top.ReferencedSeriesSequence = []
+    for series_instance_uid, references in by_series.items():
+        item = Dataset()
+        item.SeriesInstanceUID = series_instance_uid
+        item.ReferencedSOPSequence = []
+        for sop_class_uid, sop_instance_uid in references:
+            reference = Dataset()
+            reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+            item.ReferencedSOPSequence.append(reference)
+        top.ReferencedSeriesSequence.append(item)
+    return top
