@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
 from node.ledger.database import reading
-from node.ledger.payload import algorithm_from_dict, algorithm_to_dict, route_from_dict
+from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, route_from_dict
 from node.ledger.tables import JobRow, ObjectRow, SummaryRow
 
 FAILURES = 2  #: a job that failed this often is set aside
@@ -24,14 +23,6 @@ JOBS = UUID("5d0c1cb4-4d57-4b0c-9a0e-6d0a3f7f3c11")  #: name space of job ids (R
 
 job = JobRow.__table__.c
 obj = ObjectRow.__table__.c
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """A written object and the digest of its bytes."""
-
-    object: WrittenObject
-    sha256: str
 
 
 def job_id(study: str, series: str, pipeline: str, version: str, digest: str, inputs: Sequence[str]) -> str:

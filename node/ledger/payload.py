@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from node.codes import Code
 from node.domain import Algorithm, CleanUid, Job, JobState, Priority, Pseudonym, Role, Route, StudyRef, WrittenObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A written object and the SHA-256 of its bytes, hexadecimal."""
+
+    object: WrittenObject
+    sha256: str
 
 
 def job_to_json(job: Job) -> str:
@@ -47,9 +56,11 @@ def job_from_json(text: str) -> Job:
     )
 
 
-def written_to_dict(written: WrittenObject) -> dict[str, str]:
+def made_to_dict(made: Made) -> dict[str, str]:
     """A written object as JSON values."""
+    written = made.object
     return {
+        "sha256": made.sha256,
         "job": written.job,
         "study": written.study,
         "role": written.role.value,
@@ -59,9 +70,9 @@ def written_to_dict(written: WrittenObject) -> dict[str, str]:
     }
 
 
-def written_from_dict(facts: dict[str, str]) -> WrittenObject:
+def made_from_dict(facts: dict[str, str]) -> Made:
     """The written object again."""
-    return WrittenObject(
+    written = WrittenObject(
         job=facts["job"],
         study=CleanUid(facts["study"]),
         role=Role(facts["role"]),
@@ -69,6 +80,7 @@ def written_from_dict(facts: dict[str, str]) -> WrittenObject:
         sop_instance_uid=facts["sop_instance_uid"],
         path=Path(facts["path"]),
     )
+    return Made(object=written, sha256=facts["sha256"])
 
 
 def route_to_dict(route: Route) -> dict[str, object]:

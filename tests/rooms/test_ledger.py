@@ -31,8 +31,8 @@ from node.domain import (
 from node.identified.tables import Base as IdentifiedBase
 from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.ledger.decisions import Decisions
-from node.ledger.jobs import ATTEMPTS, Jobs, Made, job_id
-from node.ledger.payload import job_from_json, job_to_json
+from node.ledger.jobs import ATTEMPTS, Jobs, job_id
+from node.ledger.payload import Made, job_from_json, job_to_json
 from node.ledger.tables import Base, JobRow
 from tests.rooms.databases import postgres, postgres_server, sqlite
 

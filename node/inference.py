@@ -1,0 +1,359 @@
+"""The worker's one act: a clean series becomes a volume, the pipeline finds, the writers write. No name, no key, no network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from node.bundle import Bundle
+from node.codes import Code
+from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
+from node.errors import JobFailed, NotAnalysed, PixelsUnreadable
+from node.imaging.build import build_volume, images_of
+from node.imaging.decode import frame_count, is_image
+from node.imaging.study import read_study
+from node.imaging.volume import Volume
+from node.ledger.payload import Made
+from node.pipelines.interface import Pipeline, Takes
+from node.provenance import Provenance
+from node.registry import Registry
+from node.sc_writer import write_sc
+from node.seg_writer import write_seg
+from node.sr_writer import write_sr
+
+PIPELINES = "node.pipelines"
+MOST_IMAGES = 64  #: images of one series that are analysed one by one
+NORMAL = {"normal"}  #: labels that are no finding
+
+Loaded = MutableMapping[str, tuple[str, Pipeline, Any]]  #: pipeline name → (version and digest, pipeline, model), warm in this process
+Progress = Callable[[str], None]
+
+
+def _silent(_step: str) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Seconds of each step."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    step: str = ""
+    since: float = 0.0
+
+    def begins(self, step: str) -> None:
+        now = time.perf_counter()
+        if self.step:
+            self.seconds[self.step] = round(self.seconds.get(self.step, 0) + now - self.since, 3)
+        self.step, self.since = step, now
+        if step:
+            self.progress(step)
+
+
+def carry_out(
+    job: Job,
+    *,
+    clean_folder: Path,
+    results_folder: Path,
+    bundles_dir: Path,
+    device: str,
+    loaded: Loaded,
+    written_at: datetime,
+    predecessor: tuple[str, str] | None = None,
+    progress: Progress = _silent,
+    room: str = PIPELINES,
+) -> tuple[list[Made], dict[str, Any]]:
+    """Carry out a job.
+
+    Parameters
+    ----------
+    clean_folder
+        The clean volume here; the job's folder lies below it.
+    results_folder
+        Objects are written to `<job id>/<ROLE>.dcm` below it, each flushed before it gets its name.
+    loaded
+        Models that this process holds warm.
+    written_at
+        The time the objects carry: the job's, so that a retry writes the same bytes.
+    predecessor
+        SOP Class and SOP Instance UID of the report that this result replaces.
+
+    Returns
+    -------
+    The objects, SEG, SC, SR (only the SR when the series was not analysed), and a summary in JSON values.
+
+    Raises
+    ------
+    JobFailed, BundleDamaged, BundleInvalid, PluginBroken
+        When the job can't be carried out here. That the series can't be analysed is a result, not a failure.
+    """
+    watch = _Watch(progress)
+    watch.begins("read")
+    study, series = _read(job, clean_folder)
+    watch.begins("load")
+    pipeline, model = _warm(job, bundles_dir, device, loaded, room)
+    volume: Volume | None = None
+    try:
+        volume, result = (_of_volume if pipeline.takes is Takes.VOLUME else _of_images)(pipeline, model, series, watch)
+    except NotAnalysed as why:
+        result = Result(analysed=False, reason=str(why))
+    watch.begins("write")
+    made = _write(job, study, series, volume, result, written_at, predecessor, results_folder)
+    watch.begins("")
+    return made, _summary(job, result, watch.seconds, device)
+
+
+def write_refusal(
+    job: Job,
+    reason: str,
+    *,
+    clean_folder: Path,
+    results_folder: Path,
+    written_at: datetime,
+    predecessor: tuple[str, str] | None = None,
+) -> tuple[list[Made], dict[str, Any]]:
+    """The report of a job that was set aside: not analysed, and why. Needs no model."""
+    study, series = _read(job, clean_folder)
+    result = Result(analysed=False, reason=reason)
+    return _write(job, study, series, None, result, written_at, predecessor, results_folder), _summary(job, result, {}, "")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------------
+def _read(job: Job, clean_folder: Path) -> tuple[Study, Series]:
+    """The study, and the job's series with the images that the job was made for: late ones belong to a later job."""
+    study = read_study(clean_folder / job.folder)
+    for series in study:
+        if series.series_instance_uid == job.route.series:
+            wanted = set(job.inputs)
+            instances = tuple(i for i in series.instances if i.sop_instance_uid in wanted)
+            if len(instances) < len(wanted):
+                raise JobFailed("images of the series are missing", job=job.id, missing=len(wanted) - len(instances))
+            return study, replace(series, instances=instances)
+    raise JobFailed("the series is not in the clean study", job=job.id)
+
+
+def _warm(job: Job, bundles_dir: Path, device: str, loaded: Loaded, room: str) -> tuple[Pipeline, Any]:
+    """The pipeline and its model: from memory, or opened with every digest checked. One version of a pipeline stays warm."""
+    name, algorithm = job.route.pipeline, job.algorithm
+    mark = f"{algorithm.version} {algorithm.digest} {device}"
+    if name in loaded and loaded[name][0] == mark:
+        return loaded[name][1:]
+    loaded.pop(name, None)
+    bundle = Bundle.open(bundles_dir / name / algorithm.version)
+    if bundle.digest != algorithm.digest:
+        raise JobFailed("the installed weights are not those the job was scheduled with", job=job.id, pipeline=name)
+    kind: Callable[[Bundle], Pipeline] = Registry(room, Pipeline)[name]  # type: ignore[type-abstract]
+    pipeline = kind(bundle)
+    loaded[name] = (mark, pipeline, pipeline.load(device))
+    return loaded[name][1:]
+
+
+# --- finding --------------------------------------------------------------------------------------------------------------
+def _of_volume(pipeline: Pipeline, model: Any, series: Series, watch: _Watch) -> tuple[Volume, Result]:
+    """The series as one volume, and what was found in it. A volume that the pipeline refuses still goes into the report."""
+    watch.begins("build")
+    volume = build_volume(series)
+    watch.begins("run")
+    return volume, _run(pipeline, model, volume)
+
+
+def _of_images(pipeline: Pipeline, model: Any, series: Series, watch: _Watch) -> tuple[Volume | None, Result]:
+    """Every image by itself; the one with the most suspicious finding leads the report. A damaged image does not stop the others."""
+    lead: tuple[Volume | None, Result] | None = None
+    lines: list[str] = []
+    analysed = more = 0
+    for number, one in enumerate(_images(series), 1):
+        if number > MOST_IMAGES:
+            more = 1
+            break
+        watch.begins("build")
+        built = one()
+        watch.begins("run")
+        watch.progress(f"image {number}")
+        volume = built if isinstance(built, Volume) else None
+        result = _run(pipeline, model, built) if isinstance(built, Volume) else Result(analysed=False, reason=str(built))
+        analysed += result.analysed
+        lines.append(f"Image {number}: {_headline(result)}.")
+        if lead is None or _suspicion(result) > _suspicion(lead[1]):
+            lead, leading = (volume, result), number
+    if lead is None:
+        raise PixelsUnreadable("the series has no images")
+    shown, result = lead
+    if len(lines) == 1 or not result.analysed:
+        return shown, result
+    notes = [f"{analysed} of {len(lines)} images of the series were analysed; this report shows image {leading}.", *lines]
+    if more:
+        notes.append(f"Only the first {MOST_IMAGES} images were analysed: that is the limit for one series.")
+    facts = {**result.facts, "images": len(lines), "images_analysed": analysed}
+    return shown, replace(result, notes=(*result.notes, *notes), facts=facts)
+
+
+def _images(series: Series) -> Iterator[Callable[[], Volume | NotAnalysed]]:
+    """The images in the order of their Instance Number, each to be built when it is its turn."""
+    for instance in sorted(filter(is_image, series.instances), key=lambda i: (_instance_number(i), i.sop_instance_uid)):
+        frames = images_of(replace(series, instances=(instance,)))
+        for _ in range(max(1, frame_count(instance.header))):
+            yield partial(_next_image, frames, series)
+
+
+def _next_image(frames: Iterator[Volume], series: Series) -> Volume | NotAnalysed:
+    try:
+        return replace(next(frames), series=series)
+    except StopIteration:
+        return PixelsUnreadable("an earlier frame of the image is damaged")
+    except NotAnalysed as why:
+        return why
+
+
+def _instance_number(instance: Instance) -> int:
+    """Instance Number (0020,0013), 0 where there is none."""
+    try:
+        return int(instance.header.get("InstanceNumber") or 0)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _run(pipeline: Pipeline, model: Any, volume: Volume) -> Result:
+    try:
+        return pipeline.run(volume, model)
+    except NotAnalysed as why:
+        return Result(analysed=False, reason=str(why))
+
+
+def _suspicion(result: Result) -> float:
+    """The highest probability of anything that is not normal; below every probability when nothing was analysed."""
+    if not result.analysed:
+        return -1.0
+    return max((f.probability for f in result.findings if f.probability is not None and f.name not in NORMAL), default=0.0)
+
+
+def _headline(result: Result) -> str:
+    if not result.analysed:
+        return f"not analysed: {result.reason}"
+    return result.label + (f" ({result.confidence:.2f})" if result.confidence is not None else "")
+
+
+# --- writing --------------------------------------------------------------------------------------------------------------
+def _write(
+    job: Job,
+    study: Study,
+    series: Series,
+    volume: Volume | None,
+    result: Result,
+    written_at: datetime,
+    predecessor: tuple[str, str] | None,
+    results_folder: Path,
+) -> list[Made]:
+    """SEG, then SC, then the SR that refers to both."""
+    provenance = Provenance(
+        job=job,
+        node_uid=node_uid(results_folder),
+        written_at=written_at,
+        used_series_numbers=[int(s.header.SeriesNumber) for s in study if s.header.get("SeriesNumber") is not None],
+    )
+    seg = sc = None
+    if result.analysed and volume is not None:
+        seg = write_seg(study, volume, result, provenance) if result.segments else None
+        sc = write_sc(study, volume, result, provenance)
+    sr = write_sr(study, volume, result, provenance, seg=seg, sc=sc, series=series, predecessor=predecessor)
+    folder = results_folder / job.id
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = {Role.SEG: seg, Role.SC: sc, Role.SR: sr}
+    made = [_save(job, role, dataset, folder) for role, dataset in objects.items() if dataset is not None]
+    _flush(folder)
+    return made
+
+
+def _save(job: Job, role: Role, dataset: Dataset, folder: Path) -> Made:
+    """Write the object under a passing name, flush it, then name it: what stands at its path is whole."""
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    part10 = buffer.getvalue()
+    path = folder / f"{role}.dcm"
+    passing = folder / f".{role}.{os.getpid()}"
+    with passing.open("wb") as file:
+        file.write(part10)
+        file.flush()
+        os.fsync(file.fileno())
+    passing.replace(path)
+    written = WrittenObject(
+        job=job.id,
+        study=CleanUid(job.study.study),
+        role=role,
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        path=path,
+    )
+    return Made(object=written, sha256=hashlib.sha256(part10).hexdigest())
+
+
+def _flush(folder: Path) -> None:
+    """Names of files are durable once their folder is."""
+    for path in (folder, folder.parent):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def node_uid(results_folder: Path) -> str:
+    """This installation's UID, made once (PS3.5 B.2) and kept beside its results."""
+    path = results_folder / "node_uid"
+    with suppress(FileNotFoundError):
+        return path.read_text().strip()
+    results_folder.mkdir(parents=True, exist_ok=True)
+    passing = results_folder / f".node_uid.{os.getpid()}"
+    passing.write_text(f"2.25.{uuid.uuid4().int}\n")
+    with suppress(FileExistsError):
+        os.link(passing, path)  # the first process wins
+    passing.unlink()
+    return path.read_text().strip()
+
+
+# --- the summary ----------------------------------------------------------------------------------------------------------
+def _summary(job: Job, result: Result, seconds: Mapping[str, float], device: str) -> dict[str, Any]:
+    """The result in a few JSON values, as `/predict` and `radnode status` show it."""
+    algorithm = job.algorithm
+    return {
+        "pipeline": job.route.pipeline,
+        "model": {"name": algorithm.name, "version": algorithm.version, "digest": algorithm.digest},
+        "analysed": result.analysed,
+        "reason": result.reason or None,
+        "label": result.label or None,
+        "confidence": result.confidence,
+        "findings": [_finding(finding) for finding in result.findings],
+        "notes": list(result.notes),
+        "facts": result.facts,
+        "device": device,
+        "seconds": dict(seconds),
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "code": _code(finding.code),
+        "probability": finding.probability,
+        "present": finding.present,
+        "site": finding.site.meaning if finding.site else None,
+        "laterality": finding.laterality.meaning if finding.laterality else None,
+        "measurements": [{"name": one.name.meaning, "value": one.value, "unit": one.unit.value} for one in finding.measurements],
+    }
+
+
+def _code(code: Code) -> dict[str, str]:
+    return {"value": code.value, "scheme": code.scheme_designator, "meaning": code.meaning}
