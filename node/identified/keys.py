@@ -1,0 +1,221 @@
+"""Whose key, since when: one data key a study, wrapped by the master key. Without its key a study can't be read by anybody."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from node import log
+from node.domain import CleanUid
+from node.errors import KeyMissing, MasterKeyWrong
+from node.identified.tables import KeyRow
+
+KEY_BYTES = 32  #: AES-256
+NONCE_BYTES = 12  #: 96 random bits, NIST SP 800-38D 8.2.2
+TAG_BYTES = 16
+LEASE_S = 1.0  #: how long a process may trust a key it looked up
+REMEMBERED = 2048  #: keys kept in memory, the latest used
+CHECK, CHECK_TEXT = "check", b"radnode master key"
+
+_log = log.get(__name__)
+
+
+def seal(key: bytes, data: bytes, aad: bytes) -> bytes:
+    """Nonce, ciphertext and tag (AES-256-GCM)."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, data, aad)
+
+
+def unseal(key: bytes, sealed: bytes, aad: bytes) -> bytes:
+    """What `seal` took. Raises `cryptography.exceptions.InvalidTag` when key, bytes or `aad` are not the same."""
+    if len(sealed) < NONCE_BYTES + TAG_BYTES:
+        raise InvalidTag
+    return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)
+
+
+def read_master_key(file: Path | None, secret: str | None, default_file: Path) -> bytes:
+    """The master key: 32 bytes in base64, from the environment, else from `file`, else from `default_file`.
+
+    Only the default file is made when it is absent: with mode 0600, at the first start, with a warning in the log.
+
+    Raises
+    ------
+    MasterKeyWrong
+        When what is given is not 32 bytes in base64, or a file that the settings name is not there.
+    """
+    if secret is not None:
+        return _decoded(secret.encode(), "vault.master_key")
+    path = file or default_file
+    try:
+        return _decoded(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        if file is not None:
+            raise MasterKeyWrong("the file of vault.master_key_file is not there", file=str(file)) from None
+    return _made(default_file)
+
+
+def _decoded(text: bytes, where: str) -> bytes:
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise MasterKeyWrong(f"{where} must hold 32 bytes in base64")
+    return key
+
+
+def _made(path: Path) -> bytes:
+    """A new key in `path`, complete or not there at all: two processes that start together end with the same key."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(fd, base64.b64encode(os.urandom(KEY_BYTES)) + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    try:
+        os.link(draft, path)
+        _log.warning(
+            "a master key was made; keep a copy apart from the data, without it the vault can't be read", extra={"file": str(path)}
+        )
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return _decoded(path.read_bytes(), str(path))
+
+
+class Keyring:
+    """The keys of the wing. Safe among threads and among processes on one database.
+
+    A process trusts a key for `lease_s` after it looked: `shred` waits that long, so that once it has returned nobody
+    seals or acknowledges anything under a key that is gone.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        master_key: bytes,
+        *,
+        lease_s: float = LEASE_S,
+        monotonic: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._engine = engine
+        self._master = master_key
+        self._lease_s = lease_s
+        self._monotonic = monotonic
+        self._wait = wait
+        self._lock = threading.Lock()
+        self._trusted: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # name → key, when it was looked up
+        self._check()
+
+    def study_key(self, study: CleanUid) -> bytes:
+        """The study's data key; made when it has none."""
+        return self._key(f"study:{study}", make=True)
+
+    def existing_key(self, study: CleanUid) -> bytes:
+        """The study's data key, or `KeyMissing`."""
+        return self._key(f"study:{study}", make=False)
+
+    def confirm(self, study: CleanUid, key: bytes) -> None:
+        """`KeyMissing` unless `key` is still the study's: asked after the flush, before the sender is told of success."""
+        if self.existing_key(study) != key:
+            raise KeyMissing("the study was purged meanwhile")
+
+    def shred(self, *studies: CleanUid) -> None:
+        """Forget the studies' keys for good. Returns when no process can use them any more."""
+        names = [f"study:{study}" for study in studies]
+        with self._engine.begin() as db:
+            for start in range(0, len(names), 500):
+                db.execute(delete(KeyRow).where(KeyRow.name.in_(names[start : start + 500])))
+        with self._lock:
+            for name in names:
+                self._trusted.pop(name, None)
+        if names:
+            self._wait(self._lease_s * 1.1)
+
+    def site_key(self, purpose: str) -> bytes:
+        """A key of this site: "uids", "digests". Made once."""
+        return self._key(f"site:{purpose}", make=True)
+
+    def seal(self, study: CleanUid, data: bytes, purpose: str) -> bytes:
+        """`data` under the study's key, for this purpose only."""
+        return seal(self.study_key(study), data, f"{purpose}\0{study}".encode())
+
+    def unseal(self, study: CleanUid, sealed: bytes, purpose: str) -> bytes:
+        """What `seal` took. `KeyMissing` when the study's key, or the key it was sealed with, is gone."""
+        try:
+            return unseal(self.existing_key(study), sealed, f"{purpose}\0{study}".encode())
+        except InvalidTag:
+            raise KeyMissing("sealed with another key, or altered", purpose=purpose) from None
+
+    def _key(self, name: str, *, make: bool) -> bytes:
+        now = self._monotonic()
+        with self._lock:
+            known = self._trusted.get(name)
+            if known and (now - known[1] < self._lease_s or name.startswith("site:")):
+                self._trusted.move_to_end(name)
+                return known[0]
+        key = self._stored(name)
+        if key is None and make:
+            key = self._create(name, os.urandom(KEY_BYTES))
+        with self._lock:
+            if key is None:
+                self._trusted.pop(name, None)
+                raise KeyMissing
+            self._trusted[name] = (key, now)  # the lease runs from before the look
+            while len(self._trusted) > REMEMBERED:
+                self._trusted.popitem(last=False)
+        return key
+
+    def _stored(self, name: str) -> bytes | None:
+        with self._engine.connect() as db:
+            wrapped = db.scalar(select(KeyRow.wrapped).where(KeyRow.name == name))
+        return None if wrapped is None else self._unwrap(name, wrapped)
+
+    def _create(self, name: str, key: bytes) -> bytes:
+        """Durable on return: what is sealed with a key must not outlive it through a power cut."""
+        row = {"name": name, "wrapped": seal(self._master, key, name.encode()), "created_at": datetime.now(UTC)}
+        try:
+            with self._engine.connect() as db:
+                if self._engine.dialect.name == "sqlite":
+                    db.exec_driver_sql("PRAGMA synchronous=FULL")  # NORMAL does not flush at commit
+                    db.commit()
+                db.execute(insert(KeyRow).values(row))
+                db.commit()
+            return key
+        except IntegrityError:  # another process was first
+            stored = self._stored(name)
+            if stored is None:
+                raise KeyMissing("made and shredded at the same moment") from None
+            return stored
+
+    def _unwrap(self, name: str, wrapped: bytes) -> bytes:
+        try:
+            return unseal(self._master, wrapped, name.encode())
+        except InvalidTag:
+            raise MasterKeyWrong from None
+
+    def _check(self) -> None:
+        """A value that only the right master key opens."""
+        if (self._stored(CHECK) or self._create(CHECK, CHECK_TEXT)) != CHECK_TEXT:
+            raise MasterKeyWrong
