@@ -39,6 +39,7 @@ class OrthancServer:
         self.folder = folder
         self.http_port = changes.pop("HttpPort", 0) or free_port()
         self.dicom_port = changes.pop("DicomPort", 0) or free_port()
+        self.node_port = changes.pop("node_port", 0) or free_port()  #: where the script calls; nobody listens there unless a test does
         self.changes = changes
         self.process: subprocess.Popen[bytes] | None = None
         self.secret = "a-secret-of-the-tests"
@@ -61,6 +62,7 @@ class OrthancServer:
 
     def configuration(self) -> dict[str, Any]:
         whole = example_configuration()
+        whole["Radnode"]["Url"] = f"http://127.0.0.1:{self.node_port}"
         whole.update(
             HttpPort=self.http_port,
             DicomPort=self.dicom_port,
