@@ -121,7 +121,8 @@ def stack_of(slices: Sequence[Slice], *, spacing_between: float | None = None) -
     _check_told(slices)
     _check_alike(slices)
     first = slices[0]
-    assert first.orientation is not None and first.spacing is not None
+    assert first.orientation is not None
+    assert first.spacing is not None
     normal = first.normal
     ordered = sorted(slices, key=lambda s: _along(s, normal))
     notes: list[str] = []
@@ -172,9 +173,7 @@ def refuse_several(groups: Sequence[Sequence[Slice]]) -> GeometryRefused:
 def _separator(groups: Sequence[Sequence[Slice]]) -> str:
     """The attribute that has as many values as there are volumes, each once at every place."""
     for group, keyword in SEPARATORS:
-        values = [
-            tuple(sorted(str(value_of(s.frame.instance.header, s.frame.number, group, keyword)) for s in place)) for place in groups
-        ]
+        values = [tuple(sorted(str(value_of(s.frame.instance.header, s.frame.number, group, keyword)) for s in place)) for place in groups]
         if len(set(values)) == 1 and len(set(values[0])) == len(values[0]):
             return keyword
     return ""
@@ -224,9 +223,7 @@ def _distance(ordered: Sequence[Slice], normal: Vector) -> float:
         if times > 1.5 and abs(times - round(times)) < 2 * SPACING_TOLERANCE:
             missing = round(float(times)) - 1
             are = "slice is" if missing == 1 else "slices are"
-            raise GeometryRefused(
-                f"{missing} {are} missing between {pair}{others}: {gaps[at]:.2f} mm apart where {usual:.2f} mm is usual"
-            )
+            raise GeometryRefused(f"{missing} {are} missing between {pair}{others}: {gaps[at]:.2f} mm apart where {usual:.2f} mm is usual")
         raise GeometryRefused(f"the slices are not evenly spaced: {gaps[at]:.2f} mm between {pair}{others}, {usual:.2f} mm usual")
     return float((along[-1] - along[0]) / (len(ordered) - 1))
 
@@ -239,7 +236,9 @@ def _step(ordered: Sequence[Slice], normal: Vector, notes: list[str]) -> Vector:
     drift -= np.outer(drift @ normal, normal)
     far = np.linalg.norm(drift, axis=1)
     if far.max() > DRIFT_MM:
-        raise GeometryRefused(f"slices are shifted in their plane: {_names([s for s, d in zip(ordered, far, strict=True) if d > DRIFT_MM])}")
+        raise GeometryRefused(
+            f"slices are shifted in their plane: {_names([s for s, d in zip(ordered, far, strict=True) if d > DRIFT_MM])}"
+        )
     sideways = step - (step @ normal) * normal
     angle = math.degrees(math.atan2(float(np.linalg.norm(sideways)), float(step @ normal)))
     if angle < 0.1:

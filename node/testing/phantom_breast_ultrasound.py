@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +52,7 @@ class BreastUltrasound:
 
 
 @lru_cache(maxsize=6)
-def breast_ultrasound(
-    kind: Kind | str = Kind.MALIGNANT, *, rows: int = 480, columns: int = 600, seed: int = 1
-) -> BreastUltrasound:
+def breast_ultrasound(kind: Kind | str = Kind.MALIGNANT, *, rows: int = 480, columns: int = 600, seed: int = 1) -> BreastUltrasound:
     """A linear-probe image, 40 mm wide. The same arguments give the same pixels."""
     kind = Kind(kind)
     random = np.random.default_rng([seed, list(Kind).index(kind)])
@@ -115,9 +114,7 @@ def _ligaments(x: Plane, y: Plane, fat: Plane, random: np.random.Generator) -> P
     return np.asarray(out + edge)
 
 
-def _malignant(
-    x: Plane, y: Plane, echo: Plane, attenuation: Plane, random: np.random.Generator
-) -> tuple[NDArray[np.bool_], Plane, Plane]:
+def _malignant(x: Plane, y: Plane, echo: Plane, attenuation: Plane, random: np.random.Generator) -> tuple[NDArray[np.bool_], Plane, Plane]:
     """Hypoechoic, irregular, spiculated, taller than wide, with an echogenic halo and a shadow."""
     x0, y0 = random.uniform(16.0, 24.0), random.uniform(13.2, 14.6)
     wide, tall = random.uniform(4.2, 4.9), random.uniform(5.4, 6.0)
@@ -141,9 +138,7 @@ def _malignant(
     return r < 1.0, echo, attenuation
 
 
-def _benign(
-    x: Plane, y: Plane, echo: Plane, attenuation: Plane, random: np.random.Generator
-) -> tuple[NDArray[np.bool_], Plane, Plane]:
+def _benign(x: Plane, y: Plane, echo: Plane, attenuation: Plane, random: np.random.Generator) -> tuple[NDArray[np.bool_], Plane, Plane]:
     """Oval, smooth, wider than tall, thin capsule, even and dark inside, brighter behind, shadows at both edges."""
     x0, y0 = random.uniform(16.0, 24.0), random.uniform(12.8, 14.2)
     wide, tall, turn = random.uniform(7.0, 8.2), random.uniform(4.1, 4.7), random.uniform(-0.15, 0.15)
@@ -183,14 +178,14 @@ def _insonated(echo: Plane, attenuation: Plane, spacing: float, random: np.rando
     return np.asarray(np.logaddexp(decibels / 8.7, floor / 8.7) * 8.7)
 
 
-def _blurred(field_: NDArray[np.complex128], along: float, across: float) -> NDArray[np.complex128]:
+def _blurred(field_: NDArray[Any], along: float, across: float) -> NDArray[np.complex128]:
     real, imaginary = (ndimage.gaussian_filter(part, (along, across)) for part in (field_.real, field_.imag))
     return np.asarray(real + 1j * imaginary)
 
 
 def _smooth(shape: tuple[int, ...], length_mm: float, spacing: float, random: np.random.Generator) -> Plane:
     """Noise along the skin, the same at every depth, of unit spread."""
-    line = ndimage.gaussian_filter1d(random.standard_normal(shape[1] + 200), length_mm / spacing / 2.0, mode="wrap")[:shape[1]]
+    line = ndimage.gaussian_filter1d(random.standard_normal(shape[1] + 200), length_mm / spacing / 2.0, mode="wrap")[: shape[1]]
     return np.broadcast_to((line - line.mean()) / (line.std() + 1e-9), shape) * 0.7
 
 

@@ -239,7 +239,7 @@ class _Canvas:
         return self._known[key]
 
     def coverage(self, distance: Plane) -> Plane:
-        return np.clip(0.5 - distance / (1.2 * self.pixel), 0.0, 1.0)
+        return np.asarray(np.clip(0.5 - distance / (1.2 * self.pixel), 0.0, 1.0), np.float32)
 
     def paint(self, distance: Plane, value: float | Plane) -> None:
         self.cover(self.coverage(distance), value)
@@ -255,9 +255,7 @@ class _Canvas:
 
         return self._once((x0, y0, a, b, power), make)
 
-    def ellipsoid(
-        self, centre: tuple[float, float, float], radii: tuple[float, float, float], z: float, *, turn: float = 0.0
-    ) -> Plane:
+    def ellipsoid(self, centre: tuple[float, float, float], radii: tuple[float, float, float], z: float, *, turn: float = 0.0) -> Plane:
         rest = 1.0 - ((z - centre[2]) / radii[2]) ** 2
         if rest <= 0.01:
             return np.full(self.hu.shape, 1e3, np.float32)
@@ -283,9 +281,7 @@ class _Canvas:
             share = self.coverage(distance)
             self.hu[window] += share * (value - self.hu[window])
 
-    def tube(
-        self, start: tuple[float, float, float], end: tuple[float, float, float], radius: float, value: float, z: float
-    ) -> None:
+    def tube(self, start: tuple[float, float, float], end: tuple[float, float, float], radius: float, value: float, z: float) -> None:
         """A round tube between two points in space, cut at height `z`."""
         p, d = np.array(start), np.array(end) - np.array(start)
         if not min(start[2], end[2]) - radius < z < max(start[2], end[2]) + radius:
@@ -463,9 +459,15 @@ def _patches(random: np.random.Generator, count: int) -> Iterator[tuple[Point, t
         turn = float(random.uniform(-0.15, 1.1))  # 0 points to the side, pi/2 to the back
         s = _narrowing(z)
         reach = 0.86
-        centre = np.array([
-            side * reach * CAVITY_MM[0] * s * np.cos(turn) ** 0.9,
-            -2.0 + reach * CAVITY_MM[1] * np.sin(turn),
-            z,
-        ]) if turn >= 0 else np.array([side * reach * CAVITY_MM[0] * s, -20.0, z])
+        centre = (
+            np.array(
+                [
+                    side * reach * CAVITY_MM[0] * s * np.cos(turn) ** 0.9,
+                    -2.0 + reach * CAVITY_MM[1] * np.sin(turn),
+                    z,
+                ]
+            )
+            if turn >= 0
+            else np.array([side * reach * CAVITY_MM[0] * s, -20.0, z])
+        )
         yield centre, (float(random.uniform(20, 34)), float(random.uniform(18, 30)), float(random.uniform(18, 32)))

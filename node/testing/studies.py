@@ -85,7 +85,7 @@ def uid_of(*words: object) -> str:
 
 def ct_instances(phantom: ChestCt, *, patient: int = 1, study: int = 1, name: str = "") -> list[Dataset]:
     """The chest as CT Image Storage, the highest slice first."""
-    total, rows, columns = phantom.hu.shape
+    total = phantom.hu.shape[0]
     frame_of_reference, series = uid_of("frame", name), uid_of("series", name)
     out = []
     for number, k in enumerate(reversed(range(total)), 1):

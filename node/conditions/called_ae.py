@@ -1,0 +1,18 @@
+"""To whom the study was sent: the called AE title of its association."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from node.conditions.interface import OneOf
+from node.domain import Series, Study
+
+
+class CalledAe(OneOf):
+    """To whom the study was sent: the called AE title of its association."""
+
+    name = "called_ae"
+    help = "AE titles; one or a list"
+
+    def found(self, study: Study, series: Series) -> Sequence[str]:
+        return [study.origin.called_ae]

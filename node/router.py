@@ -1,0 +1,348 @@
+"""Rules × series → routes, with the reasons. Rules are typed data; the only file access is `read_rules`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from node.conditions._lines import Mark, parse_yaml
+from node.conditions.interface import Condition
+from node.domain import CleanUid, Priority, Route, Series, Study
+from node.errors import RulesInvalid
+from node.imaging.build import is_localizer
+from node.imaging.decode import frame_count, is_image
+from node.imaging.functional import number_of
+from node.registry import Registry
+
+RULE_KEYS = ("name", "when", "any_of", "none_of", "run", "send_to", "priority", "series")
+C = TypeVar("C", bound=StrEnum)
+MOST_RULES, MOST_GROUPS = 500, 50
+
+
+class Choice(StrEnum):
+    """Which of the series that meet a rule are taken."""
+
+    ALL = "all"
+    THINNEST = "thinnest"
+    LARGEST = "largest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One condition of a rule, under its key."""
+
+    key: str
+    condition: Condition = field(compare=False)
+
+
+Group = tuple[Asked, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """When a series is like this, run that, send it there."""
+
+    name: str
+    when: Group
+    any_of: tuple[Group, ...]
+    none_of: tuple[Group, ...]
+    run: str
+    send_to: tuple[str, ...]
+    priority: Priority
+    series: Choice
+    line: int  #: in the file, from 1
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The conditions that the rule itself asks, anywhere but in `none_of`."""
+        return frozenset(asked.key for group in (self.when, *self.any_of) for asked in group)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSet:
+    """The rules of one file, in its order, and the text they were read from."""
+
+    rules: tuple[Rule, ...]
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a pipeline takes, as the router needs to know it."""
+
+    takes: str  #: "volume" or "image", as `node.pipelines.interface.Takes`
+    modalities: tuple[str, ...] = ()  #: empty: any
+    min_slices: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One thing that was asked, and the answer, in words without a patient."""
+
+    key: str
+    met: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One rule and one series: whether they met, and why."""
+
+    rule: Rule
+    series: Series = field(repr=False)
+    met: bool
+    reasons: tuple[Reason, ...]
+
+
+# --- deciding: pure -----------------------------------------------------------------------------------------------------
+def routes_for(study: Study, rules: RuleSet, needs: Mapping[str, Needs]) -> list[Route]:
+    """What is to be done with a study. Two rules that want the same pipeline on the same series make one route to all destinations."""
+    routes: dict[tuple[str, CleanUid], Route] = {}
+    for decision in decide(study, rules, needs):
+        if not decision.met:
+            continue
+        rule, series = decision.rule, decision.series.series_instance_uid
+        reasons = tuple(reason.words for reason in decision.reasons)
+        route = Route(rule=rule.name, series=series, pipeline=rule.run, destinations=rule.send_to, priority=rule.priority, reasons=reasons)
+        known = routes.get((rule.run, series))
+        if known is not None:
+            stat = Priority.STAT if Priority.STAT in (known.priority, rule.priority) else Priority.ROUTINE
+            there = tuple(dict.fromkeys((*known.destinations, *rule.send_to)))
+            route = replace(known, destinations=there, priority=stat, reasons=(*known.reasons, f"also wanted by the rule {rule.name}"))
+        routes[rule.run, series] = route
+    return list(routes.values())
+
+
+def decide(study: Study, rules: RuleSet, needs: Mapping[str, Needs]) -> list[Decision]:
+    """Every rule against every series, in the order of the rules."""
+    out: list[Decision] = []
+    for rule in rules.rules:
+        mine = [_decide(study, series, rule, needs.get(rule.run)) for series in study]
+        out += _chosen(rule, mine)
+    return out
+
+
+def _decide(study: Study, series: Series, rule: Rule, needs: Needs | None) -> Decision:
+    reasons = [*_needed(series, rule, needs), *_asked(study, series, rule.when)]
+    if rule.any_of:
+        met, words = _groups(study, series, rule.any_of)
+        reasons.append(Reason(key="any_of", met=met, words=f"{'one' if met else 'none'} of any_of holds: {words}"))
+    if rule.none_of:
+        hit, words = _groups(study, series, rule.none_of)
+        reasons.append(Reason(key="none_of", met=not hit, words=f"{'one' if hit else 'nothing'} of none_of holds: {words}"))
+    return Decision(rule=rule, series=series, met=all(reason.met for reason in reasons), reasons=tuple(reasons))
+
+
+def _asked(study: Study, series: Series, group: Group) -> list[Reason]:
+    out = []
+    for asked in group:
+        met, words = asked.condition.ask(study, series)
+        out.append(Reason(key=asked.key, met=met, words=words))
+    return out
+
+
+def _groups(study: Study, series: Series, groups: Sequence[Group]) -> tuple[bool, str]:
+    """Whether one group holds in full; and the words of that group, or what is missing in each."""
+    missing = []
+    for group in groups:
+        reasons = _asked(study, series, group)
+        if all(reason.met for reason in reasons):
+            return True, " and ".join(reason.words for reason in reasons)
+        missing.append(" and ".join(reason.words for reason in reasons if not reason.met))
+    return False, "; ".join(missing)
+
+
+def _needed(series: Series, rule: Rule, needs: Needs | None) -> list[Reason]:
+    """What the pipeline itself needs, whatever the rule says. Silent where all is well."""
+    images = [instance for instance in series.instances if is_image(instance)]
+    if not images:
+        return [Reason(key="pipeline", met=False, words="the series has no images")]
+    if needs is None:
+        return [Reason(key="pipeline", met=False, words=f"the pipeline {rule.run} is not installed")]
+    out = []
+    if needs.modalities and series.modality not in needs.modalities:
+        words = f"the pipeline {rule.run} takes {', '.join(needs.modalities)}, not {series.modality[:16] or 'an unknown modality'}"
+        out.append(Reason(key="pipeline", met=False, words=words))
+    slices = [instance for instance in images if not is_localizer(instance)]
+    if needs.takes == "volume" and not slices and "image_type" not in rule.keys:
+        words = f"every image is a localizer; {rule.run} takes a volume, unless the rule asks for image_type"
+        out.append(Reason(key="pipeline", met=False, words=words))
+    elif "slice_count" not in rule.keys:
+        least = max(needs.min_slices, 2 if needs.takes == "volume" else 1)
+        count = sum(max(0, frame_count(instance.header)) for instance in (slices or images))
+        if count < least:
+            words = f"{count} {'image is' if count == 1 else 'images are'} fewer than the {least} that {rule.run} takes, unless the rule asks for slice_count"
+            out.append(Reason(key="pipeline", met=False, words=words))
+    return out
+
+
+def _chosen(rule: Rule, decisions: list[Decision]) -> list[Decision]:
+    """With `series: thinnest` or `largest`, one of the series that met the rule; the others say so."""
+    met = [decision for decision in decisions if decision.met]
+    if rule.series is Choice.ALL or len(met) < 2:
+        return decisions
+    best = min(met, key=lambda d: (_rank(rule.series, d.series), d.series.series_instance_uid))
+    because = Reason(key="series", met=False, words=f"another series of the study is the {rule.series}, {best.series.series_instance_uid}")
+    return [replace(d, met=False, reasons=(*d.reasons, because)) if d.met and d is not best else d for d in decisions]
+
+
+def _rank(choice: Choice, series: Series) -> tuple[float, float]:
+    count = float(sum(frame_count(instance.header) for instance in series.instances if is_image(instance)))
+    thickness = number_of(series.header, 1, "PixelMeasuresSequence", "SliceThickness", 1e6)
+    return (thickness if thickness > 0 else 1e6, -count) if choice is Choice.THINNEST else (-count, thickness)
+
+
+# --- saying why ---------------------------------------------------------------------------------------------------------
+def explain(study: Study, rules: RuleSet, needs: Mapping[str, Needs]) -> str:
+    """Every rule, what matched, what did not and why: what `radnode explain` prints."""
+    lines: list[str] = []
+    for rule in rules.rules:
+        alone = RuleSet(rules=(rule,), text="")
+        lines.append(f"rule “{rule.name}” (line {rule.line}) → {rule.run} → {', '.join(rule.send_to) or 'nowhere'}")
+        for decision in decide(study, alone, needs):
+            count = len(decision.series.instances)
+            what = f"{decision.series.modality[:16] or 'no modality'}, {count} instance{'' if count == 1 else 's'}"
+            lines.append(f"  series {decision.series.series_instance_uid} ({what}): {'RUN' if decision.met else 'not run'}")
+            lines += [f"    {'✓' if reason.met else '✗'} {reason.words}" for reason in decision.reasons]
+    return "\n".join(lines) or "there are no rules"
+
+
+def explained(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
+    """The same for programs: JSON values only."""
+    return [
+        {
+            "rule": d.rule.name,
+            "line": d.rule.line,
+            "pipeline": d.rule.run,
+            "send_to": list(d.rule.send_to),
+            "priority": d.rule.priority.value,
+            "series": str(d.series.series_instance_uid),
+            "modality": d.series.modality,
+            "met": d.met,
+            "reasons": [{"key": r.key, "met": r.met, "words": r.words} for r in d.reasons],
+        }
+        for d in decisions
+    ]
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------------
+def read_rules(path: Path, *, pipelines: Collection[str], destinations: Collection[str]) -> RuleSet:
+    """The rules of a file. Raises RulesInvalid with the line, what is wrong there, and what is known."""
+    try:
+        if path.stat().st_size > 2**20:
+            raise RulesInvalid(f"{path.name}: larger than 1 MiB")
+        text = path.read_text(encoding="utf-8")
+    except OSError as why:
+        raise RulesInvalid(f"{path.name}: can't be read ({type(why).__name__})") from None
+    except UnicodeDecodeError:
+        raise RulesInvalid(f"{path.name}: not UTF-8 text") from None
+    return parse_rules(text, pipelines=pipelines, destinations=destinations, source=path.name)
+
+
+def parse_rules(text: str, *, pipelines: Collection[str], destinations: Collection[str], source: str = "rules") -> RuleSet:
+    """The rules of a text. Raises RulesInvalid."""
+    top = parse_yaml(text, source)
+    _keys(top, ("rules",), required=("rules",))
+    listed = top.value["rules"]
+    if not isinstance(listed.value, list) or len(listed.value) > MOST_RULES:
+        raise listed.wrong(f"rules: a list of at most {MOST_RULES} rules")
+    conditions = Registry("node.conditions", Condition)  # type: ignore[type-abstract]
+    rules = tuple(_rule(mark, conditions, pipelines, destinations) for mark in listed.value)
+    seen: dict[str, int] = {}
+    for rule, mark in zip(rules, listed.value, strict=True):
+        if rule.name in seen:
+            raise mark.wrong(f"the name {rule.name!r} is taken by the rule in line {seen[rule.name]}")
+        seen[rule.name] = rule.line
+    return RuleSet(rules=rules, text=text)
+
+
+def _rule(mark: Mark, conditions: Registry[Condition], pipelines: Collection[str], destinations: Collection[str]) -> Rule:
+    _keys(mark, RULE_KEYS, required=("name", "run"))
+    entry: dict[str, Mark] = mark.value
+    when = _group(entry["when"], conditions) if "when" in entry else ()
+    any_of = _group_list(entry["any_of"], conditions) if "any_of" in entry else ()
+    none_of = _group_list(entry["none_of"], conditions) if "none_of" in entry else ()
+    if not when and not any_of:
+        raise mark.wrong("a rule needs conditions: give when or any_of")
+    run = _word(entry["run"], "run")
+    if run not in pipelines:
+        raise entry["run"].wrong(f"unknown pipeline {run!r}; known: {', '.join(sorted(pipelines)) or 'none'}")
+    return Rule(
+        name=_word(entry["name"], "name"),
+        when=when,
+        any_of=any_of,
+        none_of=none_of,
+        run=run,
+        send_to=_destinations(entry.get("send_to"), destinations),
+        priority=_closed(entry.get("priority"), Priority, Priority.ROUTINE, "priority"),
+        series=_closed(entry.get("series"), Choice, Choice.ALL, "series"),
+        line=mark.line,
+    )
+
+
+def _group(mark: Mark, conditions: Registry[Condition]) -> Group:
+    """`{modality: CT, body_part: CHEST}`: all are required."""
+    if not isinstance(mark.value, dict) or not mark.value:
+        raise mark.wrong("conditions are written as key: value")
+    out = []
+    for key, value in mark.value.items():
+        if key in conditions.broken:
+            raise value.wrong(f"the condition {key} can't be loaded: {conditions.broken[key]}")
+        if key not in conditions:
+            raise value.wrong(f"unknown condition {key[:40]!r}; known: {', '.join(conditions)}", at_key=True)
+        try:
+            out.append(Asked(key=key, condition=conditions[key].parse(value.plain())))
+        except ValueError as why:
+            raise value.wrong(str(why)) from None
+    return tuple(out)
+
+
+def _group_list(mark: Mark, conditions: Registry[Condition]) -> tuple[Group, ...]:
+    groups = mark.value if isinstance(mark.value, list) else [mark]
+    if not groups or len(groups) > MOST_GROUPS:
+        raise mark.wrong(f"1 to {MOST_GROUPS} groups of conditions")
+    return tuple(_group(group, conditions) for group in groups)
+
+
+def _destinations(mark: Mark | None, known: Collection[str]) -> tuple[str, ...]:
+    if mark is None:
+        return ()
+    items = mark.value if isinstance(mark.value, list) else [mark]
+    out = []
+    for item in items:
+        word = _word(item, "send_to")
+        if word not in known:
+            raise item.wrong(f"unknown destination {word!r}; known: {', '.join(sorted(known)) or 'none'}")
+        if word in out:
+            raise item.wrong(f"the destination {word!r} is named twice")
+        out.append(word)
+    return tuple(out)
+
+
+def _closed(mark: Mark | None, kind: type[C], default: C, key: str) -> C:
+    if mark is None:
+        return default
+    for known in kind:
+        if isinstance(mark.value, str) and mark.value.casefold() == known.value.casefold():
+            return known
+    raise mark.wrong(f"{key}: one of {', '.join(known.value.lower() for known in kind)}")
+
+
+def _word(mark: Mark, key: str) -> str:
+    if not isinstance(mark.value, str) or not mark.value.strip() or len(mark.value) > 80 or not mark.value.isprintable():
+        raise mark.wrong(f"{key}: a text of 1 to 80 letters")
+    return mark.value.strip()
+
+
+def _keys(mark: Mark, known: Sequence[str], *, required: Sequence[str]) -> None:
+    if not isinstance(mark.value, dict):
+        raise mark.wrong(f"key: value is expected here, with the keys {', '.join(known)}")
+    for key, value in mark.value.items():
+        if key not in known:
+            raise value.wrong(f"unknown key {key[:40]!r}; known: {', '.join(known)}", at_key=True)
+    for key in required:
+        if key not in mark.value:
+            raise mark.wrong(f"the key {key} is missing")
