@@ -141,7 +141,8 @@ def summary_picture(volume: Volume, result: Result, algorithm: Algorithm, *, pip
     foot = _wrapped(caption, width - 2 * MARGIN)
     top = _height(head) + MARGIN + SMALL + 14
     canvas = np.full((top + rows + MARGIN + _height(foot) + MARGIN, width, 3), BACKGROUND, np.uint8)
-    _write(canvas, head, MARGIN, MARGIN // 2)
+    for i, line in enumerate(head):  # to the right: viewers write the series over the left corner
+        _write(canvas, [line], width - MARGIN - _width(line.text, line.size), MARGIN // 2 + _height(head[:i]))
     left, right = MARGIN, 2 * MARGIN + columns
     _write(canvas, [Line("Original")], left, top - SMALL - 12)
     heat_title = result.heatmap.title if result.heatmap is not None else "Original with outlines"

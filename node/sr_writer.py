@@ -44,7 +44,9 @@ CANCER = {"86049000", "363346000", "1240414004"}  # SCT: malignant neoplasms
 MODALITIES = {concept.value: concept for concept in (getattr(standard.cid29, name) for name in standard.cid29.dir())} | {
     "SEG": SEGMENTATION
 }
-INSET = 0.03  # of the image: frames of findings without a place stand inside each other, so that their words do not cover each other
+FIRST_ROW = 0.12  # below the words that viewers write into the corner
+LINE, GAP = 0.028, 0.02  # of the image's height: what a viewer's words beside a region take
+NO_OUTLINE = "A finding without a place has a short mark at the left edge of the key image, so that viewers show its numbers: no outline."
 
 
 def write_sr(
@@ -89,7 +91,7 @@ def write_sr(
         root = _measurement_report(result, provenance, header, images, groups, seg=seg, sc=sc)
     else:
         sop_class = EnhancedSRStorage
-        root = _text_report(result, provenance, header, images, sc=sc)
+        root = _text_report(result, provenance, header)
     ds = provenance.new_object(Role.SR, sop_class_uid=sop_class, modality="SR", source=header)
     ds.ReferencedPerformedProcedureStepSequence = []
     ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
@@ -125,30 +127,45 @@ def _measurement_report(
 
 def _groups(volume: Volume, result: Result, provenance: Provenance) -> list[sr.PlanarROIMeasurementsAndQualitativeEvaluations]:
     """One TID 1410 group for each finding something is said about, each with a region: OHIF loses the report over one without."""
-    told = [finding for finding in result.findings if finding.probability is not None or finding.present is not None]
-    placeless = 0
     groups = []
-    for finding in told:
-        at, outline = _where(finding, volume, result, placeless)
-        placeless += finding.region is None and finding.segment is None
+    row = FIRST_ROW
+    for finding in sorted(_told(result), key=lambda f: f.region is None and f.segment is None):  # the view opens on the first group
+        at, outline = _where(finding, volume, result) or (None, None)
+        if at is None or outline is None:
+            at, outline = key_frames(volume, result)[0], _mark(volume, row)
+            row += GAP + LINE * (1 + len(finding.measurements) + (finding.site is not None))
         groups.append(_group(finding, volume.frames[at], outline, result, provenance))
     return groups
 
 
-def _where(finding: Finding, volume: Volume, result: Result, placeless: int) -> tuple[int, np.ndarray]:
-    """Frame of the volume and closed outline: the finding's, its segment's on the largest slice, or round the whole image."""
-    rows, columns = volume.pixels.shape[1:3]
+def _told(result: Result) -> list[Finding]:
+    """Findings that something is said about; a label that was not trained stands in the summary only."""
+    return [finding for finding in result.findings if finding.probability is not None or finding.present is not None]
+
+
+def _where(finding: Finding, volume: Volume, result: Result) -> tuple[int, np.ndarray] | None:
+    """Frame of the volume and closed outline: the finding's, or its segment's on the largest slice. None: it has no place."""
     if finding.region is not None:
         if not 0 <= finding.region.frame < len(volume.frames):
             raise ResultInvalid("A finding's region is on a frame that the volume does not have.", frame=finding.region.frame)
+        rows, columns = volume.pixels.shape[1:3]
         return finding.region.frame, _closed(finding.region.outline, rows, columns)
     for segment in result.segments:
         if segment.number == finding.segment and segment.mask.any():
             at = int(segment.mask.sum(axis=(1, 2)).argmax())
             return at, outline_of(segment.mask[at])
-    inset = min(0.4, 0.01 + INSET * placeless)
-    at = key_frames(volume, result)[0]
-    return at, frame_round(columns * inset, rows * inset, columns * (1 - inset), rows * (1 - inset))
+    return None
+
+
+def _mark(volume: Volume, row: float) -> np.ndarray:
+    """A short bar at the left edge, `row` of the image's height from the top.
+
+    OHIF writes a group's numbers to the right of its region: beside a frame round the whole image nobody can read them, and those of
+    several findings cover each other. Bars make a list.
+    """
+    rows, columns = volume.pixels.shape[1:3]
+    row = FIRST_ROW + (row - FIRST_ROW) % (0.9 - FIRST_ROW)
+    return frame_round(0.005 * columns, row * rows, 0.02 * columns, (row + LINE) * rows)
 
 
 def _closed(outline: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -241,19 +258,12 @@ def _library_group(header: Dataset, references: Iterable[tuple[str, str]]) -> sr
 
 
 # --- TID 2000 ---------------------------------------------------------------------------------------------------------------
-def _text_report(result: Result, provenance: Provenance, header: Dataset, images: Sequence[Instance], *, sc: Dataset | None) -> Dataset:
+def _text_report(result: Result, provenance: Provenance, header: Dataset) -> Dataset:
     root = sr.ContainerContentItem(standard.LN.DiagnosticImagingReport, template_id="2000")
     summary = sr.ContainerContentItem(standard.LN.Summary, relationship_type=Relation.CONTAINS)
     summary.ContentSequence = _texts(result, provenance)
     findings = sr.ContainerContentItem(standard.LN.Findings, relationship_type=Relation.CONTAINS)
-    shown = [(images[len(images) // 2].sop_class_uid, images[len(images) // 2].sop_instance_uid)]
-    shown += [(sc.SOPClassUID, sc.SOPInstanceUID)] if sc is not None else []
-    findings.ContentSequence = sr.ContentSequence(
-        [
-            sr.TextContentItem(standard.DCM.Finding, headline(result), Relation.CONTAINS),
-            *(sr.ImageContentItem(SOURCE, *reference, relationship_type=Relation.CONTAINS) for reference in shown),
-        ]
-    )
+    findings.ContentSequence = sr.ContentSequence([sr.TextContentItem(standard.DCM.Finding, headline(result), Relation.CONTAINS)])
     root.ContentSequence = sr.ContentSequence([*_context(provenance, header), summary, findings])
     return root
 
@@ -276,10 +286,12 @@ def _procedure(header: Dataset) -> Code:
 def _texts(result: Result, provenance: Provenance) -> sr.ContentSequence:
     """The overall answer, then every finding in words (those without a group too), remarks, and what the report is not."""
     maker = provenance.maker
-    lines = [(standard.DCM.Conclusion, f"{provenance.job.route.pipeline}: {headline(result)}.")]
+    lines = [(standard.DCM.Conclusion, f"{provenance.job.route.pipeline}: {headline(result).rstrip('.')}.")]
     if result.analysed and not any(finding.present for finding in result.findings):
         lines.append((standard.DCM.Conclusion, "Nothing was found of what the model looks for."))
     lines += [(standard.DCM.Finding, said(finding)) for finding in result.findings]
+    if any(finding.region is None and finding.segment is None for finding in _told(result)):
+        lines.append((standard.DCM.Comment, NO_OUTLINE))
     lines += [(standard.DCM.Comment, note) for note in result.notes]
     lines.append((standard.DCM.Comment, f"Model {maker.name} {maker.version}, weights SHA-256 {maker.digest}."))
     lines.append((standard.DCM.Comment, f"{RESEARCH}. Made by software, not verified by a person."))
