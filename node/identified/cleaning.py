@@ -1,0 +1,672 @@
+"""One instance loses its name: every element at every depth goes through the profile, pixel data is copied as it came."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import cache
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from pydicom import uid as pydicom_uid
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+from pydicom.sr._concepts_dict import concepts
+from pydicom.tag import Tag
+
+from node import __version__
+from node.domain import CleanUid, Pseudonym
+from node.errors import BurnedInAnnotation, InstanceUnreadable
+from node.identified import pixels, words
+from node.identified.clean_uids import CleanUids
+from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, scan
+from node.identified.profile import ENUMERATED_TAGS, SAFE_PRIVATE, Act, Profile, image_sop_classes
+
+IMPLEMENTATION_CLASS_UID = "2.25.317435850861110966420474364964815608580"
+IMPLEMENTATION_VERSION_NAME = f"RADNODE_{__version__}"
+METHOD = (f"Radnode {__version__}", "PS3.15 Table E.1-1 2026c")
+
+IMPLICIT, EXPLICIT = str(pydicom_uid.ImplicitVRLittleEndian), str(pydicom_uid.ExplicitVRLittleEndian)
+DEFLATED, BIG_ENDIAN = str(pydicom_uid.DeflatedExplicitVRLittleEndian), str(pydicom_uid.ExplicitVRBigEndian)
+INFLATED_AT_MOST = 4 << 30  #: bytes; a deflated data set that grows beyond is no image
+
+#: image SOP classes that left the Standard and still come
+RETIRED_IMAGES = frozenset(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("3", "5", "6", "12.3"))
+#: schemes whose codes and meanings are public, PS3.16 section 8
+STANDARD_SCHEMES: Mapping[bytes, re.Pattern[bytes]] = {
+    b"SCT": re.compile(rb"\d{6,18}"),
+    b"SRT": re.compile(rb"[A-Z0-9]{1,2}-[0-9A-F]{4,6}"),
+    b"SNM3": re.compile(rb"[A-Z0-9]{1,2}-[0-9A-F]{4,6}"),
+    b"99SDM": re.compile(rb"[A-Z0-9]{1,2}-[0-9A-F]{4,6}"),
+    b"DCM": re.compile(rb"\d{6}|[A-Z]{2,9}"),
+    b"LN": re.compile(rb"\d{1,7}-\d"),
+    b"UCUM": re.compile(rb"[A-Za-z0-9%*/.\[\]{}^_'-]{1,16}"),
+    b"RADLEX": re.compile(rb"RID\d{1,7}"),
+    b"RADELEMENT": re.compile(rb"RDES?\d{1,7}(\.\d+)?"),
+    b"FMA": re.compile(rb"\d{1,7}"),
+    b"NCIt": re.compile(rb"C\d{1,7}"),
+    b"UMLS": re.compile(rb"C\d{7}"),
+    b"RXNORM": re.compile(rb"\d{1,8}"),
+    b"MSH": re.compile(rb"[DC]\d{4,9}"),
+    b"IBSI": re.compile(rb"[A-Z0-9]{4}"),
+    b"I10": re.compile(rb"[A-Z]\d{2}(\.\d{1,2})?"),
+    b"NEU": re.compile(rb"\d{1,4}"),
+    b"MDC": re.compile(rb"\d{1,7}"),
+}
+_LOCAL_CODE = re.compile(rb"[A-Za-z]{0,4}-?\d{1,5}")
+
+_PATIENT_NAME, _PATIENT_ID, _ISSUER, _BIRTH_DATE, _AGE = 0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00101010
+_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _MODALITY = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00080060
+_STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
+_REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL = 0x00120062, 0x00120063, 0x00120064, 0x00280303
+_CODE_VALUES, _SCHEME, _MEANING = (0x00080100, 0x00080119, 0x00080120), 0x00080102, 0x00080104
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_IDENTIFIERS = (0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00380010)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanInstance:
+    """One instance without a name, ready to be written."""
+
+    sop_class_uid: str
+    sop_instance_uid: CleanUid
+    series_instance_uid: CleanUid
+    study_instance_uid: CleanUid
+    transfer_syntax_uid: str
+    pixels_clean: bool
+    chunks: tuple[bytes | memoryview, ...]  #: the data set's bytes, in order
+
+    def file(self) -> Iterator[bytes | memoryview]:
+        """A whole Part 10 file: zero preamble, our own file meta information (PS3.15 E.1.1), the data set."""
+        yield _file_meta(self.sop_class_uid, self.sop_instance_uid, self.transfer_syntax_uid)
+        yield from self.chunks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """An instance that is no image for a model; it stays in the vault."""
+
+    sop_class_uid: str
+    sop_instance_uid: CleanUid
+    reason: str
+
+
+@dataclass(slots=True)
+class Opened:
+    """A received data set, scanned. In Little Endian; `whole` when the bytes are those that came."""
+
+    data: bytes
+    elements: list[Element]
+    explicit: bool
+    transfer_syntax_uid: str
+    whole: bool
+    top: dict[int, Element] = field(default_factory=dict)
+
+    def value(self, tag: int) -> bytes:
+        """A top-level value without padding; empty when absent."""
+        element = self.top.get(tag)
+        return self.data[element.value : element.value_end].strip(b" \0") if element else b""
+
+    def number(self, tag: int) -> int | None:
+        """A top-level US."""
+        element = self.top.get(tag)
+        if element is None or element.value_end - element.value != 2:
+            return None
+        return int(struct.unpack_from("<H", self.data, element.value)[0])
+
+    @property
+    def pixel_data(self) -> Element | None:
+        return next((self.top[tag] for tag in _PIXELS if tag in self.top), None)
+
+
+def open_data_set(data: bytes, transfer_syntax_uid: str) -> Opened:
+    """Scan a received data set.
+
+    Raises
+    ------
+    Malformed
+        In a few words that name no value.
+    """
+    whole = True
+    if transfer_syntax_uid == DEFLATED:
+        data, transfer_syntax_uid, whole = _inflate(data), EXPLICIT, False
+    elif transfer_syntax_uid == BIG_ENDIAN:
+        data, transfer_syntax_uid, whole = _little_endian(data), EXPLICIT, False
+    explicit = transfer_syntax_uid != IMPLICIT
+    elements, _ = scan(data, 0, len(data), explicit=explicit)
+    opened = Opened(data, elements, explicit, transfer_syntax_uid, whole)
+    opened.top = {element.tag: element for element in elements}
+    return opened
+
+
+class Cleaner:
+    """The profile at work on the instances of one study: one pseudonym, one shift, one map of UIDs."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        clean_uids: CleanUids,
+        pseudonym: Pseudonym,
+        *,
+        banned: frozenset[str] = frozenset(),
+        unflagged: pixels.Unflagged = "accept",
+    ) -> None:
+        self.profile = profile
+        self.pseudonym = pseudonym
+        self.shift_days = clean_uids.date_shift_days(pseudonym) if profile.options.retain_modified_dates else 0
+        self.original_uid: dict[CleanUid, str] = {}
+        self._unflagged = unflagged
+        self._banned = banned
+        self._clean_uids = clean_uids
+        self._uids: dict[bytes, bytes] = {}
+        self._dates: dict[bytes, bytes] = {}
+        self._texts: dict[bytes, bytes] = {}
+
+    def uid(self, original: bytes) -> CleanUid:
+        """The clean UID, remembered for the way home."""
+        return CleanUid(self._uid(original).decode())
+
+    def clean(self, opened: Opened) -> CleanInstance | LeftOut:
+        """One instance through the profile.
+
+        Raises
+        ------
+        InstanceUnreadable, BurnedInAnnotation
+            With the clean UID of the instance, and no value.
+        """
+        sop_class = opened.value(_SOP_CLASS).decode("ascii", "replace")
+        instance = self.uid(opened.value(_SOP_INSTANCE)) if opened.value(_SOP_INSTANCE) else CleanUid("")
+        try:
+            _require(opened)
+            if sop_class not in image_sop_classes() and sop_class not in RETIRED_IMAGES:
+                known = sop_class in pydicom_uid.UID_dictionary
+                return LeftOut(
+                    sop_class_uid=sop_class if known else "",
+                    sop_instance_uid=instance,
+                    reason="not an image" if known else "an unknown SOP class",
+                )
+            decision = pixels.decide(_facts(opened), unflagged=self._unflagged)
+            if decision.verdict is pixels.Verdict.LEAVE_OUT:
+                return LeftOut(sop_class_uid=sop_class, sop_instance_uid=instance, reason=decision.reason)
+            if decision.verdict is pixels.Verdict.BURNED_IN:
+                raise BurnedInAnnotation(decision.reason, instance=instance)
+            pixel_chunk = _checked_pixels(opened, instance)
+            pixels_clean = decision.verdict is pixels.Verdict.CLEAN and self.profile.options.clean_pixel_data
+            chunks = _Walk(self, opened, sop_class).chunks(self._ours(opened, pixels_clean=pixels_clean), pixel_chunk)
+            return CleanInstance(
+                sop_class_uid=sop_class,
+                sop_instance_uid=instance,
+                series_instance_uid=self.uid(opened.value(_SERIES)),
+                study_instance_uid=self.uid(opened.value(_STUDY)),
+                transfer_syntax_uid=opened.transfer_syntax_uid,
+                pixels_clean=pixels_clean,
+                chunks=chunks,
+            )
+        except Malformed as why:
+            raise InstanceUnreadable(str(why), instance=instance) from None
+
+    # --- what is written in place of what was there ------------------------------------------------------------------------
+    def _ours(self, opened: Opened, *, pixels_clean: bool) -> dict[int, bytes]:
+        explicit, name = opened.explicit, self.pseudonym.encode()
+        ours = {
+            _PATIENT_NAME: encode(_PATIENT_NAME, b"PN", name, explicit=explicit),
+            _PATIENT_ID: encode(_PATIENT_ID, b"LO", name, explicit=explicit),
+            _REMOVED: encode(_REMOVED, b"CS", b"YES", explicit=explicit),
+            _METHOD: encode(_METHOD, b"LO", "\\".join(METHOD).encode(), explicit=explicit),
+            _METHOD_CODES: _codes(self.profile, pixels_clean, explicit),
+            _LONGITUDINAL: encode(_LONGITUDINAL, b"CS", self.profile.longitudinal.encode(), explicit=explicit),
+        }
+        if self.profile.options.retain_patient_characteristics and not _age(opened.value(_AGE)):
+            age = _age_from_dates(opened)
+            if age or _AGE in opened.top:
+                ours[_AGE] = encode(_AGE, b"AS", age, explicit=explicit)
+        return ours
+
+    def _uid(self, original: bytes) -> bytes:
+        clean = self._uids.get(original)
+        if clean is None:
+            text = original.decode("ascii", "backslashreplace")
+            uid = self._clean_uids.of(text)
+            self.original_uid[uid] = text
+            clean = self._uids[original] = uid.encode()
+        return clean
+
+    def _date(self, value: bytes) -> bytes:
+        moved = self._dates.get(value)
+        if moved is None:
+            moved = self._dates[value] = shifted(value, -self.shift_days)
+        return moved
+
+    def _words(self, value: bytes) -> bytes:
+        kept = self._texts.get(value)
+        if kept is None:
+            kept = b"" if b"\x1b" in value else words.clean(value.decode("latin-1"), self._banned).encode()
+            if len(self._texts) < 10_000:
+                self._texts[value] = kept
+        return kept
+
+
+class _Walk:
+    """One data set, element by element."""
+
+    def __init__(self, cleaner: Cleaner, opened: Opened, sop_class: str) -> None:
+        self.cleaner, self.profile = cleaner, cleaner.profile
+        self.data, self.explicit, self.sop_class = opened.data, opened.explicit, sop_class
+        self.opened = opened
+
+    def chunks(self, ours: dict[int, bytes], pixel_chunk: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
+        top: list[Element] = [e for e in self.opened.elements if e.tag not in ours and e.tag not in _PIXELS]
+        out: dict[int, bytes | memoryview] = dict(self._data_set(top, self.explicit, 0, 0)[0])
+        out.update(ours)
+        pixel_data = self.opened.pixel_data
+        if pixel_data is not None:
+            out[pixel_data.tag] = pixel_chunk
+        return tuple(out[tag] for tag in sorted(out))
+
+    def _data_set(self, elements: Iterable[Element], explicit: bool, parent: int, depth: int) -> tuple[list[tuple[int, bytes]], bool]:
+        """The clean elements of one data set or item, and whether anything is different."""
+        data, sop_class = self.data, self.sop_class
+        same = explicit == self.explicit
+        changed = not same
+        known, decide = self.profile.rules(sop_class, parent), self.profile.rule
+        out: list[tuple[int, bytes]] = []
+        coded: list[int] = []
+        creators: dict[int, Element] = {}
+        for element in elements:
+            tag, vr, start, value, value_end, end, undefined = element
+            if tag & 0x10000:
+                changed = self._private(element, creators, out, explicit) or changed
+                continue
+            rule = known.get((tag, vr)) or decide(tag, vr, parent, sop_class)
+            act = rule.act
+            if act == Act.KEEP:
+                size = VALUE_SIZE.get(vr)
+                if undefined or tag in _PIXELS:
+                    changed = True  # pixel data inside a sequence is looked at by nobody
+                    continue
+                if size and (value_end - value) % size:
+                    raise Malformed("a value's length does not fit its VR")
+                out.append((tag, data[start:end] if same else self._encode(tag, vr, data[value:value_end])))
+                continue
+            if act == Act.REMOVE:
+                changed = True
+                continue
+            if act == Act.WALK:
+                chunk, different = self._sequence(element, explicit, depth)
+            elif undefined:
+                chunk, different = self._placeholder(tag, vr, Act.EMPTY if act == Act.EMPTY else Act.DUMMY), True
+            elif act == Act.CODED:
+                coded.append(len(out))
+                chunk, different = data[start:end] if same else self._encode(tag, vr, data[value:value_end]), False
+            else:
+                before = data[value:value_end]
+                after = self._value(act, tag, vr, before)
+                if after is None or (not after and before.strip(b" \0")):
+                    changed = True
+                    if rule.otherwise == Act.REMOVE:
+                        continue
+                    chunk, different = self._placeholder(tag, vr, rule.otherwise), True
+                elif after == before and same:
+                    chunk, different = data[start:end], False
+                else:
+                    chunk, different = self._encode(tag, vr, after), True
+            changed = changed or different
+            out.append((tag, chunk))
+        if coded:
+            changed = self._code(out, coded) or changed
+        if creators:
+            out.sort(key=lambda pair: pair[0])
+        return out, changed
+
+    def _sequence(self, element: Element, explicit: bool, depth: int) -> tuple[bytes, bool]:
+        changed = element.vr == b"UN" or explicit != self.explicit
+        bodies = []
+        for elements, here in items(self.data, element, explicit=explicit, depth=depth + 1):
+            inner, different = self._data_set(elements, here, element.tag, depth + 1)
+            changed = changed or different
+            bodies.append(b"".join(chunk for _, chunk in inner))
+        if not changed:
+            return self.data[element.start : element.end], False
+        return self._encode(element.tag, b"SQ", b"".join(encode_item(body) for body in bodies)), True
+
+    def _value(self, act: Act, tag: int, vr: bytes, value: bytes) -> bytes | None:
+        """The clean value; None for one that may not stay and has no clean form."""
+        cleaner = self.cleaner
+        if act == Act.NUMBER:
+            return None if value.translate(None, _NUMERIC) else value
+        if act == Act.CODE:
+            return self._coded_string(tag, value)
+        if act == Act.UID:
+            return _each(value, lambda one: one if one.decode("ascii", "replace") in _WELL_KNOWN else cleaner._uid(one))
+        if act == Act.DATE:
+            return _each(value, cleaner._date)
+        if act == Act.TIME:
+            return None if value.translate(None, _TEMPORAL) else value
+        if act == Act.TECHNICAL:
+            plain = len(value) <= 64 * 8 and not value.translate(None, _PRINTABLE)
+            return value if plain and not _holds(value, cleaner._banned) else cleaner._words(value)
+        if act == Act.WORDS:
+            return b"\\".join(cleaner._words(part) for part in value.split(b"\\")) if b"\\" in value else cleaner._words(value)
+        if act == Act.AGE:
+            return _age(value.strip(b" \0"))
+        return None
+
+    def _coded_string(self, tag: int, value: bytes) -> bytes | None:
+        if tag in ENUMERATED_TAGS:
+            return value if value.strip(b" \0").upper() in ENUMERATED_TAGS[tag] else None
+        return self.cleaner._words(value) if value.translate(None, _CODE_CHARACTERS) else value
+
+    def _placeholder(self, tag: int, vr: bytes, act: Act) -> bytes:
+        vr = dictionary_vr(tag) if vr in {b"UN", b""} else vr
+        if act == Act.DUMMY:
+            return self._encode(tag, vr, _DUMMIES.get(vr, b"" if vr == b"SQ" else b"ANONYMIZED"))
+        return self._encode(tag, vr, b"")
+
+    def _encode(self, tag: int, vr: bytes, value: bytes) -> bytes:
+        return encode(tag, dictionary_vr(tag) if vr in {b"UN", b""} else vr, value, explicit=self.explicit)
+
+    # --- codes: a public code keeps its value and meaning, a house's own one its shape at most -------------------------------
+    def _code(self, out: list[tuple[int, bytes]], coded: list[int]) -> bool:
+        values = {out[i][0]: (i, out[i][1][self._head(out[i][1]) :].rstrip(b" \0")) for i in coded}
+        scheme = values.get(_SCHEME, (0, b""))[1]
+        pattern = STANDARD_SCHEMES.get(scheme)
+        code_tag = next((tag for tag in _CODE_VALUES if tag in values), 0)
+        code = values[code_tag][1] if code_tag else b""
+        public = pattern is not None and pattern.fullmatch(code) is not None
+        fresh: dict[int, bytes] = {}
+        for tag in _CODE_VALUES:
+            if tag in values:
+                fresh[tag] = code if tag == code_tag and (public or _LOCAL_CODE.fullmatch(code)) else b"UNKNOWN"
+        if _SCHEME in values:
+            fresh[_SCHEME] = scheme if pattern is not None else b"99LOCAL"
+        if _MEANING in values:
+            meaning = values[_MEANING][1]
+            known = _meanings().get((scheme.decode("ascii", "replace"), code.decode("ascii", "replace"))) if public else None
+            if known is None or meaning.decode("latin-1").casefold() != known.casefold():
+                meaning = self.cleaner._words(meaning) or (known or "UNKNOWN").encode("ascii", "ignore")[:64]
+            fresh[_MEANING] = meaning
+        changed = False
+        for tag, (i, before) in values.items():
+            if fresh[tag] != before:
+                out[i] = (tag, self._encode(tag, dictionary_vr(tag), fresh[tag]))
+                changed = True
+        return changed
+
+    def _head(self, chunk: bytes) -> int:
+        """Length of an encoded element's header."""
+        return 12 if self.explicit and chunk[4:6] in {b"UC", b"UR", b"UN", b"UT"} else 8
+
+    # --- private attributes ---------------------------------------------------------------------------------------------------
+    def _private(self, element: Element, creators: dict[int, Element], out: list[tuple[int, bytes]], explicit: bool) -> bool:
+        """Keep a private element that is known to be safe, with its creator. True when something is left out."""
+        if not self.profile.options.retain_safe_private:
+            return True
+        group, number = element.tag >> 16, element.tag & 0xFFFF
+        if 0x10 <= number <= 0xFF:
+            creators[group << 8 | number] = element
+            return True
+        creator = creators.get(group << 8 | number >> 8)
+        if creator is None or element.undefined:
+            return True
+        name = self.data[creator.value : creator.value_end].strip(b" \0").decode("ascii", "replace")
+        vr = SAFE_PRIVATE.get((group, name, number & 0xFF))
+        if vr is None or element.vr not in {vr, b"UN", b""}:
+            return True
+        value = self.data[element.value : element.value_end]
+        size = VALUE_SIZE.get(vr)
+        if (len(value) % size) if size else value.translate(None, _NUMERIC if vr in {b"DS", b"IS"} else _CODE_CHARACTERS):
+            return True
+        written = vr if element.vr == b"" else element.vr
+        if not any(tag == creator.tag for tag, _ in out):
+            out.append((creator.tag, encode(creator.tag, b"LO", name.encode(), explicit=self.explicit)))
+        out.append((element.tag, encode(element.tag, written, value, explicit=self.explicit)))
+        return explicit != self.explicit
+
+
+# --- values -------------------------------------------------------------------------------------------------------------------
+_NUMERIC = b"0123456789+-.eE\\ \0"
+_TEMPORAL = b"0123456789.:-\\ \0"
+_CODE_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\\0"
+_PRINTABLE = bytes(range(0x20, 0x7F)) + b"\0"
+_WELL_KNOWN = frozenset(pydicom_uid.UID_dictionary)
+_DUMMIES = {
+    b"AE": b"ANONYMIZED",
+    b"AS": b"000Y",
+    b"CS": b"UNKNOWN",
+    b"DA": b"19000101",
+    b"DT": b"19000101000000",
+    b"TM": b"000000",
+    b"DS": b"0",
+    b"IS": b"0",
+    b"PN": b"ANONYMIZED",
+    b"UR": b"urn:anonymized",
+    b"UI": b"2.25.0",
+    b"OB": b"\0\0",
+    b"OW": b"\0\0",
+    b"US": b"\0\0",
+    b"SS": b"\0\0",
+    b"UL": b"\0\0\0\0",
+    b"SL": b"\0\0\0\0",
+    b"FL": b"\0\0\0\0",
+    b"FD": b"\0\0\0\0\0\0\0\0",
+}
+_DA = re.compile(rb"(\d{4})[.]?(\d{2})[.]?(\d{2})")
+_DT = re.compile(rb"(\d{4})(\d{2})?(\d{2})?((?:\d{2}){0,3}(?:\.\d{1,6})?)([+-]\d{4})?")
+_AS = re.compile(rb"(\d{3})([DWMY])")
+
+
+def shifted(value: bytes, days: int) -> bytes:
+    """A DA or DT moved by whole days: the time of day stays. Empty for what is no date."""
+    match = _DA.fullmatch(value)
+    rest = b""
+    if match is None:
+        match = _DT.fullmatch(value)
+        if match is None:
+            return b""
+        rest = match[4] + (match[5] or b"")
+    try:
+        moved = date(int(match[1]), int(match[2] or 1), int(match[3] or 1)) + timedelta(days=days)
+    except (ValueError, OverflowError):
+        return b""
+    text = f"{moved.year:04}{moved.month:02}{moved.day:02}".encode()
+    return text[: 8 if match[3] else 6 if match[2] else 4] + rest
+
+
+def _each(value: bytes, change: Any) -> bytes | None:
+    """Change each value of a multi-valued one. Padding goes."""
+    parts = [part.strip(b" \0") for part in value.split(b"\\")]
+    done = [change(part) if part else b"" for part in parts]
+    return None if any(part and not new for part, new in zip(parts, done, strict=True)) else b"\\".join(done)
+
+
+def _holds(value: bytes, banned: frozenset[str]) -> bool:
+    return bool(banned) and any(token.upper() in banned for token in value.decode("ascii", "replace").replace("\\", " ").split())
+
+
+def _age(value: bytes) -> bytes:
+    """A well-formed age; over 89 years all are 090Y (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)). Empty for what is none."""
+    match = _AS.fullmatch(value)
+    if match is None:
+        return b""
+    return b"090Y" if match[2] == b"Y" and int(match[1]) > 89 else value
+
+
+def _age_from_dates(opened: Opened) -> bytes:
+    """Patient's Age at the study, since the birth date goes."""
+    try:
+        born = _day(opened.value(_BIRTH_DATE))
+        then = next(day for tag in _STUDY_DATES if (day := _day(opened.value(tag))))
+    except StopIteration:
+        return b""
+    if born is None or then < born:
+        return b""
+    days, months = (then - born).days, (then.year - born.year) * 12 + then.month - born.month - (then.day < born.day)
+    if months >= 24:
+        return _age(b"%03dY" % min(months // 12, 999))
+    return b"%03dM" % months if days > 90 else b"%03dD" % days
+
+
+def _day(value: bytes) -> date | None:
+    match = _DA.fullmatch(value)
+    try:
+        return date(int(match[1]), int(match[2]), int(match[3])) if match else None
+    except ValueError:
+        return None
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------------------
+def identifiers(opened: Opened) -> frozenset[str]:
+    """The patient's own numbers, in upper case: they stay in no text, even where they look like a kernel."""
+    found = set()
+    for tag in _IDENTIFIERS:
+        for token in re.findall(r"\w+", opened.value(tag).decode("latin-1")):
+            if len(token) >= 3:
+                found.add(token.upper())
+    return frozenset(found)
+
+
+def _require(opened: Opened) -> None:
+    for tag, name in ((_SOP_INSTANCE, "SOP Instance UID"), (_SOP_CLASS, "SOP Class UID"), (_STUDY, "Study Instance UID")):
+        if not opened.value(tag):
+            raise Malformed(f"it has no {name}")
+    for tag, name in ((_SERIES, "Series Instance UID"), (_MODALITY, "Modality")):
+        if not opened.value(tag):
+            raise Malformed(f"it has no {name}")
+
+
+def _facts(opened: Opened) -> dict[str, str]:
+    tags = {
+        "SOPClassUID": _SOP_CLASS,
+        "Modality": _MODALITY,
+        "ImageType": 0x00080008,
+        "ConversionType": 0x00080064,
+        "BurnedInAnnotation": 0x00280301,
+    }
+    return {name: opened.value(tag).decode("latin-1") for name, tag in tags.items()}
+
+
+def _checked_pixels(opened: Opened, instance: CleanUid) -> bytes | memoryview:
+    """The pixel data element, found to be as long as the header says."""
+    element = opened.pixel_data
+    if element is None:
+        raise Malformed("it has no pixel data")
+    rows, columns, bits = opened.number(0x00280010), opened.number(0x00280011), opened.number(0x00280100)
+    if not rows or not columns or not bits:
+        raise Malformed("its Rows, Columns or Bits Allocated are missing or 0")
+    try:
+        frames = int(opened.value(0x00280008) or b"1")
+    except ValueError:
+        frames = 0
+    if frames < 1:
+        raise Malformed("its Number of Frames is no positive number")
+    native = opened.transfer_syntax_uid in (IMPLICIT, EXPLICIT)
+    if native == element.undefined:
+        raise Malformed("its pixel data does not fit its transfer syntax")
+    if native:
+        samples = opened.number(0x00280002) or 1
+        photometric = opened.value(0x00280004)
+        per_pixel = {b"YBR_FULL_422": 2.0, b"YBR_PARTIAL_422": 2.0, b"YBR_PARTIAL_420": 1.5}.get(photometric, float(samples))
+        if (element.value_end - element.value) * 8 < int(rows * columns * per_pixel * frames) * bits:
+            raise Malformed("its pixel data is shorter than declared")
+    elif element.value_end - element.value < 16:
+        raise Malformed("its pixel data holds no frame")
+    return _without_overlay_bits(opened, element, native, instance)
+
+
+def _without_overlay_bits(opened: Opened, element: Element, native: bool, instance: CleanUid) -> bytes | memoryview:
+    """Overlays once lived in unused high bits of the pixels (PS3.5 8.1.2); with the overlay gone its bits go too."""
+    stored, bits = opened.number(0x00280101) or 0, opened.number(0x00280100) or 0
+    embedded = any(
+        (e.tag & 0xFF00FFFF) == 0x60000102 and not e.tag & 0x10000 and any(opened.data[e.value : e.value_end]) for e in opened.elements
+    )
+    whole = memoryview(opened.data)[element.start : element.end]
+    if not embedded or stored >= bits or bits not in (8, 16):
+        return whole
+    if not native:
+        raise BurnedInAnnotation("an overlay lies in unused bits of compressed pixels", instance=instance)
+    values = np.frombuffer(opened.data, "<u2" if bits == 16 else "u1", (element.value_end - element.value) * 8 // bits, element.value)
+    values = values & ((1 << stored) - 1)
+    if opened.number(0x00280103):
+        sign = 1 << (stored - 1)
+        values = ((values.astype(np.int32) ^ sign) - sign).astype("<u2" if bits == 16 else "u1")
+    return opened.data[element.start : element.value] + values.tobytes()
+
+
+# --- pieces that are the same for many instances ---------------------------------------------------------------------------------
+@cache
+def _codes_of(codes: tuple[Any, ...], explicit: bool) -> bytes:
+    body = b""
+    for code in codes:
+        body += encode_item(
+            encode(0x00080100, b"SH", code.value.encode(), explicit=explicit)
+            + encode(0x00080102, b"SH", code.scheme_designator.encode(), explicit=explicit)
+            + encode(0x00080104, b"LO", code.meaning.encode(), explicit=explicit)
+        )
+    return encode(_METHOD_CODES, b"SQ", body, explicit=explicit)
+
+
+def _codes(profile: Profile, pixels_clean: bool, explicit: bool) -> bytes:
+    return _codes_of(profile.codes(pixels_clean=pixels_clean), explicit)
+
+
+def _file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
+    """Preamble, prefix and File Meta Information, PS3.10 7.1."""
+    body = (
+        encode(0x00020001, b"OB", b"\0\1", explicit=True)
+        + encode(0x00020002, b"UI", sop_class.encode(), explicit=True)
+        + encode(0x00020003, b"UI", sop_instance.encode(), explicit=True)
+        + encode(0x00020010, b"UI", transfer_syntax.encode(), explicit=True)
+        + encode(0x00020012, b"UI", IMPLEMENTATION_CLASS_UID.encode(), explicit=True)
+        + encode(0x00020013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()[:16], explicit=True)
+    )
+    return b"\0" * 128 + b"DICM" + encode(0x00020000, b"UL", struct.pack("<I", len(body)), explicit=True) + body
+
+
+@cache
+def _meanings() -> dict[tuple[str, str], str]:
+    """Meanings of public codes, from PS3.16 as pydicom carries it."""
+    return {
+        (scheme, code): meaning
+        for scheme, by_keyword in concepts.items()
+        for by_code in by_keyword.values()
+        for code, (meaning, _) in by_code.items()
+    }
+
+
+# --- transfer syntaxes that are rewritten -------------------------------------------------------------------------------------------
+def _inflate(data: bytes) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        plain = inflater.decompress(data, INFLATED_AT_MOST)
+    except zlib.error:
+        raise Malformed("its deflated bytes are damaged") from None
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise Malformed("its deflated bytes have no end")
+    return plain
+
+
+def _little_endian(data: bytes) -> bytes:
+    """Explicit VR Big Endian (retired) as Explicit VR Little Endian."""
+    try:
+        data_set = read_dataset(BytesIO(data), is_implicit_VR=False, is_little_endian=False)
+        bits = int(data_set.get("BitsAllocated", 16))
+        for element in data_set.iterall():
+            if element.VR in {"OW", "OF", "OL", "OD", "OV"} and element.value:
+                size = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}[element.VR]
+                if element.tag == Tag(0x7FE00010) and bits == 32:
+                    size = 4
+                element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()
+        out = DicomBytesIO()
+        out.is_little_endian, out.is_implicit_VR = True, False
+        write_dataset(out, data_set)
+        return bytes(out.getvalue())
+    except Malformed:
+        raise
+    except Exception:
+        raise Malformed("it can't be read as Big Endian") from None

@@ -1,0 +1,200 @@
+"""The way in to the hall: a settled study loses its name, or is refused with a reason. PS3.15 E.1.1, De-identifier."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from node import log
+from node.domain import Origin, Pseudonym, Study
+from node.errors import BurnedInAnnotation, IdentityConflict, InstanceUnreadable, SopClassRefused
+from node.identified import pixels
+from node.identified.clean_uids import CleanUids
+from node.identified.cleaning import Cleaner, CleanInstance, LeftOut, Opened, identifiers, open_data_set
+from node.identified.elements import Malformed
+from node.identified.identities import Identities
+from node.identified.named import IdentifiedStudy, Identity, ReceivedInstance
+from node.identified.profile import Profile
+from node.imaging.study import instance_path, read_study, write_manifest
+
+LEFT_OUT = "left_out.json"  #: instances that are no images: clean UID, SOP class, reason
+
+_PATIENT_ID, _ISSUER, _STUDY, _CHARSET = 0x00100020, 0x00100021, 0x0020000D, 0x00080005
+#: Patient, General Study, Patient Study and Clinical Trial modules (PS3.3 C.7.1, C.7.2): groups 0010 and 0012, and of the others
+STUDY_TAGS = frozenset(
+    {0x00080005, 0x00080020, 0x00080030, 0x00080050, 0x00080051, 0x00080090, 0x00080096, 0x0008009C, 0x0008009D, 0x00081030, 0x00081032}
+    | {0x00081048, 0x00081049, 0x00081060, 0x00081062, 0x00081080, 0x00081084, 0x00081110, 0x0020000D, 0x00200010, 0x00321033, 0x00321034}
+    | {0x00321066, 0x00321067, 0x00380010, 0x00380014, 0x00380060, 0x00380062, 0x00380064, 0x00380500, 0x00400012, 0x00401012}
+)
+
+_log = log.get(__name__)
+
+
+class _OtherPatient(Exception):
+    """A later instance has the Patient ID that the first ones lacked."""
+
+    def __init__(self, patient: tuple[str, str]) -> None:
+        self.patient = patient
+        super().__init__()
+
+
+class Deidentifier:
+    """Takes names off, one study at a time.
+
+    Parameters
+    ----------
+    folder
+        The clean volume: `<study>/r<revision>` below it becomes the study's folder.
+    unflagged
+        What to do with images that often carry text and say nothing of it (`pixels.decide`).
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        clean_uids: CleanUids,
+        identities: Identities,
+        folder: Path,
+        *,
+        unflagged: pixels.Unflagged = "accept",
+    ) -> None:
+        self.profile = profile
+        self._clean_uids = clean_uids
+        self._identities = identities
+        self._folder = folder
+        self._unflagged: pixels.Unflagged = unflagged
+
+    def deidentify(self, study: IdentifiedStudy) -> Study:
+        """The study without a name, on the clean volume; its identity sealed. The same revision again gives the same.
+
+        Raises
+        ------
+        StudyRefused
+            One of its kinds, with the clean UID of the instance and never a value: when one instance can't be read or may show who
+            the patient is, the study goes no further.
+        """
+        place = self._folder / study.ref.study
+        done = place / f"r{study.ref.revision}"
+        if done.is_dir() and self._identities.has(study.ref.study):
+            return read_study(done)
+        place.mkdir(parents=True, exist_ok=True)
+        for leftover in place.glob(f".r{study.ref.revision}-*"):
+            shutil.rmtree(leftover)
+        draft = place / f".r{study.ref.revision}-{os.getpid()}"
+        try:
+            try:
+                self._write(study, draft, None)
+            except _OtherPatient as found:
+                shutil.rmtree(draft)
+                self._write(study, draft, found.patient)
+            if done.exists():
+                shutil.rmtree(done)
+            draft.rename(done)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return read_study(done)
+
+    def _write(self, study: IdentifiedStudy, draft: Path, patient: tuple[str, str] | None) -> None:
+        cleaner: Cleaner | None = None
+        attributes = Dataset()
+        origin: Origin | None = None
+        left_out: list[LeftOut] = []
+        written = 0
+        draft.mkdir()
+        for received, opened in self._opened(study):
+            found = patient_of(opened)
+            if patient is None or not patient[0]:
+                if patient is not None and found[0]:
+                    raise _OtherPatient(found)
+                patient = found
+            elif found[0] and found[0] != patient[0]:
+                raise IdentityConflict(instance=self._clean_uids.of(received.sop_instance_uid))
+            if cleaner is None:
+                cleaner = cleaner_for(opened, self.profile, self._clean_uids, patient, unflagged=self._unflagged)
+                attributes = study_attributes(opened)
+                origin = received.origin
+            if opened.value(_STUDY) and cleaner.uid(opened.value(_STUDY)) != study.ref.study:
+                raise InstanceUnreadable("it belongs to another study", instance=self._clean_uids.of(received.sop_instance_uid))
+            instance = cleaner.clean(opened)
+            if isinstance(instance, LeftOut):
+                left_out.append(instance)
+                continue
+            write_instance(instance, instance_path(draft, instance.series_instance_uid, instance.sop_instance_uid))
+            written += 1
+        if cleaner is None or origin is None or not written:
+            if any(instance.sop_class_uid and instance.reason != "not an image" for instance in left_out):
+                raise BurnedInAnnotation("the study holds captures of a screen only", study=study.ref.study)
+            raise SopClassRefused("the study holds no image", study=study.ref.study)
+        (draft / LEFT_OUT).write_text(json.dumps([_as_json(instance) for instance in left_out], indent=1))
+        write_manifest(draft, ref=study.ref, pseudonym=cleaner.pseudonym, origin=origin)
+        self._identities.put(
+            study.ref.study,
+            Identity(attributes=attributes, original_uid=cleaner.original_uid, date_shift_days=cleaner.shift_days),
+        )
+        _log.info(
+            "study de-identified",
+            extra={"study": study.ref.study, "revision": study.ref.revision, "instances": written, "left_out": len(left_out)},
+        )
+
+    def _opened(self, study: IdentifiedStudy) -> Iterator[tuple[ReceivedInstance, Opened]]:
+        for received in study.instances():
+            try:
+                opened = open_data_set(received.data, received.transfer_syntax_uid)
+            except Malformed as why:
+                raise InstanceUnreadable(str(why), instance=self._clean_uids.of(received.sop_instance_uid)) from None
+            yield received, opened
+
+
+def cleaner_for(
+    opened: Opened, profile: Profile, clean_uids: CleanUids, patient: tuple[str, str], *, unflagged: pixels.Unflagged = "accept"
+) -> Cleaner:
+    """The cleaner of a study, from its first instance. A study without Patient ID is a patient of its own."""
+    patient_id, issuer = patient
+    key = patient_id or f"study {opened.value(_STUDY).decode('ascii', 'replace')}"
+    pseudonym: Pseudonym = clean_uids.pseudonym(key, issuer if patient_id else "")
+    return Cleaner(profile, clean_uids, pseudonym, banned=identifiers(opened), unflagged=unflagged)
+
+
+def patient_of(opened: Opened) -> tuple[str, str]:
+    """Patient ID and its issuer, decoded (PS3.3 C.7.1.1)."""
+    return _text(opened, _PATIENT_ID), _text(opened, _ISSUER)
+
+
+def study_attributes(opened: Opened) -> Dataset:
+    """Patient and study module attributes as they came, with their character set."""
+    raw = b"".join(
+        opened.data[element.start : element.end]
+        for element in opened.elements
+        if not element.tag & 0x10000 and (element.tag >> 16 in (0x0010, 0x0012) or element.tag in STUDY_TAGS)
+    )
+    return read_dataset(BytesIO(raw), is_implicit_VR=not opened.explicit, is_little_endian=True)
+
+
+def write_instance(instance: CleanInstance, path: Path) -> None:
+    """A Part 10 file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb", buffering=1 << 20) as file:
+        file.writelines(instance.file())
+
+
+def _text(opened: Opened, tag: int) -> str:
+    value = opened.value(tag)
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    charset = opened.value(_CHARSET).decode("ascii", "replace").split("\\")
+    try:
+        return str(decode_bytes(value, convert_encodings(charset), set())).strip()
+    except (LookupError, UnicodeError, ValueError):
+        return value.decode("latin-1")
+
+
+def _as_json(instance: LeftOut) -> dict[str, str]:
+    return {"instance": str(instance.sop_instance_uid), "sop_class": instance.sop_class_uid, "reason": instance.reason}

@@ -1,0 +1,360 @@
+"""What happens to each attribute: PS3.15 Table E.1-1 as data, the options we claim (CID 7050), and one rule for every VR it does not list."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydicom.datadict import tag_for_keyword
+
+from node.codes import Code
+from node.identified.elements import dictionary_vr
+
+HERE = Path(__file__).parent
+TABLE = HERE / "ps315_e1_1_2026c.json"
+TYPES = HERE / "ps33_types_2024e.json"
+
+BASIC_PROFILE = Code("113100", "DCM", "Basic Application Confidentiality Profile")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Options of the profile that are switched on. Their names are the columns of Table E.1-1."""
+
+    clean_pixel_data: bool = True
+    clean_descriptors: bool = True
+    retain_patient_characteristics: bool = True
+    retain_modified_dates: bool = True
+    retain_full_dates: bool = False
+    retain_device_identity: bool = False
+    retain_institution_identity: bool = False
+    retain_safe_private: bool = True
+
+    def __post_init__(self) -> None:
+        if self.retain_full_dates and self.retain_modified_dates:
+            raise ValueError("dates are either kept in full or modified")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are on."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name))
+
+
+#: CID 7050 De-identification Method
+OPTION_CODES = {
+    "clean_pixel_data": Code("113101", "DCM", "Clean Pixel Data Option"),
+    "clean_descriptors": Code("113105", "DCM", "Clean Descriptors Option"),
+    "retain_full_dates": Code("113106", "DCM", "Retain Longitudinal Temporal Information Full Dates Option"),
+    "retain_modified_dates": Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"),
+    "retain_patient_characteristics": Code("113108", "DCM", "Retain Patient Characteristics Option"),
+    "retain_device_identity": Code("113109", "DCM", "Retain Device Identity Option"),
+    "retain_safe_private": Code("113111", "DCM", "Retain Safe Private Option"),
+    "retain_institution_identity": Code("113112", "DCM", "Retain Institution Identity Option"),
+}
+
+
+class Act(IntEnum):
+    """What is done with one element."""
+
+    KEEP = 0
+    REMOVE = 1  #: X
+    EMPTY = 2  #: Z: zero length; a dummy is allowed, we don't need one
+    DUMMY = 3  #: D: a value that says nothing and keeps the object valid
+    UID = 4  #: U: the clean UID
+    DATE = 5  #: C of a DA or DT: moved by the patient's shift
+    TIME = 6  #: a TM that must look like one
+    WORDS = 7  #: C of a text: words of the vocabulary stay
+    WALK = 8  #: a sequence: its items are treated one by one
+    TECHNICAL = 9  #: a text on the list of technical attributes: kept when it is plain ASCII, else as WORDS
+    NUMBER = 10  #: DS, IS: kept when it is one
+    CODE = 11  #: CS: kept when it is one, else as WORDS
+    AGE = 12  #: AS: kept when it is one, ages over 89 become 090Y
+    CODED = 13  #: Code Value, Scheme or Meaning: decided with the item it stands in
+
+
+class Rule(NamedTuple):
+    """An act, and what is done where it leaves nothing."""
+
+    act: Act
+    otherwise: Act
+
+
+class Row(NamedTuple):
+    """One row of Table E.1-1."""
+
+    tag: str
+    name: str
+    vr: str
+    basic: str
+    options: dict[str, str]
+
+
+# --- attributes that Table E.1-1 does not list ----------------------------------------------------------------------------
+#: texts that describe equipment types and techniques, not persons, places or single devices
+TECHNICAL_KEYWORDS = (
+    "Manufacturer",
+    "ManufacturerModelName",
+    "SoftwareVersions",
+    "ConvolutionKernel",
+    "SequenceName",
+    "PulseSequenceName",
+    "FilterType",
+    "ImagedNucleus",
+    "RescaleType",
+    "StackID",
+    "CodingSchemeVersion",
+    "TransducerType",
+)
+#: coded strings that a person types or that a local protocol fills: read by the vocabulary
+TYPED_CODES = ("BodyPartExamined",)
+#: UIDs that name a kind of thing, never a thing
+CLASS_UID_KEYWORDS = (
+    "SOPClassUID",
+    "ReferencedSOPClassUID",
+    "RequestedSOPClassUID",
+    "AffectedSOPClassUID",
+    "OriginalSpecializedSOPClassUID",
+    "RelatedGeneralSOPClassUID",
+    "ReferencedRelatedGeneralSOPClassUIDInFile",
+    "ReferencedSOPClassUIDInFile",
+    "TransferSyntaxUID",
+    "ReferencedTransferSyntaxUIDInFile",
+    "AvailableTransferSyntaxUID",
+    "EncryptedContentTransferSyntaxUID",
+    "MACCalculationTransferSyntaxUID",
+    "CodingSchemeUID",
+    "ContextUID",
+    "MappingResourceUID",
+    "SOPClassesInStudy",
+    "SOPClassesSupported",
+)
+CODED_KEYWORDS = ("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodeMeaning")
+#: closed lists of values, PS3.3 C.7.1.1, C.7.2.2, C.7.2.3
+ENUMERATED = {
+    "PatientSex": frozenset({b"M", b"F", b"O"}),
+    "PatientSexNeutered": frozenset({b"ALTERED", b"UNALTERED"}),
+    "SmokingStatus": frozenset({b"YES", b"NO", b"UNKNOWN"}),
+    "BurnedInAnnotation": frozenset({b"YES", b"NO"}),
+    "RecognizableVisualFeatures": frozenset({b"YES", b"NO"}),
+}
+#: never kept: what they say is true of the bytes that came, not of the clean ones
+OBSOLETE_KEYWORDS = (
+    "SpecificCharacterSet",
+    "EncryptedAttributesSequence",
+    "DataSetTrailingPadding",
+    "DigitalSignaturesSequence",
+    "MACParametersSequence",
+)
+
+#: (group, private creator, element): VR. PS3.15 Table E.3.10-1 (2020), those that hold numbers and codes only
+SAFE_PRIVATE: dict[tuple[int, str, int], bytes] = {
+    (0x0019, "SIEMENS MR HEADER", 0x0C): b"IS",  # B Value
+    (0x0019, "SIEMENS MR HEADER", 0x0D): b"CS",  # Diffusion Directionality
+    (0x0019, "SIEMENS MR HEADER", 0x0E): b"FD",  # Diffusion Gradient Direction
+    (0x0019, "SIEMENS MR HEADER", 0x27): b"FD",  # B Matrix
+    (0x0025, "GEMS_SERS_01", 0x07): b"SL",  # Images in Series
+    (0x0043, "GEMS_PARM_01", 0x39): b"IS",  # 1st value is B Value
+    (0x0043, "GEMS_PARM_01", 0x6F): b"DS",  # Scanner Table Entry + Gradient Coil Selected
+    (0x2001, "Philips Imaging DD 001", 0x03): b"FL",  # Diffusion B-Factor
+    (0x2001, "Philips Imaging DD 001", 0x04): b"CS",  # Diffusion Direction
+    (0x2005, "Philips MR Imaging DD 001", 0x0D): b"FL",  # Scale Intercept
+    (0x2005, "Philips MR Imaging DD 001", 0x0E): b"FL",  # Scale Slope
+    (0x7053, "Philips PET Private Group", 0x00): b"DS",  # SUV Factor
+    (0x7053, "Philips PET Private Group", 0x09): b"DS",  # Activity Concentration Factor
+}
+
+_BINARY = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SV", b"UV", b"US", b"SS", b"UL", b"SL", b"FL", b"FD", b"AT"})
+_TEXT = frozenset({b"LO", b"LT", b"SH", b"ST", b"UC", b"UT"})
+
+
+def _tags(keywords: tuple[str, ...]) -> frozenset[int]:
+    return frozenset(int(tag) for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None)
+
+
+_TECHNICAL = _tags(TECHNICAL_KEYWORDS)
+_TYPED = _tags(TYPED_CODES)
+_CLASS_UIDS = _tags(CLASS_UID_KEYWORDS)
+_CODED = _tags(CODED_KEYWORDS)
+_OBSOLETE = _tags(OBSOLETE_KEYWORDS)
+ENUMERATED_TAGS = {int(tag_for_keyword(keyword) or 0): values for keyword, values in ENUMERATED.items()}
+
+
+@cache
+def rows() -> tuple[Row, ...]:
+    """Table E.1-1 as it lies beside this file."""
+    return tuple(Row(*row) for row in json.loads(TABLE.read_text())["rows"])
+
+
+@cache
+def _listed() -> dict[int, Row]:
+    return {int(row.tag, 16): row for row in rows() if len(row.tag) == 8 and "X" not in row.tag}
+
+
+class _Types:
+    """Which type an attribute has in an image IOD (PS3.3), for the actions that leave the choice to us."""
+
+    def __init__(self) -> None:
+        content: dict[str, Any] = json.loads(TYPES.read_text())
+        self.known = frozenset(content["image_sop_classes"])
+        self.top = {
+            int(tag, 16): {sop: type_ for type_, sops in by_type.items() for sop in sops} for tag, by_type in content["top_level"].items()
+        }
+        self.nested = {int(p, 16): {int(t, 16): type_ for t, type_ in inner.items()} for p, inner in content["nested"].items()}
+        self.text_type_1 = frozenset(int(tag, 16) for tag in content["text_type_1"])
+
+    def of(self, tag: int, parent: int, sop_class: str) -> str:
+        """1, 2 or 3; empty when the SOP class is not in the table. A conditional type counts as its unconditional one: the element is there."""
+        if sop_class not in self.known:
+            return ""
+        found = self.nested.get(parent, {}).get(tag, "3") if parent else self.top.get(tag, {}).get(sop_class, "3")
+        return str(found)[0]
+
+
+@cache
+def _types() -> _Types:
+    return _Types()
+
+
+def image_sop_classes() -> frozenset[str]:
+    """SOP classes with an image IOD in PS3.3."""
+    return _types().known
+
+
+class Profile:
+    """The Basic Application Level Confidentiality Profile with the options that are on (PS3.15 E.2, E.3)."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self._on = frozenset(self.options.names)
+        self._rules: dict[tuple[str, int], dict[tuple[int, bytes], Rule]] = {}
+
+    @property
+    def dates_kept(self) -> bool:
+        return self.options.retain_modified_dates or self.options.retain_full_dates
+
+    def rules(self, sop_class: str, parent: int) -> dict[tuple[int, bytes], Rule]:
+        """The rules met so far for one place: `parent` is the tag of the sequence around it, 0 at the top."""
+        return self._rules.setdefault((sop_class, parent), {})
+
+    def rule(self, tag: int, vr: bytes, parent: int = 0, sop_class: str = "") -> Rule:
+        """What is done with this attribute here."""
+        known = self.rules(sop_class, parent)
+        found = known.get((tag, vr))
+        if found is None:
+            found = known[tag, vr] = self._decide(tag, vr, parent, sop_class)
+        return found
+
+    def codes(self, *, pixels_clean: bool) -> tuple[Code, ...]:
+        """De-identification Method Code Sequence: the profile and each option that was used, no others."""
+        on = [name for name in OPTION_CODES if name in self._on and (name != "clean_pixel_data" or pixels_clean)]
+        return (BASIC_PROFILE, *(OPTION_CODES[name] for name in on))
+
+    @property
+    def longitudinal(self) -> str:
+        """Longitudinal Temporal Information Modified (0028,0303)."""
+        return "MODIFIED" if self.options.retain_modified_dates else "UNMODIFIED" if self.options.retain_full_dates else "REMOVED"
+
+    def _decide(self, tag: int, vr: bytes, parent: int, sop_class: str) -> Rule:
+        group = tag >> 16
+        if tag & 0xFFFF == 0 or tag in _OBSOLETE or group < 0x0008 or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
+            return Rule(Act.REMOVE, Act.REMOVE)
+        proper = dictionary_vr(tag)
+        if vr in {b"UN", b""}:
+            vr = proper
+        row = _listed().get(tag)
+        if row is None and not proper:
+            return Rule(Act.REMOVE, Act.REMOVE)  # an attribute that we don't know can't be called clean
+        return self._listed_rule(row, tag, vr or row.vr.encode(), parent, sop_class) if row else self._unlisted_rule(tag, vr, proper)
+
+    def _listed_rule(self, row: Row, tag: int, vr: bytes, parent: int, sop_class: str) -> Rule:
+        basic = self._resolve(row.basic, vr, _types().of(tag, parent, sop_class))
+        actions = {row.options[name] for name in row.options if name in self._on}
+        if not actions:
+            return Rule(basic, basic)
+        if "C" not in actions:
+            return Rule(_keep(tag, vr), basic)
+        if vr in {b"DA", b"DT"}:
+            return Rule(Act.DATE if self.options.retain_modified_dates else Act.KEEP, basic)
+        if vr == b"TM":
+            return Rule(Act.TIME, basic)
+        if row.tag == "00080201":  # Timezone Offset From UTC: no date to move
+            return Rule(Act.NUMBER, basic)
+        if vr == b"SQ":
+            return Rule(Act.WALK, basic)
+        return Rule(Act.WORDS, basic) if vr in _TEXT or vr == b"CS" else Rule(basic, basic)
+
+    def _resolve(self, action: str, vr: bytes, type_: str) -> Act:
+        """One act for an action that leaves a choice: what the IOD asks for, or the safer for validity where it is not known."""
+        choices = action.split("/")
+        if vr == b"UI" and choices != ["X"]:
+            return Act.UID
+        if type_ == "1" and choices == ["X"]:
+            return Act.DUMMY  # PS3.15 E.1.1: the object stays valid
+        if type_ == "2" and choices == ["X"]:
+            return Act.EMPTY
+        if "U*" in choices:
+            return {"1": Act.WALK, "2": Act.WALK, "3": Act.REMOVE}.get(type_, Act.WALK)
+        order = {"1": "DZX", "2": "ZDX", "3": "XZD"}.get(type_, "ZDX" if "D" not in choices else "DZX")
+        best = next(letter for letter in order if letter in choices)
+        return {"X": Act.REMOVE, "Z": Act.EMPTY, "D": Act.DUMMY}[best]
+
+    def _unlisted_rule(self, tag: int, vr: bytes, proper: bytes) -> Rule:
+        empty = Act.DUMMY if tag in _types().text_type_1 else Act.EMPTY
+        if tag in _CODED:
+            return Rule(Act.CODED, Act.DUMMY)
+        if vr in _BINARY and proper not in _BINARY:
+            return Rule(empty, empty)  # a text under the cover of a binary VR
+        if vr == b"UI":
+            return Rule(Act.KEEP if tag in _CLASS_UIDS else Act.UID, Act.EMPTY)
+        if vr == b"SQ" or proper == b"SQ":
+            return Rule(Act.WALK, Act.EMPTY) if vr == proper else Rule(Act.REMOVE, Act.REMOVE)
+        if vr in {b"PN", b"AE", b"UR"}:
+            return Rule(empty, empty)
+        if vr in {b"DA", b"DT"}:
+            return Rule(Act.DATE if self.options.retain_modified_dates else Act.KEEP if self.dates_kept else Act.EMPTY, Act.EMPTY)
+        if vr == b"TM":
+            return Rule(Act.TIME if self.dates_kept else Act.EMPTY, Act.EMPTY)
+        if vr in _TEXT:
+            return Rule(Act.TECHNICAL if tag in _TECHNICAL else Act.WORDS, empty)
+        if tag in _TYPED:
+            return Rule(Act.WORDS, Act.EMPTY)
+        return Rule(_keep(tag, vr), Act.EMPTY)
+
+
+def _keep(tag: int, vr: bytes) -> Act:
+    """Keep (K): cleaned where something else than the attribute's own kind of value could hide in it (PS3.15 E.1.1: K on a sequence cleans its items)."""
+    if vr == b"SQ":
+        return Act.WALK
+    if vr in {b"DS", b"IS"}:
+        return Act.NUMBER
+    if vr == b"CS":
+        return Act.CODE
+    if vr == b"AS":
+        return Act.AGE
+    if vr in _TEXT and tag == _ETHNIC_GROUP:
+        return Act.WORDS
+    return Act.KEEP
+
+
+_ETHNIC_GROUP = 0x00102160
+
+_SAYS = {
+    Act.KEEP: "kept",
+    Act.REMOVE: "removed",
+    Act.EMPTY: "emptied",
+    Act.DUMMY: "dummy",
+    Act.UID: "clean UID",
+    Act.DATE: "moved by the patient's shift",
+    Act.TIME: "kept",
+    Act.WORDS: "words of the vocabulary kept",
+    Act.WALK: "items treated one by one",
+    Act.TECHNICAL: "kept",
+    Act.NUMBER: "kept if a number",
+    Act.CODE: "kept if a code",
+    Act.AGE: "kept, over 89 as 090Y",
+    Act.CODED: "kept if standard",
+}

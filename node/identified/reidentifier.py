@@ -1,0 +1,122 @@
+"""The way home: an object made in the hall gets its patient, its study and its original UIDs back. PS3.15 E.1.2, Re-identifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+from pydicom import dcmread, dcmwrite
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+from node.domain import CleanUid
+from node.errors import NodeError
+from node.identified.cleaning import shifted
+from node.identified.deidentifier import STUDY_TAGS
+from node.identified.identities import Identities
+from node.identified.named import Identity
+
+UTF_8 = "ISO_IR 192"
+#: what the de-identifier wrote about itself: on the way home it is no longer true (PS3.15 E.1.2)
+MARKS = (
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+)
+#: dates that a result takes over from its sources; all others are its own and true already
+TAKEN_OVER = (
+    "AcquisitionDate",
+    "AcquisitionDateTime",
+    "FrameAcquisitionDateTime",
+    "FrameReferenceDateTime",
+    "StartAcquisitionDateTime",
+    "EndAcquisitionDateTime",
+    "RadiopharmaceuticalStartDateTime",
+    "RadiopharmaceuticalStopDateTime",
+)
+_CHARSET = Tag("SpecificCharacterSet")
+
+
+class CleanUidLeft(NodeError):
+    """An object still names something by its clean UID, so it does not go out."""
+
+
+class Reidentifier:
+    """Gives names back, to copies read from bytes only: objects of the hall share elements with each other."""
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+
+    def name_again(self, part10: bytes, study: CleanUid) -> bytes:
+        """The object as the patient's own archive should hold it.
+
+        Patient and study modules come back as they came, UIDs of the sources too; the object's own UIDs, dates and content stay.
+        Text is UTF-8 (ISO_IR 192), which holds the names of any character set.
+
+        Raises
+        ------
+        KeyMissing
+            When the study's identity is gone.
+        CleanUidLeft
+            When the object still holds a clean UID of this study.
+        """
+        identity = self._identities.get(study)
+        data_set = dcmread(BytesIO(part10))
+        data_set.decode()  # every text, while the data set still says how
+        _uids_back(data_set, identity.original_uid)
+        _dates_back(data_set, identity.date_shift_days)
+        _modules_back(data_set, identity)
+        for keyword in MARKS:
+            if keyword in data_set and keyword not in identity.attributes:
+                del data_set[keyword]
+        data_set.SpecificCharacterSet = UTF_8
+        left = [
+            element.keyword
+            for element in data_set.iterall()
+            if element.VR == "UI" and any(u in identity.original_uid for u in _values(element))
+        ]
+        if left:
+            raise CleanUidLeft(attributes=sorted(set(left)))
+        out = BytesIO()
+        dcmwrite(out, data_set, enforce_file_format=True)
+        return out.getvalue()
+
+
+def _uids_back(data_set: Dataset, original_uid: Mapping[CleanUid, str]) -> None:
+    for part in (data_set, data_set.file_meta):
+        for element in part.iterall():
+            if element.VR == "UI" and element.value:
+                back = [original_uid.get(CleanUid(uid), uid) for uid in _values(element)]
+                if back != _values(element):
+                    element.value = back[0] if len(back) == 1 else back
+
+
+def _dates_back(data_set: Dataset, shift_days: int) -> None:
+    if not shift_days:
+        return
+    for element in data_set.iterall():
+        if element.keyword in TAKEN_OVER and element.value and element.VM == 1:
+            moved = shifted(str(element.value).encode("ascii", "replace"), shift_days).decode()
+            if moved:
+                element.value = moved
+
+
+def _modules_back(data_set: Dataset, identity: Identity) -> None:
+    """The Patient and Study modules of the source, and nothing of ours in their place."""
+    attributes = identity.attributes
+    attributes.decode()
+    for tag in tuple(data_set.keys()):
+        if tag.group in (0x0010, 0x0012) or (int(tag) in STUDY_TAGS and tag != _CHARSET):
+            del data_set[tag]
+    for element in attributes:
+        if element.tag != _CHARSET:
+            data_set[element.tag] = element
+
+
+def _values(element: Any) -> list[str]:
+    value = element.value
+    if not value:
+        return []
+    return [str(value)] if element.VM == 1 else [str(one) for one in value]
