@@ -1,0 +1,34 @@
+"""The web room: doors over HTTP, each closed unless somebody is allowed in."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+import node
+from node.web import health, metrics, orthanc_hook, stow
+from node.web.auth import Alarm, Doorkeeper, Safe
+from node.web.parts import WebParts
+from node.web.problems import answer_with_problems
+
+__all__ = ["WebParts", "create_app"]
+
+
+def create_app(parts: WebParts) -> FastAPI:
+    """The app for an ASGI server. Run it without an access log: paths carry Study Instance UIDs.
+
+    A further room of routes is one `include_router` here; its routes are closed to anybody without a token by themselves,
+    and say with `auth.needs(...)` which roles they are for.
+    """
+    app = FastAPI(title="Radnode", version=node.__version__, docs_url=None, redoc_url=None)
+    counted = metrics.Metrics(parts.registry)
+    alarm = Alarm(parts.record)
+    answer_with_problems(app)
+    app.include_router(health.routes(parts.ready))
+    app.include_router(metrics.routes(parts.registry))
+    app.include_router(orthanc_hook.routes(parts, counted))
+    app.include_router(stow.routes(parts, counted))
+    knocks = {orthanc_hook.PATH: orthanc_hook.knock(parts, counted, alarm)}
+    app.add_middleware(Doorkeeper, check_token=parts.check_token, own_checks=knocks, alarm=alarm)
+    app.add_middleware(metrics.Counting, metrics=counted)
+    app.add_middleware(Safe)
+    return app

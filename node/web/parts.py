@@ -1,0 +1,43 @@
+"""What the web room is handed by assembly: callables only, so that it reaches no other room by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import BinaryIO, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from node.audit import Record
+from node.domain import Origin
+
+
+class Accepted(Protocol):
+    """An instance that is durable. The UIDs are the original ones: the answer to the sender names them."""
+
+    @property
+    def sop_class_uid(self) -> str: ...
+
+    @property
+    def sop_instance_uid(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebParts:
+    """Handed in once, at the start."""
+
+    accept_instance: Callable[[BinaryIO, Origin], Accepted]
+    """Takes one DICOM file (PS3.10), open at its start; returns when it is durable. Raises StudyRefused or DiskFull."""
+
+    spool: Callable[[], BinaryIO]  #: an empty file for one instance on its way in
+    hook: Callable[[str, str], None]  #: (name of an Orthanc, its id of a study); returns when it is written down
+    check_token: Callable[[str], str | None]  #: the role of a good token, else None
+    record: Record  #: the audit trail
+    hook_secret: str = field(default="", repr=False)  #: shared with Orthanc's script; empty: the hook is closed
+    peers: Collection[str] = ()  #: names of the Orthancs in the settings
+    room_left: Callable[[], bool] = lambda: True  #: the disk is above its watermark
+    ready: Callable[[], Mapping[str, bool]] = dict  #: what must work before studies may be sent: name → it does
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    max_upload_bytes: int = 4096 << 20
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)

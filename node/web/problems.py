@@ -1,0 +1,69 @@
+"""What went wrong, and what to do about it: problem documents (RFC 9457). Nothing of the request is repeated in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from node import log
+from node.errors import DiskFull, NodeError
+
+_log = log.get(__name__)
+
+_WHAT_TO_DO = {
+    401: "Send `Authorization: Bearer TOKEN`; `radnode tokens create` makes a token.",
+    403: "Use a token whose role may do this.",
+    404: "Check the path; /openapi.json lists what there is.",
+    405: "Use a method that the Allow header names.",
+}
+
+
+class Problem(Exception):
+    """Becomes the answer: a status, what went wrong, and what to do."""
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers, self.more = status, detail, dict(headers or {}), more
+
+
+def document(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
+    """`application/problem+json`: type, title, status, detail (RFC 9457 section 3.1)."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Every error of the app leaves as a problem document."""
+
+    @app.exception_handler(Problem)
+    async def said(_request: Request, why: Problem) -> JSONResponse:
+        return document(why.status, why.detail, headers=why.headers, **why.more)
+
+    @app.exception_handler(HTTPException)
+    async def plain(_request: Request, why: HTTPException) -> JSONResponse:
+        return document(why.status_code, _WHAT_TO_DO.get(why.status_code, str(why.detail)), headers=why.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_request: Request, why: RequestValidationError) -> JSONResponse:
+        errors = [{"at": ".".join(str(part) for part in error["loc"]), "what": error["msg"]} for error in why.errors()]
+        return document(422, "The request is malformed; correct what `errors` names.", errors=errors)
+
+    @app.exception_handler(DiskFull)
+    async def full(_request: Request, why: DiskFull) -> JSONResponse:
+        return document(503, why.message, headers={"Retry-After": "300"})
+
+    @app.exception_handler(NodeError)
+    async def ours(_request: Request, why: NodeError) -> JSONResponse:
+        _log.error("a request failed", extra={"error": type(why).__name__})
+        return document(500, why.message)
+
+    @app.exception_handler(Exception)
+    async def foreign(_request: Request, why: Exception) -> JSONResponse:
+        _log.error("a request failed", extra={"where": log.where_it_failed(why)})
+        return document(500, "The node failed on this request; its log says where. Try again, then tell the administrator.")
