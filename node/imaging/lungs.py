@@ -14,11 +14,12 @@ from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
 
-AIR_HU = -400.0  #: below this a voxel inside the body is lung, airway or gas
+AIR_HU = -350.0  #: below this a voxel inside the body is lung, airway or gas
 AIRWAY_HU = -900.0  #: mean below this, small and near the midline: trachea
 GAS_HU = -960.0  #: mean of a part this low is gas in the gut, not lung
 CLOSE_MM = 14.0  #: radius that closes vessels and consolidation in
 SMALLEST_PART = 0.06  #: of the largest part; anything smaller is not a lung
+HALVE_FROM = 400  #: rows and columns from which half the resolution is enough
 SMALLEST_SLICE_MM2 = 2500.0  #: lungs on a slice or series with less area than this are not looked at
 
 
@@ -59,26 +60,49 @@ def find_lungs(
     spacing_mm : between slices, rows, columns
     left_is_high_column : whether columns run towards the patient's left (row direction +x in LPS)
     """
-    body = _body(hu)
-    air = (hu < AIR_HU) & body
-    pixel_mm2 = spacing_mm[1] * spacing_mm[2]
-    air = _without_airways(air, hu, body, pixel_mm2)
-    parts = _large_parts(air, hu, pixel_mm2)
+    small, step = _halved(hu) if min(hu.shape[1:]) >= HALVE_FROM else (hu, 1)
+    pixel_mm2 = spacing_mm[1] * spacing_mm[2] * step**2
+    body = _body(small)
+    parts = _large_parts(_without_airways((small < AIR_HU) & body, small, body, pixel_mm2), small, pixel_mm2)
+    if parts is None:  # the chest wall may be cut off by the edge of the picture
+        body = _body(small, framed=True)
+        parts = _large_parts(_without_airways((small < AIR_HU) & body, small, body, pixel_mm2), small, pixel_mm2)
     if parts is None:
         return None
     low, high = _two_sides(parts, body)
     radius = max(2, round(CLOSE_MM / float(np.sqrt(pixel_mm2))))
     low, high = _closed(low, radius) & body, _closed(high, radius) & body
+    if step > 1:
+        low, high = _enlarged(low, hu.shape), _enlarged(high, hu.shape)
     high &= ~low
     return Lungs(left=high, right=low) if left_is_high_column else Lungs(left=low, right=high)
 
 
-def _body(hu: npt.NDArray[np.float32]) -> Mask:
-    """The patient without table and clothes: the largest dense region of each slice, filled."""
+def _halved(hu: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], int]:
+    """Half the rows and columns, by area: fine enough for an organ, and four times as fast."""
+    size = (hu.shape[2] // 2, hu.shape[1] // 2)
+    return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in hu]), 2
+
+
+def _enlarged(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    """Back to full rows and columns with a smooth edge."""
+    out = np.zeros(shape, bool)
+    for z in np.flatnonzero(mask.any(axis=(1, 2))):
+        out[z] = cv2.resize(mask[z].astype(np.float32), (shape[2], shape[1]), interpolation=cv2.INTER_LINEAR) > 0.5
+    return out
+
+
+def _body(hu: npt.NDArray[np.float32], *, framed: bool = False) -> Mask:
+    """The patient without table and clothes: the largest dense region of each slice, filled.
+
+    `framed`: the edge of the picture counts as dense, for pictures cut so close that lung touches it.
+    """
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     out = np.zeros(hu.shape, bool)
     for z in range(hu.shape[0]):
         dense = cv2.morphologyEx((hu[z] > -500).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+        if framed:
+            dense[[0, -1]] = dense[:, [0, -1]] = 1
         count, labels, stats, _ = cv2.connectedComponentsWithStats(dense, connectivity=4)
         if count < 2:
             continue

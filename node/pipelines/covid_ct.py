@@ -129,9 +129,9 @@ class CovidCt(Pipeline):
 
     def run(self, volume: Volume, model: Any) -> Result:
         """Infected voxels and their share. Raises OutsideIntendedUse when this is no axial chest CT in HU."""
+        upright = Upright.of(volume.affine)
         if volume.unit != "HU" or volume.pixels.ndim != 3:
             raise OutsideIntendedUse("the model needs CT values in Hounsfield units")
-        upright = Upright.of(volume.affine)
         hu = upright.turn(np.asarray(volume.pixels, np.float32))
         spacing = volume.spacing_mm or ASSUMED_MM
         if upright.transposed:

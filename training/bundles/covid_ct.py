@@ -310,7 +310,7 @@ Whole path of the node (lungs found, cut, brought back) on real CT series:
   and is then measured too small.
 - Effusion is neither lung nor infection here; shares then refer to the lung that is left.
 - Partial volume above the diaphragm, fissures and hilar vessels give small false spots (of the order of half a percent).
-- Never seen: children, contrast timing other than venous, slices thicker than 10 mm, coronal or sagittal reformats (refused).
+- Never seen: children, slices thicker than 10 mm, coronal or sagittal reformats (refused). Contrast was not recorded.
 - Single slices can be read, but their share is that slice's and not the lungs'.
 - No second reader, no second hospital with masks, no subgroup by sex, age or scanner could be measured: the data has none.
 """

@@ -1,0 +1,94 @@
+"""A training run keeps to its minutes, learns, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from training.augment import placed, shaded
+from training.loop import Average, learning_rate, train
+
+
+def draw(rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor]:
+    image = torch.from_numpy(rng.random((4, 1, 16, 16), dtype=np.float32))
+    return {"image": image, "mask": (image > 0.5).float()}
+
+
+def loss_of(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(model(batch["image"]).float(), batch["mask"])
+
+
+def score(model: nn.Module) -> dict[str, float]:
+    with torch.inference_mode():
+        return {"loss": float(loss_of(model, draw(np.random.default_rng(7), 1.0)))}
+
+
+def test_a_run_learns_within_its_minutes_and_resumes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    begun = time.monotonic()
+    first = train(nn.Conv2d(1, 1, 1), draw=draw, loss_of=loss_of, evaluate=score, out=tmp_path, minutes=0.06, peak_rate=0.3, decay=0.9)
+    assert time.monotonic() - begun < 20
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["final"]
+    assert log[-1]["loss"] < 0.45  # 0.69 at the start
+    assert first["weight"].item() > 0
+
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    train(
+        nn.Conv2d(1, 1, 1),
+        draw=draw,
+        loss_of=loss_of,
+        evaluate=score,
+        out=tmp_path,
+        minutes=0.09,
+        peak_rate=0.3,
+        decay=0.9,
+        resume=True,
+    )
+    again = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert again["step"] > saved["step"]
+    assert again["spent"] == pytest.approx(0.09 * 60, abs=2.0)
+
+
+def test_the_rate_warms_up_and_comes_down() -> None:
+    assert learning_rate(0.0, 1.0) == pytest.approx(0.05)
+    assert learning_rate(0.03, 1.0) == pytest.approx(1.0)
+    assert learning_rate(1.0, 1.0) == pytest.approx(0.01)
+    rates = [learning_rate(p, 1.0) for p in np.linspace(0.03, 1, 50)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_average_follows_the_weights() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.0)
+    average = Average(model, decay=0.5)
+    nn.init.constant_(model.weight, 1.0)
+    for _ in range(30):
+        average.update(model)
+    assert average.state["weight"].item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_picture_and_mask_move_together() -> None:
+    """A disc drawn in both stays one disc, however it is turned, scaled and mirrored."""
+    rows, columns = np.mgrid[:120, :160]
+    disc = ((rows - 40) ** 2 + (columns - 100) ** 2 < 20**2).astype(np.float32)
+    for seed in range(20):
+        image, mask = placed(disc, disc, 128, np.random.default_rng(seed), rotate_deg=30, scale=(0.8, 1.2), elastic=0.01)
+        assert image.shape == mask.shape == (128, 128)
+        assert set(np.unique(mask)) <= {0.0, 1.0}
+        assert float(np.abs((image > 0.5) - mask).mean()) < 0.01
+        assert 0.01 < float(mask.mean()) < 0.2
+
+
+def test_the_same_seed_gives_the_same_picture() -> None:
+    grey = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    one, other = (shaded(grey, np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    assert one.min() >= 0
+    assert one.max() <= 1
