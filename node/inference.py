@@ -261,7 +261,7 @@ def _write(
     provenance = Provenance(
         job=job,
         node_uid=node_uid(results_folder),
-        written_at=written_at,
+        written_at=written_at.astimezone(),  # DICOM writes local time; the zone is this machine's
         used_series_numbers=[int(s.header.SeriesNumber) for s in study if s.header.get("SeriesNumber") is not None],
     )
     seg = sc = None

@@ -117,10 +117,11 @@ class Jobs:
             connection.execute(update(JobRow).where(job.id == lost.id).values(reason=reason, **_WAITING))
             return True
 
-    def give_back(self, unfinished: Job, *, worker: str = "") -> None:
-        """The runner ends before the job does: it waits again, and the attempt does not count."""
+    def give_back(self, unfinished: Job, *, worker: str = "", counted: bool = False) -> None:
+        """The worker ends before the job does, and not because of it: the job waits again; the attempt counts only if `counted`."""
+        attempts = job.attempts if counted else job.attempts - 1
         with self._engine.begin() as connection:
-            connection.execute(update(JobRow).where(_held(unfinished.id, worker)).values(attempts=job.attempts - 1, **_WAITING))
+            connection.execute(update(JobRow).where(_held(unfinished.id, worker)).values(attempts=attempts, **_WAITING))
 
     def give_back_all_of(self, is_gone: Callable[[str], bool]) -> int:
         """Jobs held by workers that are known to be gone wait again at once, before their lease runs out."""
@@ -172,6 +173,10 @@ class Jobs:
         """The job of that id."""
         found = self._select(job.id == id)
         return found[0] if found else None
+
+    def all(self) -> list[Job]:
+        """Every job, oldest first."""
+        return self._select()
 
     def of_study(self, study: str) -> list[Job]:
         """Every job of a study, oldest first."""
@@ -232,7 +237,8 @@ class Jobs:
         return {"state": state.value, "reason": reason, "worker": "", "lease_until": None, "ended_at": self._clock()}
 
     def _keep(self, connection: Connection, id: str, objects: Sequence[Made], summary: dict[str, Any]) -> None:
-        connection.execute(delete(ObjectRow).where(obj.job == id))
+        names = [made.object.sop_instance_uid for made in objects]  # the same work has the same name: the later row stands
+        connection.execute(delete(ObjectRow).where(or_(obj.job == id, obj.sop_instance_uid.in_(names))))
         connection.execute(delete(SummaryRow).where(SummaryRow.job == id))
         for made in objects:
             written = made.object

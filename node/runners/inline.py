@@ -60,7 +60,7 @@ class InlineRunner(Runner):
         try:
             made, summary = self._carry_out(
                 job,
-                written_at=written_at.astimezone() if written_at else None,
+                written_at=written_at,
                 predecessor=self._jobs.predecessor_report(job),
                 **self._arguments,
             )

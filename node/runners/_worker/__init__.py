@@ -1,0 +1,1 @@
+"""A worker process: carries one job after the other, models warm. Started by `local.py`, never by hand."""

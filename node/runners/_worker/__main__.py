@@ -1,0 +1,99 @@
+"""The worker's main: jobs come in as lines of JSON on standard input, answers go out as lines of JSON on standard output."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from node import log
+from node.errors import NodeError
+from node.ledger.payload import job_from_json, made_to_dict
+from node.runners._worker.confinement import end_with_parent, step_back, without_network
+
+BROKEN = 3  #: exit status after a failure that is not ours: memory, device or library may be in any state
+
+
+def main(settings: dict[str, Any]) -> int:
+    end_with_parent(settings["parent"])
+    step_back()
+    confined = without_network([Path(folder) for folder in settings["hidden"]])
+    orders, answers = _take_over_standard_streams()
+    log.set_up(settings["log_level"])
+    module, _, name = settings["act"].partition(":")
+    carry_out = getattr(importlib.import_module(module), name)
+    device = _device(settings["device"], settings["number"])
+    _say(answers, ready=True, network=confined, device=device)
+    loaded: dict[str, Any] = {}
+    for line in orders:
+        if not _carry(carry_out, json.loads(line), settings, device, loaded, answers):
+            return BROKEN
+    return 0
+
+
+def _carry(
+    carry_out: Callable[..., Any],
+    order: dict[str, Any],
+    settings: dict[str, Any],
+    device: str,
+    loaded: dict[str, Any],
+    answers: IO[str],
+) -> bool:
+    """Carry one job out and answer. False: this process should not be trusted with another."""
+    _say(answers, step="begin")
+    try:
+        made, summary = carry_out(
+            job_from_json(json.dumps(order["job"])),
+            clean_folder=Path(settings["clean_folder"]),
+            results_folder=Path(settings["results_folder"]),
+            bundles_dir=Path(settings["bundles_dir"]),
+            device=device,
+            loaded=loaded,
+            written_at=datetime.fromisoformat(order["written_at"]),
+            predecessor=tuple(order["predecessor"]) if order["predecessor"] else None,
+            progress=lambda step: _say(answers, step=step),
+            **settings["act_arguments"],
+        )
+    except NodeError as why:
+        _say(answers, failed=str(why))
+        return True
+    except Exception as why:  # its text may quote anything: type and place are enough
+        _say(answers, failed=f"the pipeline failed: {log.where_it_failed(why)}", leaving=True)
+        return False
+    _say(answers, done=[made_to_dict(one) for one in made], summary=summary)
+    return True
+
+
+def _take_over_standard_streams() -> tuple[IO[str], IO[str]]:
+    """(orders, answers). What a library prints goes to standard error from here on, and can't disturb the answers."""
+    orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return orders, answers
+
+
+def _device(wanted: str, number: int) -> str:
+    """The device of this worker: with "auto" the GPUs in turn, or the CPU where there is none."""
+    if wanted != "auto":
+        return wanted
+    if not Path("/dev/nvidia0").exists():
+        return "cpu"
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"cuda:{number % count}" if count else "cpu"
+
+
+def _say(answers: IO[str], **facts: Any) -> None:
+    answers.write(json.dumps(facts) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
