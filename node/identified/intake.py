@@ -25,6 +25,7 @@ from node.identified.keys import Keyring
 from node.identified.named import IdentifiedStudy, ReceivedInstance
 from node.identified.tables import IdentityRow, InstanceRow, OutboxRow, QuarantineRow, SegmentRow, SegmentStudyRow, StudyRow
 from node.identified.vault import Arrival, Meta, Position, Vault, VaultWriter, origin_json
+from node.ledger.database import reading
 
 RECEIVING, SETTLED, PROCESSED, QUARANTINED = "RECEIVING", "SETTLED", "PROCESSED", "QUARANTINED"
 _BATCH = 500
@@ -133,11 +134,8 @@ class Intake:
         """Bring the ledger up to the vault's logs; how many instances are new. Called again and again while receivers write."""
         new = 0
         while True:
-            with Session(self._engine) as db:
-                positions = [
-                    Position(segment=row.segment, writer=row.writer, offset=row.offset, done=row.done, begun=row.begun, studies=row.studies)
-                    for row in db.scalars(select(SegmentRow))
-                ]
+            with reading(self._engine) as ledger:
+                positions = [Position(**row) for row in ledger.execute(select(SegmentRow.__table__)).mappings()]
             before = {position.segment: deepcopy(_as_row(position)) for position in positions}
             scan = self._vault.scan(positions, at_most=_BATCH)
             if scan.unreadable:
@@ -227,17 +225,18 @@ class Intake:
     def settled(self, now: datetime | None = None) -> list[StudyRef]:
         """Studies that have settled just now, and, once a start, those that had settled but were not finished."""
         now = now or self._clock()
-        with Session(self._engine) as db, db.begin():
-            arriving = {study for row in db.scalars(select(SegmentRow).where(SegmentRow.done.is_(False))) for study in row.studies.values()}
-            for row in db.scalars(select(StudyRow).where(StudyRow.state == RECEIVING)):
-                if row.study not in arriving:
-                    self._settle(db, row, now)
-            refs = [
-                StudyRef(study=CleanUid(study), revision=revision)
-                for study, revision in db.execute(
-                    select(StudyRow.study, StudyRow.revision).where(StudyRow.state == SETTLED).order_by(StudyRow.settled_at)
-                )
-            ]
+        with reading(self._engine) as ledger:
+            begun = ledger.scalars(select(SegmentRow.studies).where(SegmentRow.done.is_(False)))
+            arriving = {study for studies in begun for study in studies.values()}
+            waiting = set(ledger.scalars(select(StudyRow.study).where(StudyRow.state == RECEIVING))) - arriving
+        if waiting:
+            with Session(self._engine) as db, db.begin():
+                for row in db.scalars(select(StudyRow).where(StudyRow.state == RECEIVING)):
+                    if row.study in waiting:
+                        self._settle(db, row, now)
+        by_age = select(StudyRow.study, StudyRow.revision).where(StudyRow.state == SETTLED).order_by(StudyRow.settled_at)
+        with reading(self._engine) as ledger:
+            refs = [StudyRef(study=CleanUid(study), revision=revision) for study, revision in ledger.execute(by_age)]
         fresh = [ref for ref in refs if ref not in self._given]
         self._given = set(refs)
         return fresh
@@ -268,7 +267,7 @@ class Intake:
 
     def open(self, ref: StudyRef) -> IdentifiedStudy:
         """All instances up to the revision, to be opened one at a time."""
-        with Session(self._engine) as db:
+        with reading(self._engine) as db:
             rows = db.execute(
                 select(InstanceRow.extents)
                 .where(InstanceRow.study == ref.study, InstanceRow.revision <= ref.revision)
@@ -305,9 +304,21 @@ class Intake:
                 .values(state=state)
             )
 
+    def known(self, sop_instance_uids: Sequence[str]) -> set[str]:
+        """Which of these original SOP Instance UIDs are held already."""
+        clean = {self._clean_uids.of(uid): uid for uid in sop_instance_uids}
+        with Session(self._engine) as db:
+            return {clean[CleanUid(row.sop_instance)] for row in _among(db, InstanceRow, InstanceRow.sop_instance, clean)}
+
+    def older_than(self, moment: datetime) -> list[CleanUid]:
+        """Studies that are done with and of which nothing arrived since: what retention may forget."""
+        done = StudyRow.state.in_((PROCESSED, QUARANTINED))
+        with Session(self._engine) as db:
+            return [CleanUid(study) for study in db.scalars(select(StudyRow.study).where(done, StudyRow.last_arrival < moment))]
+
     def state_counts(self) -> dict[str, int]:
         """How many studies are in which state."""
-        with self._engine.connect() as db:
+        with reading(self._engine) as db:
             found = dict(row._tuple() for row in db.execute(select(StudyRow.state, func.count()).group_by(StudyRow.state)))
         return {state: found.get(state, 0) for state in (RECEIVING, SETTLED, PROCESSED, QUARANTINED)}
 
@@ -323,7 +334,7 @@ class Intake:
 
     def reclaim(self) -> int:
         """Delete segments that no study needs; how many."""
-        with self._engine.connect() as db:
+        with reading(self._engine) as db:
             needed = select(SegmentStudyRow.segment)
             idle = list(db.scalars(select(SegmentRow.segment).where(SegmentRow.done, SegmentRow.segment.not_in(needed))))
         for segment in idle:

@@ -21,6 +21,7 @@ from node import log
 from node.domain import CleanUid
 from node.errors import KeyMissing, MasterKeyWrong
 from node.identified.tables import KeyRow
+from node.ledger.database import reading
 
 KEY_BYTES = 32  #: AES-256
 NONCE_BYTES = 12  #: 96 random bits, NIST SP 800-38D 8.2.2
@@ -188,20 +189,16 @@ class Keyring:
         return key
 
     def _stored(self, name: str) -> bytes | None:
-        with self._engine.connect() as db:
+        with reading(self._engine) as db:
             wrapped = db.scalar(select(KeyRow.wrapped).where(KeyRow.name == name))
         return None if wrapped is None else self._unwrap(name, wrapped)
 
     def _create(self, name: str, key: bytes) -> bytes:
-        """Durable on return: what is sealed with a key must not outlive it through a power cut."""
+        """Durable on return, as every commit of `open_engine` is: what is sealed with a key must not outlive the key in a power cut."""
         row = {"name": name, "wrapped": seal(self._master, key, name.encode()), "created_at": datetime.now(UTC)}
         try:
-            with self._engine.connect() as db:
-                if self._engine.dialect.name == "sqlite":
-                    db.exec_driver_sql("PRAGMA synchronous=FULL")  # NORMAL does not flush at commit
-                    db.commit()
+            with self._engine.begin() as db:
                 db.execute(insert(KeyRow).values(row))
-                db.commit()
             return key
         except IntegrityError:  # another process was first
             stored = self._stored(name)

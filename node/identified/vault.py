@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hmac
 import json
+import mmap
 import os
 import re
 import struct
@@ -37,6 +38,7 @@ from node.errors import DiskFull, KeyMissing, RecordDamaged, VaultError
 from node.identified.keys import NONCE_BYTES, TAG_BYTES, Keyring
 
 CHUNK_BYTES = 1 << 20
+PAGE_BYTES = 4096  #: blocks begin and end at pages: no page has to be read before it is written
 _OVERHEAD = NONCE_BYTES + TAG_BYTES
 _SUFFIX, _DRAFT = ".seg", ".new"
 _SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -121,8 +123,13 @@ class _Block(NamedTuple):
     key_mark: bytes
 
     @property
-    def length(self) -> int:
+    def used(self) -> int:
         return int(_BLOCK.size + self.meta_bytes + self.data_bytes + self.end_bytes)
+
+    @property
+    def length(self) -> int:
+        """On disk, padding included."""
+        return -(-self.used // PAGE_BYTES) * PAGE_BYTES
 
     def packed(self, epoch: bytes) -> bytes:
         """With a checksum over epoch and header: what an earlier life of the file left behind is not taken for a block."""
@@ -198,14 +205,14 @@ class _Segment:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             _room_for(folder, size)
-            _fill(self._fd, size)
-            os.pwrite(self._fd, _SEGMENT.pack(_SEGMENT_MAGIC, epoch, instance), 0)
+            _fill(self._draft, self._fd, size)
+            _pwritev(self._fd, [_page(_SEGMENT.pack(_SEGMENT_MAGIC, epoch, instance))], 0)
             os.fsync(self._fd)
         except OSError:
             os.close(self._fd)
             self._draft.unlink(missing_ok=True)
             raise
-        self._offset = _SEGMENT.size
+        self._offset = PAGE_BYTES
         self._append = threading.Lock()
         self._synced = threading.Condition()
         self._asked = self._done = 0
@@ -224,7 +231,7 @@ class _Segment:
             if self._failed or self._offset + length > self._size:
                 return None
             offset = self._offset
-            _pwritev(self._fd, [header], offset)
+            _pwritev(self._fd, [_page(header)], offset)
             self._offset += length
             return offset
 
@@ -289,10 +296,23 @@ def _room_for(folder: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _fill(fd: int, size: int) -> None:
-    zeros = bytes(CHUNK_BYTES)
-    for offset in range(0, size, CHUNK_BYTES):
-        _pwritev(fd, [memoryview(zeros)[: min(CHUNK_BYTES, size - offset)]], offset)
+def _fill(path: Path, fd: int, size: int) -> None:
+    """Zeros on the disk, past the page cache where the file system lets us: nobody reads them."""
+    os.posix_fallocate(fd, 0, size)
+    direct = fd
+    with suppress(OSError):
+        direct = os.open(path, os.O_WRONLY | os.O_DIRECT)
+    zeros = memoryview(mmap.mmap(-1, CHUNK_BYTES))  # at a page border, as O_DIRECT needs it
+    try:
+        for offset in range(0, size, CHUNK_BYTES):
+            _pwritev(direct, [zeros[: min(CHUNK_BYTES, size - offset)]], offset)
+    finally:
+        if direct != fd:
+            os.close(direct)
+
+
+def _page(data: bytes) -> bytes:
+    return data.ljust(PAGE_BYTES, b"\0")
 
 
 def _pwritev(fd: int, parts: Sequence[bytes | memoryview], offset: int) -> None:
@@ -322,7 +342,7 @@ class VaultWriter:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", name):
             raise VaultError("a writer's name is letters, digits, '_', '.', '-'")
         self._folder, self._name, self.keyring = folder, name, keyring
-        self._segment_bytes = max(segment_bytes, _SEGMENT.size + 2 * CHUNK_BYTES)
+        self._segment_bytes = max(segment_bytes // PAGE_BYTES * PAGE_BYTES, 3 * CHUNK_BYTES)
         self._instance = os.urandom(16)
         self._digest_key = keyring.site_key("digests")
         self._lock = threading.Lock()
@@ -501,7 +521,7 @@ class Record:
         try:
             segment.write(
                 [part for text, name in ((meta, b"m"), (plain, b"d"), (end, b"e")) if len(text) or name == b"d"
-                 for part in (self._sealed_part(text, _aad(segment.epoch, header, name)))],
+                 for part in (self._sealed_part(text, _aad(segment.epoch, header, name)))] + [bytes(block.length - block.used)],
                 offset + _BLOCK.size,
             )  # fmt: skip
         except OSError as why:
@@ -690,7 +710,7 @@ class Vault:
         at_most: int,
     ) -> None:
         final = position.done
-        position.offset = position.offset or _SEGMENT.size
+        position.offset = position.offset or PAGE_BYTES
         while True:
             if len(scan.arrivals) >= at_most:
                 position.done = False
@@ -841,16 +861,12 @@ class _Reader:
         return os.pread(self._fd, length, offset)
 
     def next_block(self, offset: int) -> int | None:
-        """Where a header stands after `offset`."""
+        """Where a header stands after `offset`: at the start of a page."""
         while window := self.bytes_at(offset, CHUNK_BYTES):
-            at = window.find(_BLOCK_MAGIC)
-            while at >= 0:
-                if _Block.parsed(self.bytes_at(offset + at, _BLOCK.size), self.epoch):
+            for at in range(0, len(window), PAGE_BYTES):
+                if _Block.parsed(window[at : at + _BLOCK.size], self.epoch):
                     return offset + at
-                at = window.find(_BLOCK_MAGIC, at + 1)
-            if len(window) < CHUNK_BYTES:
-                break
-            offset += len(window) - len(_BLOCK_MAGIC)
+            offset += len(window)
         return None
 
     def sync(self) -> None:

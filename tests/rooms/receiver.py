@@ -8,22 +8,19 @@ import socket
 import sys
 from pathlib import Path
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine
 
 from node import log, scp
 from node.identified.clean_uids import CleanUids
 from node.identified.keys import Keyring
-from node.identified.tables import Base
 from node.identified.vault import Vault
+from node.ledger.database import open_identified, sqlite_url
 
 MASTER_KEY = bytes(range(32))
 
 
 def engine(data: Path) -> Engine:
-    made = create_engine(f"sqlite:///{data / 'identified.db'}", connect_args={"timeout": 30})
-    event.listen(made, "connect", lambda connection, _: connection.execute("PRAGMA journal_mode=WAL"))
-    Base.metadata.create_all(made)
-    return made
+    return open_identified(sqlite_url(data / "identified.db"))
 
 
 def main() -> None:
