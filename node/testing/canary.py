@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
@@ -36,7 +37,7 @@ class Canary:
     dates: dict[str, str]  #: DA, in attributes that the profile removes or moves
 
 
-def canary_study(*, slices: int = 12, rows: int = 512, **options: object) -> Canary:
+def canary_study(*, slices: int = 12, rows: int = 512, **options: Any) -> Canary:
     """A chest CT with an odd word in every text attribute of PS3.15 Table E.1-1, in nested items, private elements, unknown VRs,
     unknown tags, overlays, the preamble, the file meta information and the trailing padding. Patient and study attributes are the
     same on every instance, as they must be."""
