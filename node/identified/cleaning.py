@@ -125,8 +125,8 @@ class Opened:
         return next((self.top[tag] for tag in _PIXELS if tag in self.top), None)
 
 
-def open_data_set(data: bytes, transfer_syntax_uid: str) -> Opened:
-    """Scan a received data set.
+def open_data_set(data: bytes, transfer_syntax_uid: str, start: int = 0) -> Opened:
+    """Scan a received data set, which begins at `start`.
 
     Raises
     ------
@@ -135,11 +135,11 @@ def open_data_set(data: bytes, transfer_syntax_uid: str) -> Opened:
     """
     whole = True
     if transfer_syntax_uid == DEFLATED:
-        data, transfer_syntax_uid, whole = _inflate(data), EXPLICIT, False
+        data, transfer_syntax_uid, whole, start = _inflate(data[start:]), EXPLICIT, False, 0
     elif transfer_syntax_uid == BIG_ENDIAN:
-        data, transfer_syntax_uid, whole = _little_endian(data), EXPLICIT, False
+        data, transfer_syntax_uid, whole, start = _little_endian(data[start:]), EXPLICIT, False, 0
     explicit = transfer_syntax_uid != IMPLICIT
-    elements, _ = scan(data, 0, len(data), explicit=explicit)
+    elements, _ = scan(data, start, len(data), explicit=explicit)
     opened = Opened(data, elements, explicit, transfer_syntax_uid, whole)
     opened.top = {element.tag: element for element in elements}
     return opened

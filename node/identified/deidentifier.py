@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from node import log
-from node.domain import Origin, Pseudonym, Study
+from node.domain import CleanUid, Origin, Pseudonym, Study
 from node.errors import BurnedInAnnotation, IdentityConflict, InstanceUnreadable, SopClassRefused
 from node.identified import pixels
 from node.identified.clean_uids import CleanUids
@@ -156,11 +156,16 @@ class Deidentifier:
 def cleaner_for(
     opened: Opened, profile: Profile, clean_uids: CleanUids, patient: tuple[str, str], *, unflagged: pixels.Unflagged = "accept"
 ) -> Cleaner:
-    """The cleaner of a study, from its first instance. A study without Patient ID is a patient of its own."""
-    patient_id, issuer = patient
-    key = patient_id or f"study {opened.value(_STUDY).decode('ascii', 'replace')}"
-    pseudonym: Pseudonym = clean_uids.pseudonym(key, issuer if patient_id else "")
+    """The cleaner of a study, from its first instance."""
+    study = clean_uids.of(opened.value(_STUDY).decode("ascii", "backslashreplace"))
+    pseudonym = pseudonym_of(patient, study, clean_uids)
     return Cleaner(profile, clean_uids, pseudonym, banned=identifiers(opened), unflagged=unflagged)
+
+
+def pseudonym_of(patient: tuple[str, str], study: CleanUid, clean_uids: CleanUids) -> Pseudonym:
+    """Of Patient ID and issuer. A study without Patient ID is a patient of its own."""
+    patient_id, issuer = patient
+    return clean_uids.pseudonym(patient_id, issuer) if patient_id else clean_uids.pseudonym(f"study {study}")
 
 
 def patient_of(opened: Opened) -> tuple[str, str]:

@@ -1,0 +1,420 @@
+"""Folders of files through the profile and back: any tree, any kind of file, the way home exact to the byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID_dictionary
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from node.domain import CleanUid, Pseudonym
+from node.errors import IdentityConflict, InstanceUnreadable, KeyMissing, StudyRefused
+from node.identified import pixels
+from node.identified.clean_uids import CleanUids
+from node.identified.cleaning import EXPLICIT, IMPLICIT, Cleaner, CleanInstance, LeftOut, Opened, identifiers, open_data_set
+from node.identified.deidentifier import patient_of, pseudonym_of, study_attributes
+from node.identified.elements import LONG_VRS, SHORT_VRS, Malformed
+from node.identified.identities import Identities, Sealer
+from node.identified.named import Identity
+from node.identified.profile import Profile
+from node.identified.reidentifier import CleanUidLeft, Reidentifier
+from node.identified.tables import StudyRow
+
+REPORT = "report.json"
+PURPOSE = "folder"
+AT_ONCE = 32  #: files of one study given to a process at a time
+DIRECTORY = "1.2.840.10008.1.3.10"  #: Media Storage Directory: a list of names and paths
+
+Progress = Callable[[int, int], None]  #: files done, files in all
+_SOP_INSTANCE, _STUDY = 0x00080018, 0x0020000D
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Some files of one study, for one process."""
+
+    study: CleanUid
+    patient: tuple[str, str]
+    banned: frozenset[str]
+    files: tuple[tuple[Path, Path], ...]  #: absolute, and below the folder
+
+
+@dataclass(slots=True)
+class _Done:
+    """What became of a chunk. Named things in it are sealed before they touch the disk."""
+
+    study: CleanUid
+    pseudonym: Pseudonym
+    shift_days: int
+    outcomes: list[dict[str, str]] = field(default_factory=list)
+    original_uid: dict[CleanUid, str] = field(default_factory=dict)
+    originals: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+
+
+class Folders:
+    """De-identifies a folder into another one, and brings it home.
+
+    Parameters
+    ----------
+    sealed
+        A folder for what the way home needs besides identity: original headers, paths and file meta, sealed with each study's key.
+    workers
+        Processes to use.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        identities: Identities,
+        keyring: Sealer,
+        sealed: Path,
+        *,
+        profile: Profile,
+        clean_uids: CleanUids,
+        unflagged: pixels.Unflagged = "accept",
+        workers: int = 1,
+    ) -> None:
+        self._engine = engine
+        self._identities = identities
+        self._keyring = keyring
+        self._sealed = sealed
+        self._profile = profile
+        self._clean_uids = clean_uids
+        self._unflagged: pixels.Unflagged = unflagged
+        self._workers = workers
+
+    # --- the way in ---------------------------------------------------------------------------------------------------------
+    def deidentify(self, source: Path, target: Path, progress: Progress | None = None) -> dict[str, Any]:
+        """Every DICOM file below `source`, clean, below `target`; the report, which is also `target/report.json`.
+
+        The tree keeps its shape; folders and files are named by keyed hashes, because their names may name the patient. A file that is
+        refused or left out has no file in `target` and one line in the report. Files that are not DICOM are counted.
+        """
+        began = time.monotonic()
+        source, target = source.resolve(), target.resolve()
+        files = [p for p in sorted(source.rglob("*")) if p.is_file() and not p.is_relative_to(target)]
+        chunks, outcomes, counts = self._sorted(files, source)
+        target.mkdir(parents=True, exist_ok=True)
+        done_files = len(files) - sum(len(chunk.files) for chunk in chunks)
+        studies: dict[CleanUid, list[_Done]] = defaultdict(list)
+        heads: dict[CleanUid, Path] = {}
+        for chunk in chunks:
+            heads.setdefault(chunk.study, chunk.files[0][0])
+        work = _Work(self._profile, self._clean_uids, self._unflagged, target)
+        pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
+        with pool or nullcontext():
+            results: Iterator[_Done] = pool.map(work, chunks) if pool else map(work, chunks)
+            for chunk, done in zip(chunks, results, strict=True):
+                studies[done.study].append(done)
+                outcomes += done.outcomes
+                done_files += len(chunk.files)
+                if progress:
+                    progress(done_files, len(files))
+        for study, parts in studies.items():
+            self._seal(study, parts, heads[study])
+        report = self._report(outcomes, counts, studies, time.monotonic() - began)
+        (target / REPORT).write_text(json.dumps(report, indent=1))
+        return report
+
+    def _sorted(self, files: list[Path], source: Path) -> tuple[list[_Chunk], list[dict[str, str]], dict[str, int]]:
+        """Files by study, each study with its patient."""
+        outcomes: list[dict[str, str]] = []
+        counts = {"files": len(files), "not_dicom": 0}
+        by_study: dict[CleanUid, list[tuple[Path, Path]]] = defaultdict(list)
+        patients: dict[CleanUid, set[tuple[str, str]]] = defaultdict(set)
+        banned: dict[CleanUid, frozenset[str]] = defaultdict(frozenset)
+        for path in files:
+            try:
+                with path.open("rb") as file, _mapped(file.fileno()) as data:
+                    opened = _open(data)
+                    if opened is None:
+                        counts["not_dicom"] += 1
+                        continue
+                    uid = opened.value(_STUDY) or opened.value(_SOP_INSTANCE)
+                    study = self._clean_uids.of(uid.decode("ascii", "backslashreplace"))
+                    patients[study].add(patient_of(opened))
+                    banned[study] |= identifiers(opened)
+                    by_study[study].append((path, path.relative_to(source)))
+            except (Malformed, ValueError, OSError) as why:
+                outcomes.append({"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": _plain(why)})
+        chunks = []
+        for study, members in sorted(by_study.items()):
+            named = {patient for patient in patients[study] if patient[0]}
+            if len({patient_id for patient_id, _ in named}) > 1:
+                outcomes += [
+                    {"outcome": "refused", "kind": IdentityConflict.__name__, "reason": str(IdentityConflict(study=study))} for _ in members
+                ]
+                continue
+            patient = min(named) if named else ("", "")
+            for start in range(0, len(members), AT_ONCE):
+                chunks.append(_Chunk(study, patient, banned[study], tuple(members[start : start + AT_ONCE])))
+        return chunks, outcomes, counts
+
+    def _seal(self, study: CleanUid, parts: list[_Done], head: Path) -> None:
+        originals = [original for part in parts for original in part.originals]
+        if not originals:
+            return
+        attributes = Dataset()
+        with head.open("rb") as file, _mapped(file.fileno()) as data:
+            opened = _open(data)
+            if opened is not None:
+                attributes = study_attributes(opened)
+        with Session(self._engine) as db, db.begin():
+            if db.get(StudyRow, study) is None:
+                now = datetime.now(UTC)
+                row = StudyRow(
+                    study=study,
+                    state="PROCESSED",
+                    first_arrival=now,
+                    last_arrival=now,
+                    settled_reason="a folder",
+                    origin={"channel": "folder"},
+                )
+                db.add(row)
+        uids = {clean: original for part in parts for clean, original in part.original_uid.items()}
+        self._identities.put(study, Identity(attributes=attributes, original_uid=uids, date_shift_days=parts[0].shift_days))
+        sealed = self._keyring.seal(study, _packed(originals), PURPOSE)
+        place = self._sealed / study
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = place / f".{os.getpid()}"
+        draft.write_bytes(sealed)
+        draft.rename(place / f"{time.time_ns()}.sealed")
+
+    def _report(
+        self, outcomes: list[dict[str, str]], counts: dict[str, int], studies: dict[CleanUid, list[_Done]], seconds: float
+    ) -> dict[str, Any]:
+        how_many = {kind: sum(outcome["outcome"] == kind for outcome in outcomes) for kind in ("deidentified", "left out", "refused")}
+        return {
+            "profile": "PS3.15 Basic Application Level Confidentiality Profile",
+            "options": list(self._profile.options.names),
+            **counts,
+            "deidentified": how_many["deidentified"],
+            "left_out": how_many["left out"],
+            "refused": how_many["refused"],
+            "studies": len(studies),
+            "patients": len({part.pseudonym for parts in studies.values() for part in parts}),
+            "seconds": round(seconds, 3),
+            "outcomes": outcomes,
+        }
+
+    # --- the way home -------------------------------------------------------------------------------------------------------
+    def reidentify(self, source: Path, target: Path, progress: Progress | None = None) -> dict[str, Any]:
+        """Every file below `source` with its name again, below `target`; the report, which is also `target/report.json`.
+
+        A file that came from `deidentify` is the original again, byte for byte and under its own path; one that was added since, such as a
+        result, is named by the re-identifier and lies where it lay.
+        """
+        source, target = source.resolve(), target.resolve()
+        files = [p for p in sorted(source.rglob("*")) if p.is_file() and not p.is_relative_to(target) and p.name != REPORT]
+        known: dict[CleanUid, dict[str, list[tuple[dict[str, Any], bytes]]]] = {}
+        reidentifier = Reidentifier(self._identities)
+        outcomes: list[dict[str, str]] = []
+        for number, path in enumerate(files, 1):
+            data = path.read_bytes()
+            outcome = self._named_again(data, path.relative_to(source), target, known, reidentifier)
+            outcomes.append(outcome)
+            if progress:
+                progress(number, len(files))
+        report = {
+            "files": len(files),
+            **{
+                kind.replace(" ", "_"): sum(o["outcome"] == kind for o in outcomes)
+                for kind in ("restored", "named", "refused", "not dicom")
+            },
+            "outcomes": outcomes,
+        }
+        target.mkdir(parents=True, exist_ok=True)
+        (target / REPORT).write_text(json.dumps(report, indent=1))
+        return report
+
+    def _named_again(
+        self,
+        data: bytes,
+        relative: Path,
+        target: Path,
+        known: dict[CleanUid, dict[str, list[tuple[dict[str, Any], bytes]]]],
+        reidentifier: Reidentifier,
+    ) -> dict[str, str]:
+        try:
+            opened = _open(data)
+        except (Malformed, ValueError) as why:
+            return {"outcome": "refused", "reason": _plain(why)}
+        if opened is None:
+            return {"outcome": "not dicom"}
+        study = CleanUid(opened.value(_STUDY).decode("ascii", "replace"))
+        instance = opened.value(_SOP_INSTANCE).decode("ascii", "replace")
+        try:
+            if study not in known:
+                known[study] = self._originals(study)
+            pixel_data = opened.pixel_data
+            chunk = opened.data[pixel_data.start : pixel_data.end] if pixel_data else b""
+            waiting = known[study].get(_key(instance, chunk))
+            if waiting:
+                facts, rest = waiting.pop(0)
+                whole = rest if facts["whole"] else rest[: facts["split"]] + chunk + rest[facts["split"] :]
+                if hashlib.sha256(whole).hexdigest() != facts["digest"]:
+                    return {"outcome": "refused", "instance": instance, "reason": "its pixels were changed"}
+                return _written(target / facts["path"], whole, {"outcome": "restored", "instance": instance})
+            return _written(target / relative, reidentifier.name_again(data, study), {"outcome": "named", "instance": instance})
+        except (KeyMissing, CleanUidLeft) as why:
+            return {"outcome": "refused", "instance": instance, "reason": str(why)}
+
+    def _originals(self, study: CleanUid) -> dict[str, list[tuple[dict[str, Any], bytes]]]:
+        found: dict[str, list[tuple[dict[str, Any], bytes]]] = {}
+        for path in sorted((self._sealed / study).glob("*.sealed")):
+            newer: dict[str, list[tuple[dict[str, Any], bytes]]] = defaultdict(list)
+            for facts, rest in _unpacked(self._keyring.unseal(study, path.read_bytes(), PURPOSE)):
+                newer[facts["key"]].append((facts, rest))
+            found.update(newer)  # a later run knows it better
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One chunk of files through the profile, in whatever process."""
+
+    profile: Profile
+    clean_uids: CleanUids
+    unflagged: pixels.Unflagged
+    target: Path
+
+    def __call__(self, chunk: _Chunk) -> _Done:
+        pseudonym = pseudonym_of(chunk.patient, chunk.study, self.clean_uids)
+        cleaner = Cleaner(self.profile, self.clean_uids, pseudonym, banned=chunk.banned, unflagged=self.unflagged)
+        done = _Done(chunk.study, pseudonym, cleaner.shift_days)
+        for path, relative in chunk.files:
+            done.outcomes.append(self._one(path, relative, cleaner, done))
+        done.original_uid = cleaner.original_uid
+        return done
+
+    def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done) -> dict[str, str]:
+        data = path.read_bytes()
+        try:
+            opened = _open(data)
+            if opened is None:
+                return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": "it changed while it was read"}
+            instance = cleaner.clean(opened)
+        except StudyRefused as why:
+            return {"outcome": "refused", "instance": str(why.facts.get("instance", "")), "kind": type(why).__name__, "reason": str(why)}
+        except Malformed as why:
+            return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": str(why)}
+        if isinstance(instance, LeftOut):
+            kind = UID_dictionary.get(instance.sop_class_uid, ("",))[0]
+            return {"outcome": "left out", "instance": instance.sop_instance_uid, "sop_class": kind, "reason": instance.reason}
+        place = self._place(relative, instance)
+        done.originals.append(_original(data, opened, instance, relative))
+        return {"outcome": "deidentified", "instance": instance.sop_instance_uid, "file": str(place.relative_to(self.target))}
+
+    def _place(self, relative: Path, instance: CleanInstance) -> Path:
+        """Where the clean file lies, and write it there. Two files of one instance in one folder get a number."""
+        folder = self.target
+        for part in relative.parts[:-1]:
+            folder /= "d" + self.clean_uids.of(f"folder {part}")[-12:]
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = folder / f"{instance.sop_instance_uid}{f'-{number}' if number > 1 else ''}.dcm"
+            try:
+                with path.open("xb", buffering=1 << 20) as file:
+                    file.writelines(instance.file())
+                return path
+            except FileExistsError:
+                number += 1
+
+
+# --- what the way home needs -------------------------------------------------------------------------------------------------------
+def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: Path) -> tuple[dict[str, Any], bytes]:
+    """Everything but the pixel data, which the clean file has; all of it where the pixels were written anew."""
+    pixel_data = opened.pixel_data
+    written = next((bytes(chunk) for chunk in reversed(instance.chunks) if isinstance(chunk, memoryview)), b"")
+    same = opened.whole and pixel_data is not None and bool(written)
+    facts: dict[str, Any] = {"path": str(relative), "digest": hashlib.sha256(data).hexdigest(), "whole": not same}
+    if same and pixel_data is not None:
+        facts |= {"split": pixel_data.start, "key": _key(instance.sop_instance_uid, written)}
+        return facts, data[: pixel_data.start] + data[pixel_data.end :]
+    chunks = list(instance.chunks)
+    facts["key"] = _key(instance.sop_instance_uid, bytes(written or max(chunks, key=len)))
+    return facts, data
+
+
+def _key(instance: str, pixel_chunk: bytes) -> str:
+    return f"{instance} {hashlib.sha256(pixel_chunk).hexdigest()[:16]}"
+
+
+def _packed(originals: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:
+    out = []
+    for facts, rest in originals:
+        text = json.dumps(facts).encode()
+        out.append(struct.pack(">IQ", len(text), len(rest)) + text + rest)
+    return zlib.compress(b"".join(out), 6)
+
+
+def _unpacked(packed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+    plain = zlib.decompress(packed)
+    pos = 0
+    while pos < len(plain):
+        text, rest = struct.unpack_from(">IQ", plain, pos)
+        pos += 12
+        yield json.loads(plain[pos : pos + text]), plain[pos + text : pos + text + rest]
+        pos += text + rest
+
+
+# --- files -----------------------------------------------------------------------------------------------------------------------------
+def _open(data: Any) -> Opened | None:
+    """The data set of a Part 10 file, or of one that begins without preamble; None when it is no DICOM, or a DICOMDIR."""
+    start, transfer_syntax, sop_class = data_set_of(data)
+    if start < 0 or sop_class == DIRECTORY:
+        return None
+    return open_data_set(data, transfer_syntax, start)
+
+
+def data_set_of(data: Any) -> tuple[int, str, str]:
+    """(where the data set begins, its transfer syntax, Media Storage SOP Class UID) of a file; -1 when it is not DICOM."""
+    pos = 132 if data[128:132] == b"DICM" else 0
+    if pos == 0 and data[:4] not in {b"\x02\0\0\0", b"\x02\0\1\0", b"\x08\0\0\0", b"\x08\0\5\0", b"\x08\0\x08\0", b"\x08\0\x16\0"}:
+        return -1, "", ""
+    found = {0x0010: "", 0x0002: ""}
+    while data[pos : pos + 2] == b"\2\0" and pos + 8 <= len(data):
+        element = struct.unpack_from("<H", data, pos + 2)[0]
+        if data[pos + 4 : pos + 6] in LONG_VRS:
+            value, length = pos + 12, struct.unpack_from("<I", data, pos + 8)[0] if pos + 12 <= len(data) else 0
+        else:
+            value, length = pos + 8, struct.unpack_from("<H", data, pos + 6)[0]
+        if element in found:
+            found[element] = data[value : value + length].strip(b" \0").decode("ascii", "replace")
+        pos = value + length
+    if not found[0x0010]:
+        vr = data[pos + 4 : pos + 6]
+        found[0x0010] = EXPLICIT if vr in SHORT_VRS or vr in LONG_VRS else IMPLICIT
+    return pos, found[0x0010], found[0x0002]
+
+
+def _mapped(fd: int) -> mmap.mmap:
+    """The file without reading it: only the pages that are looked at come in. ValueError for an empty one."""
+    return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+
+
+def _written(path: Path, data: bytes, outcome: dict[str, str]) -> dict[str, str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return outcome
+
+
+def _plain(why: Exception) -> str:
+    return str(why) if isinstance(why, Malformed) else "it can't be read"

@@ -1,0 +1,279 @@
+"""A result comes home: right patient, right study, right references, and nothing else changed."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from highdicom import sr
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import generate_uid
+
+from node.domain import Study
+from node.errors import KeyMissing
+from node.identified.folders import REPORT, Folders
+from node.identified.profile import Profile
+from node.identified.reidentifier import CleanUidLeft, Reidentifier
+from tests.rooms.test_deidentifier import Wing, a_slice
+
+MAKER = {"manufacturer": "Example", "manufacturer_model_name": "node", "software_versions": "1", "device_serial_number": "1"}
+
+
+@pytest.fixture
+def wing(tmp_path: Path) -> Wing:
+    return Wing(tmp_path)
+
+
+def slices(**changes: object) -> list[Dataset]:
+    made = []
+    for number in range(1, 4):
+        ds = a_slice(number, **changes)
+        ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, float(number)]
+        ds.PixelSpacing, ds.SliceThickness, ds.PositionReferenceIndicator = [1, 1], 1, None
+        made.append(ds)
+    return made
+
+
+def results(study: Study) -> dict[str, bytes]:
+    """A SEG, a Secondary Capture and a report, written in the hall from the clean headers."""
+    images = [dcmread(instance.path) for series in study for instance in series.instances]
+    algorithm = hd.AlgorithmIdentificationSequence(name="lesion", version="1", family=codes.cid7162.ArtificialIntelligence)
+    mask = np.zeros((len(images), 8, 8), np.uint8)
+    mask[1, 2:5, 2:5] = 1
+    segment = hd.seg.SegmentDescription(
+        1,
+        "lesion",
+        codes.SCT.MorphologicallyAbnormalStructure,
+        codes.SCT.Lesion,
+        "AUTOMATIC",
+        algorithm,
+        tracking_id="L1",
+        tracking_uid=generate_uid(),
+    )
+    seg = hd.seg.Segmentation(
+        source_images=images,
+        pixel_array=mask,
+        segmentation_type="BINARY",
+        segment_descriptions=[segment],
+        series_instance_uid=generate_uid(),
+        series_number=900,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        **MAKER,
+    )
+    sc = hd.sc.SCImage.from_ref_dataset(
+        images[0],
+        np.zeros((8, 8, 3), np.uint8),
+        "RGB",
+        8,
+        "PATIENT",
+        generate_uid(),
+        901,
+        generate_uid(),
+        1,
+        patient_orientation=["L", "P"],
+        **MAKER,
+    )
+    observer = sr.ObserverContext(codes.DCM.Device, sr.DeviceObserverIdentifyingAttributes(uid=generate_uid(), name="node"))
+    group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="L1"),
+        referenced_segment=sr.ReferencedSegment(
+            seg.SOPClassUID, seg.SOPInstanceUID, 1, source_series=sr.SourceSeriesForSegmentation(images[0].SeriesInstanceUID)
+        ),
+        finding_type=codes.SCT.Lesion,
+        measurements=[sr.Measurement(name=codes.SCT.Volume, value=1.23, unit=codes.UCUM.CubicMillimeter)],
+    )
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=Code("25045-6", "LN", "CT unspecified body region"),
+        imaging_measurements=[group],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    written = sr.Comprehensive3DSR(
+        evidence=[seg, *images],
+        content=report[0],
+        series_instance_uid=generate_uid(),
+        series_number=902,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        **MAKER,
+    )
+    out = {}
+    for role, ds in (("SEG", seg), ("SC", sc), ("SR", written)):
+        buffer = io.BytesIO()
+        ds.save_as(buffer)
+        out[role] = buffer.getvalue()
+    return out
+
+
+@pytest.mark.parametrize("role", ["SEG", "SC", "SR"])
+def test_a_result_comes_home_to_its_patient(wing: Wing, role: str) -> None:
+    originals = slices()
+    study = wing.deidentify(*originals)
+    made = results(study)
+    nameless = made[role]
+    assert b"DOE" not in nameless
+    assert b"1.2.826.0.1.3680043.2.1.1" not in nameless
+
+    home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(nameless, study.ref.study)))
+
+    source, before = originals[0], dcmread(io.BytesIO(nameless))
+    for keyword in (
+        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID"),
+        *("AccessionNumber", "ReferringPhysicianName", "StudyDescription"),
+    ):
+        assert home[keyword].value == source[keyword].value, keyword
+    assert "PatientAge" not in home  # ours, computed for the models; the source had none
+    assert (home.SOPInstanceUID, home.SeriesInstanceUID) == (before.SOPInstanceUID, before.SeriesInstanceUID)
+    assert home.file_meta.MediaStorageSOPInstanceUID == home.SOPInstanceUID
+    assert home.get("ContentDate") == before.get("ContentDate")
+    references = {str(e.value) for e in home.iterall() if e.keyword == "ReferencedSOPInstanceUID"}
+    own = {str(dcmread(io.BytesIO(other)).SOPInstanceUID) for other in made.values()}
+    assert references <= own | {str(ds.SOPInstanceUID) for ds in originals}
+    assert references or role == "SC"
+    assert not [e for e in home.iterall() if e.keyword.startswith("Deidentification")]
+    assert "PatientIdentityRemoved" not in home
+
+
+def test_the_hall_keeps_its_nameless_copy(wing: Wing) -> None:
+    study = wing.deidentify(*slices())
+    nameless = results(study)["SEG"]
+    before = bytes(nameless)
+
+    Reidentifier(wing.identities).name_again(nameless, study.ref.study)
+
+    assert nameless == before
+
+
+def test_a_name_in_three_scripts_comes_home_whole(wing: Wing) -> None:
+    name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    study = wing.deidentify(*slices(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name))
+
+    home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(results(study)["SC"], study.ref.study)))
+
+    assert home.SpecificCharacterSet == "ISO_IR 192"
+    assert str(home.PatientName) == name
+
+
+def test_a_date_that_a_result_took_over_is_the_real_one_again(wing: Wing) -> None:
+    study = wing.deidentify(*slices(AcquisitionDate="20240103"))
+    result = dcmread(io.BytesIO(results(study)["SC"]))
+    result.AcquisitionDate = dcmread(study.series[0].instances[0].path).AcquisitionDate
+    buffer = io.BytesIO()
+    result.save_as(buffer)
+
+    home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(buffer.getvalue(), study.ref.study)))
+
+    assert result.AcquisitionDate != "20240103"
+    assert home.AcquisitionDate == "20240103"
+
+
+def test_an_object_that_hides_a_clean_uid_does_not_go_out(wing: Wing, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = wing.deidentify(*slices())
+    nameless = results(study)["SEG"]
+    monkeypatch.setattr("node.identified.reidentifier._uids_back", lambda *_: None)
+
+    with pytest.raises(CleanUidLeft):
+        Reidentifier(wing.identities).name_again(nameless, study.ref.study)
+
+
+def test_without_its_key_a_study_has_no_name_any_more(wing: Wing) -> None:
+    study = wing.deidentify(*slices())
+    nameless = results(study)["SC"]
+
+    wing.keyring.shred(study.ref.study)
+
+    with pytest.raises(KeyMissing):
+        Reidentifier(wing.identities).name_again(nameless, study.ref.study)
+
+
+# --- folders --------------------------------------------------------------------------------------------------------------
+def folders(wing: Wing, tmp_path: Path, workers: int = 1) -> Folders:
+    return Folders(
+        wing.engine,
+        wing.identities,
+        wing.keyring,
+        tmp_path / "sealed",
+        profile=Profile(),
+        clean_uids=wing.clean_uids,
+        workers=workers,
+    )
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != REPORT}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_comes_home_byte_for_byte(wing: Wing, tmp_path: Path, workers: int) -> None:
+    source = tmp_path / "in"
+    (source / "DOE JANE" / "CT").mkdir(parents=True)
+    for ds in slices():
+        ds.ensure_file_meta()
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        ds.file_meta.SourceApplicationEntityTitle = "DOES_SCANNER"
+        ds.preamble = b"DOE JANE".ljust(128, b"\0")
+        ds.save_as(source / "DOE JANE" / "CT" / f"doe_{ds.InstanceNumber}.dcm", enforce_file_format=True)
+    (source / "notes about doe.txt").write_text("not DICOM")
+
+    report = folders(wing, tmp_path, workers).deidentify(source, tmp_path / "clean")
+    clean = tree(tmp_path / "clean")
+    home = folders(wing, tmp_path).reidentify(tmp_path / "clean", tmp_path / "home")
+
+    assert (report["deidentified"], report["not_dicom"], report["studies"], report["patients"]) == (3, 1, 1, 1)
+    assert not any(b"DOE" in data or "DOE" in path or "doe" in path for path, data in clean.items())
+    assert b"DOE" not in (tmp_path / "clean" / REPORT).read_bytes().upper()
+    assert home["restored"] == 3
+    expected = {path: data for path, data in tree(source).items() if path.endswith(".dcm")}
+    assert tree(tmp_path / "home") == expected
+    assert not any(b"DOE" in p.read_bytes() for p in (tmp_path / "sealed").rglob("*.sealed"))
+
+
+def test_a_result_added_to_a_clean_folder_comes_home_too(wing: Wing, tmp_path: Path) -> None:
+    source, clean = tmp_path / "in", tmp_path / "clean"
+    source.mkdir()
+    originals = slices()
+    for ds in originals:
+        ds.ensure_file_meta()
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        ds.save_as(source / f"{ds.InstanceNumber}.dcm", enforce_file_format=True)
+    folders(wing, tmp_path).deidentify(source, clean)
+    study = wing.deidentify(*originals)
+    (clean / "result.dcm").write_bytes(results(study)["SR"])
+
+    home = folders(wing, tmp_path).reidentify(clean, tmp_path / "home")
+
+    assert home["named"] == 1
+    assert dcmread(tmp_path / "home" / "result.dcm").PatientName == "DOE^JANE"
+
+
+def test_every_real_study_comes_home_byte_for_byte(wing: Wing, tmp_path: Path, shared: Path) -> None:
+    """Sampled: up to four files of each folder, all vendors and transfer syntaxes."""
+    source = tmp_path / "in"
+    for folder in sorted({p.parent for p in (shared / "data" / "dicom").rglob("*.dcm")}):
+        for path in sorted(folder.glob("*.dcm"))[:: max(1, len(list(folder.glob("*.dcm"))) // 8)]:
+            place = source / path.relative_to(shared / "data" / "dicom")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+
+    report = folders(wing, tmp_path).deidentify(source, tmp_path / "clean")
+    home = folders(wing, tmp_path).reidentify(tmp_path / "clean", tmp_path / "home")
+
+    assert report["deidentified"] > 100
+    assert report["deidentified"] + report["left_out"] + report["refused"] + report["not_dicom"] == report["files"]
+    assert home["restored"] == report["deidentified"]
+    before, after = tree(source), tree(tmp_path / "home")
+    assert len(after) == report["deidentified"]
+    assert all(before[path] == data for path, data in after.items())
+    assert "DV-70" not in json.dumps(report)
