@@ -57,6 +57,10 @@ class IdentityConflict(StudyRefused):
     """The instances of one study name different patients; correct them in the archive and send the study again."""
 
 
+class ProcessingFailed(StudyRefused):
+    """The node failed on this study several times; report the place that is named, and release the study once it is mended."""
+
+
 # --- a series that a pipeline can't take: becomes a "not analysed: reason" report -------------------------------------
 class NotAnalysed(NodeError):
     """The pipeline does not analyse this series; the report says why."""

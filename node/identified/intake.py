@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,7 +135,7 @@ class Intake:
         while True:
             with reading(self._engine) as ledger:
                 positions = [Position(**row) for row in ledger.execute(select(SegmentRow.__table__)).mappings()]
-            before = {position.segment: deepcopy(_as_row(position)) for position in positions}
+            before = {position.segment: _as_row(position) for position in positions}
             scan = self._vault.scan(positions, at_most=_BATCH)
             if scan.unreadable:
                 self.counted["unreadable"] += scan.unreadable

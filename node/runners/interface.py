@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
 
 
 class Runner(ABC):
@@ -15,3 +17,9 @@ class Runner(ABC):
     @abstractmethod
     def close(self) -> None:
         """Finish or give back what runs, and end the workers."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,559 @@
+"""The only file that knows every other: builds the parts from the settings and joins them."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from packaging.version import InvalidVersion, Version
+from pydantic import ValidationError
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from config import Settings
+from node import inference, log, scp
+from node.audit import Action, AuditEvent, Event, Outcome, Type
+from node.bundle import Bundle
+from node.destinations.interface import Destination
+from node.domain import Channel, CleanUid, Job, Origin, Route, Study, StudyRef, WrittenObject
+from node.errors import InstanceUnreadable, NodeError, ProcessingFailed, RulesInvalid, SettingsInvalid, StudyRefused
+from node.housekeeping import Chore
+from node.identified.clean_uids import CleanUids
+from node.identified.deidentifier import Deidentifier
+from node.identified.delivery import Outbox
+from node.identified.identities import Identities
+from node.identified.intake import Accepted, Intake
+from node.identified.keys import Keyring, read_master_key
+from node.identified.orthanc_source import OrthancSource
+from node.identified.profile import Options, Profile
+from node.identified.quarantine import Quarantine
+from node.identified.reidentifier import Reidentifier
+from node.identified.spool import spool
+from node.identified.vault import Vault, VaultWriter
+from node.ledger.database import open_identified, open_ledger, sqlite_url
+from node.ledger.decisions import Decisions
+from node.ledger.jobs import Jobs, job_id
+from node.ledger.tokens import Tokens
+from node.ledger.trail import Trail
+from node.pipelines.interface import Pipeline
+from node.registry import Registry
+from node.router import Needs, RuleSet, decide, read_rules, routes_for
+from node.runners.inline import InlineRunner
+from node.runners.interface import Runner
+from node.runners.local import LocalRunner
+from node.workflow import Workflow
+
+_log = log.get(__name__)
+
+NO_RULES = RuleSet(rules=(), text="")
+MOST_TRIES = 3  #: a study that our own fault stops so often is set aside
+
+
+def now() -> datetime:
+    """The clock of the node."""
+    return datetime.now(UTC)
+
+
+class _Noted(NamedTuple):
+    """A decision as the ledger keeps it."""
+
+    series: str
+    rule: str
+    met: bool
+    reasons: Sequence[str]
+
+
+class House:
+    """Every part of a node, built when it is first asked for. A worker asks for nothing of the wing, so nothing of it is built."""
+
+    def __init__(self, settings: Settings, *, known_destinations: Collection[str] | None = None) -> None:
+        self.settings = settings
+        self._known_destinations = settings.destinations if known_destinations is None else known_destinations
+        self.identified = settings.data_dir / "identified"
+        self.clean = settings.data_dir / "clean"
+        self.studies, self.results = self.clean / "studies", self.clean / "results"
+        self._tries: dict[StudyRef, int] = {}
+
+    # --- the clean side -----------------------------------------------------------------------------------------------------
+    @cached_property
+    def ledger(self) -> Engine:
+        self.clean.mkdir(parents=True, exist_ok=True)
+        return open_ledger(self.settings.database.url or sqlite_url(self.clean / "ledger.sqlite"))
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        return Jobs(self.ledger, now, clean_folder=self.clean)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        return Decisions(self.ledger, now)
+
+    @cached_property
+    def trail(self) -> Trail:
+        return Trail(self.ledger, now)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return Tokens(self.ledger, clock=now)
+
+    # --- models and rules ---------------------------------------------------------------------------------------------------
+    def bundle_folders(self) -> list[Path]:
+        """`<pipeline>/<version>` below the bundles' folder, the newest version of a pipeline last."""
+        found = [path.parents[1] for path in self.settings.bundles_dir.glob("*/*/configs/metadata.json")]
+        return sorted(found, key=lambda folder: (folder.parent.name, _version(folder.name)))
+
+    @cached_property
+    def bundles(self) -> Mapping[str, Bundle]:
+        """The newest version of every pipeline that has code and an intact bundle."""
+        newest = {folder.parent.name: folder for folder in self.bundle_folders()}
+        pipelines = Registry("node.pipelines", Pipeline)  # type: ignore[type-abstract]
+        found: dict[str, Bundle] = {}
+        for name, folder in newest.items():
+            if name not in pipelines:
+                continue
+            try:
+                found[name] = Bundle.open(folder)
+            except NodeError as why:
+                _log.error("a bundle is left out", extra={"pipeline": name, "because": str(why)})
+        return found
+
+    @cached_property
+    def needs(self) -> Mapping[str, Needs]:
+        """What each pipeline takes, for the router's guards."""
+        pipelines = Registry("node.pipelines", Pipeline)  # type: ignore[type-abstract]
+        return {
+            name: Needs(
+                takes=pipelines[name].takes,
+                modalities=tuple(bundle.intended_use.get("modality", ())),
+                min_slices=int(bundle.intended_use.get("min_slices", 1)),
+            )
+            for name, bundle in self.bundles.items()
+        }
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules as the file has them now. A file that became invalid is not used: the last good rules stay."""
+        path = self.settings.rules
+        if path is None:
+            return NO_RULES
+        changed = path.stat().st_mtime_ns if path.exists() else -1
+        if changed != self._rules_read_at:
+            self._rules_read_at = changed
+            try:
+                self._rules = read_rules(path, pipelines=self.needs, destinations=self._known_destinations)
+            except RulesInvalid as why:
+                if self._rules is None:
+                    raise
+                _log.error("the rules file is not used, the rules before it stay", extra={"because": str(why)})
+        return self._rules or NO_RULES
+
+    _rules: RuleSet | None = None
+    _rules_read_at = -2
+
+    # --- the wing -----------------------------------------------------------------------------------------------------------
+    @cached_property
+    def wing(self) -> Engine:
+        self.identified.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return open_identified(self.settings.database.identified_url or sqlite_url(self.identified / "identified.sqlite"))
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        vault = self.settings.vault
+        secret = vault.master_key.get_secret_value() if vault.master_key else None
+        return Keyring(self.wing, read_master_key(vault.master_key_file, secret, self.identified / "master.key"))
+
+    @cached_property
+    def clean_uids(self) -> CleanUids:
+        return CleanUids(self.keyring.site_key("uids"))
+
+    @cached_property
+    def vault(self) -> Vault:
+        return Vault(self.identified / "vault", self.keyring, self.settings.vault.segment_mb << 20)
+
+    @cached_property
+    def intake(self) -> Intake:
+        intake = self.settings.intake
+        return Intake(
+            self.wing,
+            self.vault,
+            self.keyring,
+            self.clean_uids,
+            settle_after_s=intake.settle_after_s,
+            settle_complete_after_s=intake.settle_complete_after_s,
+            is_ours=self.jobs.is_ours,
+            clock=now,
+        )
+
+    @cached_property
+    def identities(self) -> Identities:
+        return Identities(self.wing, self.keyring)
+
+    @cached_property
+    def profile(self) -> Profile:
+        chosen = self.settings.deidentification
+        return Profile(
+            Options(
+                retain_patient_characteristics=chosen.retain_patient_characteristics,
+                retain_modified_dates=chosen.modified_dates,
+                clean_descriptors=chosen.clean_descriptors,
+                retain_safe_private=chosen.retain_safe_private,
+            )
+        )
+
+    @cached_property
+    def deidentifier(self) -> Deidentifier:
+        return Deidentifier(self.profile, self.clean_uids, self.identities, self.studies)
+
+    @cached_property
+    def reidentifier(self) -> Reidentifier:
+        return Reidentifier(self.identities)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        return Quarantine(self.wing)
+
+    @cached_property
+    def destinations(self) -> Mapping[str, Destination]:
+        kinds = Registry("node.destinations", Destination)  # type: ignore[type-abstract]
+        found = {}
+        for name, chosen in self.settings.destinations.items():
+            keys = dict(chosen)
+            kind = kinds[str(keys.pop("kind", "(none)"))]
+            try:
+                found[name] = kind(name, kind.Settings(**keys))
+            except ValidationError as why:
+                wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in why.errors(include_input=False))
+                raise SettingsInvalid(f"destinations.{name}: {wrong}; known: {', '.join(sorted(kind.Settings.model_fields))}") from None
+        return found
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        delivery = self.settings.delivery
+        return Outbox(
+            self.wing,
+            self.destinations,
+            self.reidentifier.name_again,
+            self.clean,
+            self.trail.record,
+            first_retry_s=delivery.first_retry_s,
+            longest_retry_s=delivery.longest_retry_s,
+            give_up_after=timedelta(hours=delivery.give_up_after_hours),
+            clock=now,
+        )
+
+    # --- doors ----------------------------------------------------------------------------------------------------------------
+    def free_bytes(self) -> int:
+        """Bytes above the disk watermark; 0 or less: nothing more is taken."""
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self.settings.data_dir).free - (self.settings.intake.min_free_mb << 20)
+
+    def door(self, name: str) -> scp.Door:
+        """What one receiver process needs."""
+        chosen = self.settings.scp
+        return scp.Door(
+            ae_title=chosen.ae_title,
+            callers=tuple(scp.CallerRule.of(caller.ae_title, caller.addresses) for caller in chosen.callers),
+            writer=self.vault.writer(name),
+            clean_uids=self.clean_uids,
+            free_bytes=self.free_bytes,
+            alert=self._alert,
+            max_associations=chosen.max_associations,
+            max_pdu_bytes=chosen.max_pdu_bytes,
+            idle_timeout_s=chosen.idle_timeout_s,
+            clock=now,
+        )
+
+    def accept(self, file: BinaryIO, origin: Origin, *, writer: VaultWriter) -> Accepted:
+        """An instance that came by HTTP; durable on return."""
+        return self.intake.accept(file.read(), origin, writer)
+
+    def take_folder(self, folder: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> Counter[str]:
+        """Take every DICOM file below a folder and settle what came; returns why files were left out, and how many."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        left_out: Counter[str] = Counter()
+        writer = self.vault.writer("folder")
+        for number, path in enumerate(files, 1):
+            try:
+                self.intake.accept(path, Origin(channel=Channel.FOLDER, received_at=now()), writer)
+            except InstanceUnreadable as why:
+                left_out[why.detail or why.message] += 1
+            progress(number, len(files))
+        writer.close()
+        if not self.intake.index_new():
+            raise NodeError("there is no DICOM object in the folder")
+        return left_out
+
+    def orthanc_sources(self, writer: VaultWriter) -> dict[str, OrthancSource]:
+        """The Orthancs of the settings, to be told and asked."""
+        return {
+            name: OrthancSource(
+                name,
+                chosen.url,
+                chosen.username,
+                chosen.password.get_secret_value() if chosen.password else "",
+                accept=partial(self.accept, writer=writer),
+                known=self.intake.known,
+                ours=self.outbox.ours,
+                expect=lambda study, count: self.intake.expect(self.clean_uids.of(study), count),
+                record=self.trail.record,
+                engine=self.wing,
+                spool=self.spool,
+                timeout_s=chosen.timeout_s,
+                clock=now,
+            )
+            for name, chosen in self.settings.orthancs.items()
+        }
+
+    def spool(self) -> BinaryIO:
+        """An empty file for an instance on its way in."""
+        return spool(self.identified / "spool")
+
+    def ready(self) -> dict[str, bool]:
+        """What must work before studies may be sent."""
+        return {"ledger": _answers(self.ledger), "vault": _answers(self.wing), "disk": self.free_bytes() > 0}
+
+    def _alert(self, calling_ae: str, called_ae: str, address: str, why: str) -> None:
+        self.trail.record(
+            AuditEvent(
+                event=Event.SECURITY_ALERT,
+                type=Type.NODE_AUTHENTICATION,
+                action=Action.EXECUTE,
+                outcome=Outcome.SERIOUS_FAILURE,
+                who=f"AETITLES={self.settings.scp.ae_title}",
+                peer=address,
+                what=f"association refused: {why}",
+            )
+        )
+
+    # --- the path of a study ------------------------------------------------------------------------------------------------
+    @cached_property
+    def workflow(self) -> Workflow:
+        return Workflow(
+            deidentify=self._deidentify,
+            choose=self._choose,
+            schedule=self._schedule,
+            submit=self.jobs.submit,
+            processed=self.intake.processed,
+            objects_of=self.jobs.objects_of,
+            deliver=lambda written, job: self.outbox.put(written, job.route.destinations),
+            handed_over=self._handed_over,
+            set_aside=self._set_aside,
+        )
+
+    def _deidentify(self, ref: StudyRef) -> Study:
+        study = self.deidentifier.deidentify(self.intake.open(ref))
+        self._remember(Event.INSTANCES_ACCESSED, Action.READ, study, f"de-identified, revision {ref.revision}")
+        return study
+
+    def _choose(self, study: Study) -> Sequence[Route]:
+        rules = self.rules
+        decided = decide(study, rules, self.needs)
+        self.decisions.record(
+            study.ref,
+            [_Noted(d.series.series_instance_uid, d.rule.name, d.met, [reason.words for reason in d.reasons]) for d in decided],
+        )
+        return routes_for(study, rules, self.needs)
+
+    def _schedule(self, study: Study, route: Route) -> Job:
+        series = next(series for series in study if series.series_instance_uid == route.series)
+        inputs = tuple(sorted(instance.sop_instance_uid for instance in series.instances))
+        algorithm = self.bundles[route.pipeline].algorithm
+        id_ = job_id(study.ref.study, route.series, route.pipeline, algorithm.version, algorithm.digest, inputs)
+        return Job(
+            id=id_,
+            study=study.ref,
+            pseudonym=study.pseudonym,
+            folder=study.folder,
+            route=route,
+            algorithm=algorithm,
+            inputs=inputs,
+        )
+
+    def _handed_over(self, job: Job) -> None:
+        self.jobs.handed_over(job)
+        outcome = Outcome.SUCCESS if not job.reason else Outcome.MAJOR_FAILURE
+        self._remember(
+            Event.INSTANCES_ACCESSED, Action.CREATE, job, f"analysed by {job.route.pipeline} {job.algorithm.version}", outcome=outcome
+        )
+
+    def _set_aside(self, ref: StudyRef, why: StudyRefused) -> None:
+        self.quarantine.set_aside(ref, why)
+        self.intake.refused(ref)
+        self.trail.record(
+            AuditEvent(
+                event=Event.INSTANCES_ACCESSED,
+                action=Action.READ,
+                outcome=Outcome.MAJOR_FAILURE,
+                study=ref.study,
+                what=f"refused: {type(why).__name__}",
+            )
+        )
+        _log.warning("study refused", extra={"study": ref.study, "because": type(why).__name__})
+
+    def _remember(self, event: Event, action: Action, of: Study | Job, what: str, *, outcome: Outcome = Outcome.SUCCESS) -> None:
+        study = of.ref.study if isinstance(of, Study) else of.study.study
+        self.trail.record(AuditEvent(event=event, action=action, outcome=outcome, study=study, patient=of.pseudonym, what=what))
+
+    # --- chores ---------------------------------------------------------------------------------------------------------------
+    def chores(self) -> list[Chore]:
+        """What the gateway does again and again."""
+        writer = self.vault.writer("orthanc")
+        sources = self.orthanc_sources(writer)
+        chores = [
+            Chore(name="index", every_s=0.2, do=self.intake.index_new),
+            Chore(name="settle", every_s=0.3, do=self.settle),
+            Chore(name="hand over", every_s=0.3, do=self.hand_over),
+            Chore(name="deliver", every_s=0.3, do=partial(self.outbox.send_due, 5)),
+            Chore(name="expire", every_s=600, do=self.expire),
+            Chore(name="verify the audit trail", every_s=6 * 3600, do=self.verify_trail),
+        ]
+        for name, source in sources.items():
+            chores.append(Chore(name=f"fetch from {name}", every_s=0.5, do=source.fetch_due))
+            chores.append(Chore(name=f"catch up with {name}", every_s=self.settings.orthancs[name].catch_up_every_s, do=source.catch_up))
+        return chores
+
+    def settle(self) -> int:
+        """Begin the path of every study that has settled. Our own fault in one study does not stop the others."""
+        refs = self.intake.settled()
+        for ref in refs:
+            try:
+                self.workflow.study_is_stable(ref)
+            except Exception as why:
+                self._failed(ref, why)
+            else:
+                self._tries.pop(ref, None)
+        return len(refs)
+
+    def _failed(self, ref: StudyRef, why: Exception) -> None:
+        tries = self._tries[ref] = self._tries.get(ref, 0) + 1
+        place = log.where_it_failed(why)
+        _log.exception("a study can't be processed", extra={"study": ref.study, "tries": tries})
+        if tries < MOST_TRIES:
+            self.intake.give_again(ref)
+        else:
+            self._set_aside(ref, ProcessingFailed(f"failed {tries} times at {place}"))
+            self._tries.pop(ref, None)
+
+    def hand_over(self) -> int:
+        """Put the objects of finished jobs into the outbox, and report jobs that were given up."""
+        for job in self.jobs.set_aside_not_reported():
+            made, summary = inference.write_refusal(
+                job,
+                job.reason,
+                clean_folder=self.clean,
+                results_folder=self.results,
+                written_at=self.jobs.scheduled_at(job.id) or now(),
+                predecessor=self.jobs.predecessor_report(job),
+            )
+            self.jobs.reported(job, made, summary)
+            self.workflow.job_is_done(job)
+        finished = self.jobs.completed_not_handed_over()
+        for job in finished:
+            self.workflow.job_is_done(job)
+        return len(finished)
+
+    def expire(self) -> int:
+        """Forget studies that are older than retention says."""
+        studies = self.intake.older_than(now() - timedelta(days=self.settings.retention.keep_days))
+        if studies:
+            self.purge(*studies)
+        return len(studies)
+
+    def purge(self, *studies: CleanUid) -> None:
+        """Make studies unreadable and forget them: the key, the sealed instances, the clean copy, the results."""
+        for study in studies:
+            for job in self.jobs.of_study(study):
+                shutil.rmtree(self.results / job.id, ignore_errors=True)
+            shutil.rmtree(self.studies / study, ignore_errors=True)
+        self.intake.purge(*studies)
+        for study in studies:
+            self.trail.record(AuditEvent(event=Event.STUDY_DELETED, action=Action.DELETE, study=study, what="purged"))
+
+    def verify_trail(self) -> None:
+        """Say loudly when the audit trail was altered."""
+        verdict = self.trail.verify()
+        if not verdict.intact:
+            _log.error("THE AUDIT TRAIL WAS ALTERED", extra={"record": verdict.seq, "because": verdict.reason})
+
+    # --- running --------------------------------------------------------------------------------------------------------------
+    def check(self) -> None:
+        """Everything that can be wrong before the start: settings of destinations, rules, the master key."""
+        self.studies.mkdir(parents=True, exist_ok=True)
+        self.results.mkdir(parents=True, exist_ok=True)
+        _ = self.destinations, self.rules, self.clean_uids, self.trail
+
+    def runner(self, *, inline: bool = False) -> Runner:
+        """Who carries out jobs on this machine."""
+        kind = InlineRunner if inline else LocalRunner
+        chosen = self.settings.workers
+        return kind(
+            self.jobs,
+            count=chosen.count,
+            device=chosen.device,
+            job_timeout_s=chosen.job_timeout_s,
+            memory_mb=chosen.memory_mb,
+            clean_folder=self.clean,
+            results_folder=self.results,
+            bundles_dir=self.settings.bundles_dir,
+            **({} if inline else {"hidden": [self.identified]}),
+        )
+
+    @contextmanager
+    def noted(self, part: str) -> Iterator[None]:
+        """The start and the end of a part are events of the trail (PS3.15 A.5.3.1)."""
+        self.trail.record(AuditEvent(event=Event.APPLICATION_ACTIVITY, type=Type.APPLICATION_START, action=Action.EXECUTE, what=part))
+        try:
+            yield
+        finally:
+            self.trail.record(AuditEvent(event=Event.APPLICATION_ACTIVITY, type=Type.APPLICATION_STOP, action=Action.EXECUTE, what=part))
+
+    def close(self) -> None:
+        """Let go of the databases, before processes are started."""
+        for name in ("ledger", "wing"):
+            if name in self.__dict__:
+                self.__dict__[name].dispose()
+
+    # --- at a glance ------------------------------------------------------------------------------------------------------------
+    def overview(self) -> dict[str, Any]:
+        """What `radnode status` shows: counts only."""
+        return {
+            "studies": self.intake.state_counts(),
+            "jobs": {state.value: count for state, count in self.jobs.counts().items()},
+            "deliveries": {
+                status.name: {
+                    **{state.value: count for state, count in status.counts.items()},
+                    "configured": status.configured,
+                    "reason": status.reason,
+                }
+                for status in self.outbox.status()
+            },
+            "quarantine": [
+                {"study": entry.study, "revision": entry.revision, "kind": entry.kind, "reason": entry.reason}
+                for entry in self.quarantine.list()
+            ],
+            "free_mb": self.free_bytes() >> 20,
+            "rules": len(self.rules.rules),
+            "pipelines": {name: f"{bundle.version} {bundle.digest[:12]}" for name, bundle in self.bundles.items()},
+        }
+
+
+def _answers(engine: Engine) -> bool:
+    try:
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT 1")).scalar() == 1
+    except SQLAlchemyError:
+        return False
+
+
+def _version(name: str) -> Version:
+    try:
+        return Version(name)
+    except InvalidVersion:
+        return Version("0")

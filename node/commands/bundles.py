@@ -1,0 +1,62 @@
+"""`radnode bundles`: the models that are installed, and whether they are intact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from node.bundle import Bundle
+from node.commands.options import Config, Json, house
+from node.errors import NodeError
+
+app = typer.Typer(help="Model bundles: list, verify.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(config: Config = None, as_json: Json = False) -> None:
+    """Every bundle: pipeline, version, digest, licence."""
+    found = [_facts(folder) for folder in house(config, quiet=True).bundle_folders()]
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for facts in found:
+        if "error" in facts:
+            typer.echo(f"{facts['folder']:28} BROKEN: {facts['error']}")
+        else:
+            typer.echo(f"{facts['pipeline']:20} {facts['version']:8} {facts['digest'][:12]}  {facts['title']} [{facts['licence']}]")
+
+
+@app.command()
+def verify(config: Config = None, as_json: Json = False) -> None:
+    """Compare every file of every bundle with its SHA256SUMS. Exit status 1 when one differs."""
+    found = [_facts(folder) for folder in house(config, quiet=True).bundle_folders()]
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        for facts in found:
+            typer.echo(f"{facts['folder']}: {facts.get('error', 'intact')}")
+        if not found:
+            typer.echo("No bundles are installed.")
+    raise typer.Exit(1 if any("error" in facts for facts in found) else 0)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    name = f"{folder.parent.name}/{folder.name}"
+    try:
+        bundle = Bundle.open(folder)
+    except NodeError as why:
+        return {"folder": name, "error": str(why)}
+    return {
+        "folder": name,
+        "pipeline": bundle.name,
+        "version": bundle.version,
+        "digest": bundle.digest,
+        "title": bundle.title,
+        "labels": list(bundle.labels),
+        "licence": bundle.licence.get("name", ""),
+        "non_commercial": bool(bundle.licence.get("non_commercial")),
+        "intended_use": dict(bundle.intended_use),
+    }

@@ -1,0 +1,214 @@
+"""`radnode demo`: the main job in a temporary department: phantoms in by C-STORE, results home, a table and pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+import yaml
+from pydicom import Dataset, dcmread
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from node.errors import NodeError
+from node.testing.pacs import Pacs
+from node.testing.scanner import send
+from node.testing.studies import a_study
+
+PATIENCE_S = 300
+
+
+@dataclass(slots=True)
+class Sample:
+    """One phantom on its way: what it is, what is known of it, what came back."""
+
+    title: str
+    known: str
+    datasets: list[Dataset]
+    pipeline: str
+    sent_at: float = 0.0
+    seconds: float = 0.0
+    results: list[Dataset] = field(default_factory=list)
+
+    @property
+    def study(self) -> str:
+        return str(self.datasets[0].StudyInstanceUID)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where results and pictures are left.")] = Path("demo-output"),
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary data folder of the node, and say where it is.")] = False,
+) -> None:
+    """Start a node and a small PACS on loopback, send one study per pipeline by C-STORE, show what comes back."""
+    console = Console()
+    with _folder(keep) as folder:
+        samples = _run(folder, Console(stderr=True))
+        _leave(samples, out)
+        console.print(_table(samples))
+        console.print(
+            f"Pictures and DICOM files: {out}/ · the phantoms' answers are known, the models' are not perfect · RESEARCH USE ONLY"
+        )
+        if keep:
+            console.print(f"The node's data: {folder}")
+    missing = [sample.title for sample in samples if not sample.results]
+    if missing:
+        raise NodeError(f"nothing came back for: {', '.join(missing)}")
+
+
+@contextmanager
+def _folder(keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="radnode-demo-"))
+    try:
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(folder: Path, console: Console) -> list[Sample]:
+    """Everything but the table: build, start, send, wait."""
+    with (
+        Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress,
+        Pacs(folder / "pacs") as pacs,
+    ):
+        step = progress.add_task("building phantoms", total=3)
+        samples = list(_samples())
+        progress.update(step, advance=1, description="starting the node")
+        with _node(folder, pacs) as port:
+            progress.update(step, advance=1, description="sending studies by C-STORE")
+            for sample in samples:
+                send(sample.datasets, port=port, calling_ae="DEMO", called_ae="RADNODE")
+                sample.sent_at = time.monotonic()
+            progress.update(step, advance=1, description="phantoms sent")
+            waiting = {sample.study: progress.add_task(f"{sample.title}: on its way", total=1) for sample in samples}
+            _wait(samples, pacs, lambda sample: progress.update(waiting[sample.study], completed=1, description=f"{sample.title}: home"))
+    return samples
+
+
+def _samples() -> Iterator[Sample]:
+    """One study a pipeline, and one that must stay quiet."""
+    yield Sample(
+        title="chest CT with ground-glass",
+        known="infection",
+        datasets=a_study("CT", slices=48, patient=1),
+        pipeline="covid_ct",
+    )
+    yield Sample(title="chest CT, healthy", known="none", datasets=a_study("CT", slices=48, patient=2, patches=0), pipeline="covid_ct")
+    yield Sample(
+        title="breast ultrasound, irregular",
+        known="malignant",
+        datasets=a_study("US", patient=4, kind="malignant"),
+        pipeline="breast_ultrasound",
+    )
+    yield Sample(
+        title="breast ultrasound, oval",
+        known="benign",
+        datasets=a_study("US", patient=5, kind="benign"),
+        pipeline="breast_ultrasound",
+    )
+
+
+@contextmanager
+def _node(folder: Path, pacs: Pacs) -> Iterator[int]:
+    """`radnode serve` with an embedded default; gives its DICOM port."""
+    port, web = _free_port(), _free_port()
+    settings = {
+        "data_dir": str(folder / "data"),
+        "rules": str(folder / "rules.yaml"),
+        "scp": {"port": port, "callers": [{"ae_title": "DEMO", "addresses": ["127.0.0.1/32"]}]},
+        "web": {"port": web},
+        "intake": {"settle_after_s": 1, "min_free_mb": 64},
+        "destinations": {"pacs": {"kind": "dimse", "host": "127.0.0.1", "port": pacs.port, "ae_title": pacs.ae_title}},
+    }
+    rules = [
+        {"name": "chest CT", "when": {"modality": ["CT"], "body_part": ["CHEST"]}, "run": "covid_ct", "send_to": ["pacs"]},
+        {
+            "name": "breast ultrasound",
+            "when": {"modality": ["US"], "body_part": ["BREAST"]},
+            "run": "breast_ultrasound",
+            "send_to": ["pacs"],
+        },
+    ]
+    (folder / "radnode.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"rules": rules}))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RADNODE_")}
+    log = folder / "node.log"
+    with log.open("wb") as errors:
+        command = [sys.executable, "-m", "node", "serve", "--config", str(folder / "radnode.yaml")]
+        node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, start_new_session=True)
+        try:
+            said = node.stdout.readline() if node.stdout else b""
+            if b"ready" not in said:
+                raise NodeError(f"the node did not start:\n{log.read_text()[-2000:]}")
+            yield port
+        finally:
+            node.send_signal(signal.SIGTERM)
+            node.wait(60)
+
+
+def _wait(samples: list[Sample], pacs: Pacs, home: Callable[[Sample], None]) -> None:
+    """Until every study has its report, or patience ends."""
+    end = time.monotonic() + PATIENCE_S
+    open_ = {sample.study: sample for sample in samples}
+    while open_ and time.monotonic() < end:
+        time.sleep(0.2)
+        if len(pacs.stored) == sum(len(sample.results) for sample in samples):
+            continue
+        received = pacs.received()
+        for sample in samples:
+            sample.results = [ds for ds in received if ds.StudyInstanceUID == sample.study]
+            if sample.study in open_ and any(ds.Modality == "SR" for ds in sample.results):  # the report goes last
+                sample.seconds = time.monotonic() - sample.sent_at
+                home(open_.pop(sample.study))
+
+
+def _leave(samples: list[Sample], out: Path) -> None:
+    """Results as files, and a picture a study."""
+    for sample in samples:
+        folder = out / sample.title.replace(", ", "-").replace(" ", "-")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for ds in sample.results:
+            ds.save_as(folder / f"{ds.Modality if ds.Modality in ('SEG', 'SR') else 'SC'}.dcm", enforce_file_format=True)
+            if ds.Modality not in ("SEG", "SR"):
+                pixels = ds.pixel_array
+                for number, frame in enumerate(pixels if pixels.ndim == 4 else [pixels], 1):
+                    cv2.imwrite(str(folder / f"picture-{number}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+
+def _table(samples: list[Sample]) -> Table:
+    table = Table(title="Studies that came home", title_justify="left")
+    for heading in ("study", "route", "known answer", "finding", "probability", "objects delivered", "seconds"):
+        table.add_column(heading, justify="right" if heading in ("probability", "seconds") else "left")
+    for sample in samples:
+        finding, probability = _headline(sample)
+        kinds = ", ".join(sorted({"SC" if ds.Modality not in ("SEG", "SR") else str(ds.Modality) for ds in sample.results}))
+        seconds = f"{sample.seconds:.1f}" if sample.seconds else "-"
+        table.add_row(sample.title, sample.pipeline, sample.known, finding, probability, kinds or "nothing", seconds)
+    return table
+
+
+def _headline(sample: Sample) -> tuple[str, str]:
+    return "?", "?"
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])

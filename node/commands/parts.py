@@ -1,0 +1,110 @@
+"""One process of a node, started by the supervisor: `radnode part receiver|gateway|web|worker`."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from functools import partial
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from node import scp
+from node.assembly import House, now
+from node.commands.options import Config, house
+from node.housekeeping import Housekeeping
+from node.supervisor import end_with_parent, say_ready
+from node.web.app import WebParts, create_app
+
+
+def part(
+    name: Annotated[str, typer.Argument()],
+    config: Config = None,
+    fd: Annotated[int, typer.Option("--fd", help="Inherited listening socket of the DICOM port.")] = -1,
+    number: Annotated[int, typer.Option("--number")] = 0,
+) -> None:
+    """One process of a node. For the supervisor."""
+    end_with_parent()
+    home = house(config)
+    match name:
+        case "receiver":
+            say_ready()
+            scp.serve(socket.socket(fileno=fd), home.door(f"receiver-{number}"))
+        case "gateway":
+            _until_the_end(home)
+        case "web":
+            _web(home)
+        case "worker":
+            _work(home)
+        case _:
+            raise typer.BadParameter(f"{name} is no part of a node")
+
+
+def _end_asked() -> threading.Event:
+    ending = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: ending.set())
+    return ending
+
+
+def _until_the_end(home: House) -> None:
+    ending = _end_asked()
+    chores = Housekeeping(home.chores())
+    with home.noted("gateway"):
+        chores.start()
+        say_ready()
+        ending.wait()
+        chores.close()
+
+
+def _web(home: House) -> None:
+    settings = home.settings.web
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(_web_parts(home)),
+            host=settings.host,
+            port=settings.port,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+    )
+    threading.Thread(target=_tell_when_started, args=(server,), daemon=True).start()
+    server.run()
+
+
+def _web_parts(home: House) -> WebParts:
+    """The doors over HTTP, and what stands behind each."""
+    chosen = home.settings.web
+    writer = home.vault.writer("web")
+    sources = home.orthanc_sources(writer)
+    return WebParts(
+        accept_instance=partial(home.accept, writer=writer),
+        spool=home.spool,
+        hook=lambda peer, study: sources[peer].study_is_stable(study),
+        check_token=home.tokens.check,
+        record=home.trail.record,
+        hook_secret=chosen.hook_secret.get_secret_value() if chosen.hook_secret else "",
+        peers=tuple(sources),
+        room_left=lambda: home.free_bytes() > 0,
+        ready=home.ready,
+        max_upload_bytes=chosen.max_upload_mb << 20,
+        clock=now,
+    )
+
+
+def _tell_when_started(server: uvicorn.Server) -> None:
+    while not server.started:
+        threading.Event().wait(0.05)
+    say_ready()
+
+
+def _work(home: House) -> None:
+    ending = _end_asked()
+    with home.runner() as runner:
+        say_ready()
+        while not ending.wait(0.1):
+            runner.run_waiting()

@@ -1,0 +1,117 @@
+"""`radnode process`: the path of a study offline, without a socket."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+
+from node.assembly import House
+from node.commands.offline import own_house
+from node.commands.options import EXAMPLE_RULES, Config, house
+from node.domain import JobState
+
+
+def process(
+    study_dir: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="DICOM files of one or more studies.")],
+    out: Annotated[Path, typer.Option("--out", help="Where SEG, SC, SR and summary.json are written.")],
+    pipeline: Annotated[str, typer.Option("--pipeline", help="Run this one on every series, whatever the rules say.")] = "",
+    config: Config = None,
+) -> None:
+    """De-identify, route, infer, write, re-identify: the same path as a node takes, on a folder. Nothing of it is kept but the results."""
+    given = house(config, quiet=True).settings
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "rules.yaml").write_text(_rules(given.rules or EXAMPLE_RULES, pipeline))
+    changes = {
+        "rules": out.absolute() / "rules.yaml",
+        "destinations": {"out": {"kind": "folder", "path": str(out.absolute())}},
+        "intake": given.intake.model_copy(update={"settle_after_s": 0.0}),
+    }
+    with own_house(given, **changes) as home:
+        summary = _process(home, study_dir)
+        _name_files(out, summary)
+    (out / "rules.yaml").unlink()
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    for job in summary["jobs"]:
+        said = (
+            f"{job['label']} ({job['confidence']:.2f})"
+            if job["analysed"] and job["confidence"] is not None
+            else job["label"] or job["reason"]
+        )
+        typer.echo(f"{job['pipeline']}: {said}")
+    for refused in summary["refused"]:
+        typer.echo(f"refused: {refused['reason']}")
+    if not summary["jobs"] and not summary["refused"]:
+        typer.echo("no rule met a series; `radnode explain` says why")
+    if summary["refused"] or any(job["state"] != JobState.COMPLETED for job in summary["jobs"]):
+        raise typer.Exit(1)
+
+
+def _rules(file: Path, pipeline: str) -> str:
+    """The given rules, with every result sent to the output folder; or one rule that runs `pipeline` on every series."""
+    rules = yaml.safe_load(file.read_text())["rules"]
+    if pipeline:
+        rules = [{"name": f"every series to {pipeline}", "when": {"slice_count": {"min": 1}}, "run": pipeline}]
+    return yaml.safe_dump({"rules": [{**rule, "send_to": ["out"]} for rule in rules]})
+
+
+def _process(home: House, study_dir: Path) -> dict[str, Any]:
+    home.check()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        step = progress.add_task("reading", total=None)
+        left_out = home.take_folder(study_dir, lambda done, of: progress.update(step, completed=done, total=of))
+        progress.update(step, description="de-identifying", total=None)
+        while home.settle():
+            pass  # a study that fails is tried again, then set aside
+        progress.update(step, description="running models")
+        with home.runner(inline=True) as runner:
+            runner.run_waiting()
+        progress.update(step, description="writing results")
+        home.hand_over()
+        home.outbox.send_due()
+        home.outbox.close()
+    return _summary(home, left_out)
+
+
+def _name_files(out: Path, summary: dict[str, Any]) -> None:
+    """`covid_ct-1-SEG.dcm` in place of a folder a series, named by UIDs."""
+    numbers: Counter[str] = Counter()
+    for job in summary["jobs"]:
+        numbers[job["pipeline"]] += 1
+        for role, uid in job["objects"].items():
+            for file in out.glob(f"*/{uid}.dcm"):
+                name = f"{job['pipeline']}-{numbers[job['pipeline']]}-{role}.dcm"
+                file.replace(out / name)
+                file.parent.rmdir()
+                job["objects"][role] = name
+
+
+def _summary(home: House, left_out: Counter[str]) -> dict[str, Any]:
+    jobs = []
+    for job in home.jobs.all():
+        found = home.jobs.summary_of(job.id) or {}
+        jobs.append(
+            {
+                "state": job.state.value,
+                "pipeline": job.route.pipeline,
+                "rule": job.route.rule,
+                "reasons": list(job.route.reasons),
+                "objects": {written.role.value: written.sop_instance_uid for written in home.jobs.objects_of(job)},
+                **found,
+            }
+        )
+    refused = [{"kind": entry.kind, "reason": entry.reason} for entry in home.quarantine.list()]
+    undelivered = [entry.reason for entry in home.outbox.entries() if entry.state not in ("SENT", "CONFIRMED")]
+    return {
+        "jobs": jobs,
+        "refused": refused,
+        "undelivered": undelivered,
+        "files_left_out": dict(left_out),
+        "disclaimer": "Research use only. Not for diagnosis.",
+    }

@@ -1,0 +1,19 @@
+"""`radnode purge`: make a study unreadable and forget it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from node.commands.options import Config, house
+from node.domain import CleanUid
+
+
+def purge(
+    study: Annotated[list[str], typer.Option("--study", help="Clean Study Instance UID, as `radnode status` and the logs show it.")],
+    config: Config = None,
+) -> None:
+    """Delete the study's key, its sealed instances, its clean copy and its results here. Objects already delivered stay where they are."""
+    house(config, quiet=True).purge(*(CleanUid(uid) for uid in study))
+    typer.echo(f"{len(study)} {'studies' if len(study) > 1 else 'study'} purged.")

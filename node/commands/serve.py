@@ -1,0 +1,58 @@
+"""`radnode serve`, `gateway`, `worker`: the node as long-running processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from node import scp
+from node.commands.options import Config, house
+from node.supervisor import Part, Supervisor, part_command
+
+
+def serve(config: Config = None) -> None:
+    """The whole node on this machine: receivers, gateway, web, workers. SIGTERM ends it; what is unfinished is carried on next time."""
+    _run(config, gateway=True, worker=True)
+
+
+def gateway(config: Config = None) -> None:
+    """The half that knows names: C-STORE, HTTP, de-identification, delivery. Needs the vault, the keys and the clean volume."""
+    _run(config, gateway=True, worker=False)
+
+
+def worker(config: Config = None) -> None:
+    """The half that runs models. Needs the clean volume and the ledger, and no key."""
+    _run(config, gateway=False, worker=True)
+
+
+def _run(config: Config, *, gateway: bool, worker: bool) -> None:
+    home = house(config)
+    settings = home.settings
+    where = {"RADNODE_CONFIG": str(config.absolute())} if config else {}
+    parts, said = [], []
+    if gateway:
+        home.check()
+        listener = scp.bind(settings.scp.host, settings.scp.port)
+        fd = listener.fileno()
+        os.set_inheritable(fd, True)
+        parts += [
+            Part(
+                name=f"receiver {n}",
+                command=part_command("receiver", "--fd", str(fd), "--number", str(n)),
+                keep_fds=(fd,),
+                environment=where,
+            )
+            for n in range(settings.scp.processes)
+        ]
+        parts += [Part(name=name, command=part_command(name), environment=where) for name in ("gateway", "web")]
+        said += [
+            f"DICOM {settings.scp.ae_title}@{settings.scp.host}:{settings.scp.port}",
+            f"HTTP http://{settings.web.host}:{settings.web.port}",
+        ]
+    if worker:
+        parts.append(Part(name="worker", command=part_command("worker"), environment=where))
+        said.append(f"{settings.workers.count} worker{'s' if settings.workers.count > 1 else ''}")
+    home.close()
+    sys.exit(Supervisor(parts).run(on_ready=lambda: typer.echo(f"Radnode is ready: {', '.join(said)}")))

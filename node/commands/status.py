@@ -1,0 +1,32 @@
+"""`radnode status`: studies, jobs, deliveries, disk, at a glance."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from node.commands.options import Config, Json, house
+
+
+def status(config: Config = None, as_json: Json = False) -> None:
+    """Studies, jobs, deliveries, quarantine and disk of this node."""
+    facts = house(config, quiet=True).overview()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    console = Console()
+    console.print("studies    ", "  ".join(f"{count} {state.lower()}" for state, count in facts["studies"].items()))
+    console.print("jobs       ", "  ".join(f"{count} {state.lower()}" for state, count in facts["jobs"].items()))
+    console.print("disk       ", f"{facts['free_mb']} MB above the watermark")
+    console.print("rules      ", facts["rules"], " pipelines", ", ".join(f"{n} {v}" for n, v in facts["pipelines"].items()))
+    if facts["deliveries"]:
+        table = Table("destination", "queued", "sent", "confirmed", "refused", "latest trouble", box=None)
+        for name, one in facts["deliveries"].items():
+            counts = [str(one[state]) for state in ("QUEUED", "SENT", "CONFIRMED", "REFUSED")]
+            table.add_row(name if one["configured"] else f"{name} (not in the settings)", *counts, one["reason"])
+        console.print(table)
+    for refused in facts["quarantine"]:
+        console.print(f"quarantine  {refused['study']} revision {refused['revision']}: {refused['reason']}")

@@ -1,0 +1,42 @@
+"""`radnode tokens`: bearer tokens of programs that call the node."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from node.commands.options import Config, Json, house
+
+app = typer.Typer(help="Bearer tokens for the HTTP interface.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Whose token it is.")]
+
+
+@app.command()
+def create(
+    name: Name,
+    role: Annotated[str, typer.Option("--role", help="admin, integrator, radiologist or auditor.")],
+    config: Config = None,
+) -> None:
+    """Make a token and print it. It is shown once; only its digest is kept."""
+    typer.echo(house(config, quiet=True).tokens.create(name, role))
+
+
+@app.command("list")
+def list_(config: Config = None, as_json: Json = False) -> None:
+    """All tokens, without the tokens."""
+    found = house(config, quiet=True).tokens.list()
+    if as_json:
+        facts = [{"name": t.name, "role": t.role, "created_at": t.created_at.isoformat(), "disabled": t.disabled} for t in found]
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    for token in found:
+        typer.echo(f"{token.name:24} {token.role:12} since {token.created_at:%Y-%m-%d}{'  disabled' if token.disabled else ''}")
+
+
+@app.command()
+def disable(name: Name, config: Config = None) -> None:
+    """From now on the token opens nothing."""
+    house(config, quiet=True).tokens.disable(name)
+    typer.echo(f"{name} opens nothing any more.")
