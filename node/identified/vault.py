@@ -22,7 +22,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -670,6 +670,7 @@ class Vault:
                 position = known.get(path.stem) or Position(segment=path.stem)
                 if position.done:
                     continue
+                position = replace(position, studies=dict(position.studies))  # the caller's stays as it was
                 alive = _has_writer(path)  # asked before reading: what a dead writer left does not change any more
                 try:
                     readers[path.stem] = reader = _Reader(self.folder, path.stem)
