@@ -273,6 +273,8 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     objects = {Role.SEG: seg, Role.SC: sc, Role.SR: sr}
     made = [_save(job, role, dataset, folder) for role, dataset in objects.items() if dataset is not None]
+    for left in set(folder.iterdir()) - {one.object.path for one in made}:
+        left.unlink(missing_ok=True)  # of an earlier try
     _flush(folder)
     return made
 
