@@ -15,19 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import segmentation_models_pytorch as smp
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn import functional
 
 from node.imaging.letterbox import Box, Letterbox
 from training.augment import placed, shaded
 from training.datasets import busi_breast_us
+from training.evaluate import auc
 from training.loop import Batch, train
 from training.splits import ensure_disjoint
 
 SIZE = 256
 LABELS = busi_breast_us.LABELS
 BATCH = 16
+STAGES = ((0.45, 192), (1.01, SIZE))  #: until progress, canvas
 NETWORK: dict[str, Any] = {
     "_target_": "segmentation_models_pytorch.Unet",
     "encoder_name": "resnet18",
@@ -110,13 +111,14 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
     by_label = [[s for s in training if s.label == k] for k in range(3)]
 
     def draw(rng: np.random.Generator, progress: float) -> Batch:
+        size = next(s for until, s in STAGES if progress < until)
         images, masks, labels = [], [], []
         for _ in range(BATCH):
             label = int(rng.choice(3, p=share))
             scan = by_label[label][int(rng.integers(len(by_label[label])))]
             grey = clean[scan.name] if rng.random() < 0.5 else scan.grey
             image, mask = placed(
-                grey, scan.mask.astype(np.float32), SIZE, rng, rotate_deg=15, scale=(0.75, 1.25), stretch=0.12,
+                grey, scan.mask.astype(np.float32), size, rng, rotate_deg=15, scale=(0.75, 1.25), stretch=0.12,
                 elastic=0.008, fills=(0.0, 0.0, 0.0, -1.0),
             )  # fmt: skip
             image = shaded(image, rng, gain=0.2, bias=0.05, gamma=0.4, noise=0.04)
@@ -159,8 +161,8 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
         labels = np.array([s.label for s in validation])
         return {
             "val_dice": round(float(np.mean(scores)), 4),
-            "val_auc_malignant": round(float(roc_auc_score(labels == 2, malignant)), 4),
-            "val_auc_lesion": round(float(roc_auc_score(labels > 0, lesion)), 4),
+            "val_auc_malignant": round(auc(np.asarray(malignant), labels == 2), 4),
+            "val_auc_lesion": round(auc(np.asarray(lesion), labels > 0), 4),
         }
 
     torch.set_num_threads(2)
