@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +23,16 @@ class Pacs:
     `port` 0 takes a free one at the first `start`; a later start after `stop` uses the same again.
     """
 
-    def __init__(self, folder: Path, *, ae_title: str = "PACS", port: int = 0, transfer_syntaxes: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ae_title: str = "PACS",
+        port: int = 0,
+        transfer_syntaxes: Iterable[str] | None = None,
+        sop_classes: Iterable[str] | None = None,
+        tls: SSLContext | None = None,
+    ) -> None:
         self.folder = folder
         self.ae_title = ae_title
         self.port = port
@@ -31,7 +41,12 @@ class Pacs:
         self.refuses_everything: int | None = None  #: a status for every object until it is None again
         self.stored: list[str] = []  #: SOP Instance UIDs, in the order they came, doubles too
         self.associations = 0
+        self.only_for_its_name = False  #: reject associations that call it by another AE title
         self._syntaxes = list(transfer_syntaxes) if transfer_syntaxes else None
+        self._sop_classes = (
+            list(sop_classes) if sop_classes else [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+        )
+        self._tls = tls
         self._server: ThreadedAssociationServer | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -41,10 +56,11 @@ class Pacs:
         ae = AE(self.ae_title)
         every = [str(syntax) for context in AllStoragePresentationContexts for syntax in context.transfer_syntax]
         syntaxes = self._syntaxes or sorted(set(every))
-        ae.supported_contexts = [build_context(str(context.abstract_syntax), syntaxes) for context in AllStoragePresentationContexts]
+        ae.supported_contexts = [build_context(sop_class, syntaxes) for sop_class in self._sop_classes]
+        ae.require_called_aet = self.only_for_its_name
         ae.add_supported_context(Verification)
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_ACCEPTED, self._accepted)]
-        self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+        self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers, ssl_context=self._tls)
         self.port = self._server.server_address[1]
         return self
 
