@@ -28,7 +28,7 @@ from training.splits import ensure_disjoint
 SIZE = 256
 LABELS = busi_breast_us.LABELS
 BATCH = 16
-STAGES = ((0.45, 192), (1.01, SIZE))  #: until progress, canvas
+STAGES = ((0.55, 192), (1.01, SIZE))  #: until progress, canvas
 NETWORK: dict[str, Any] = {
     "_target_": "segmentation_models_pytorch.Unet",
     "encoder_name": "resnet18",
