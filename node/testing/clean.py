@@ -20,9 +20,7 @@ def clean_study(
         path = instance_path(folder, str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID))
         path.parent.mkdir(parents=True, exist_ok=True)
         ds.save_as(path, enforce_file_format=True)
-    origin = Origin(
-        channel=Channel.DIMSE, received_at=datetime(2026, 5, 11, 9, 20, tzinfo=UTC), calling_ae=calling_ae, called_ae=called_ae
-    )
+    origin = Origin(channel=Channel.DIMSE, received_at=datetime(2026, 5, 11, 9, 20, tzinfo=UTC), calling_ae=calling_ae, called_ae=called_ae)
     ref = StudyRef(study=CleanUid(str(datasets[0].StudyInstanceUID)), revision=1)
     write_manifest(folder, ref=ref, pseudonym=Pseudonym(pseudonym), origin=origin)
     return read_study(folder)

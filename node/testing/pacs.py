@@ -12,7 +12,7 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
-from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.sop_class import Verification
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -54,8 +54,7 @@ class Pacs:
         """Listen on loopback."""
         self.folder.mkdir(parents=True, exist_ok=True)
         ae = AE(self.ae_title)
-        every = [str(syntax) for context in AllStoragePresentationContexts for syntax in context.transfer_syntax]
-        syntaxes = self._syntaxes or sorted(set(every))
+        syntaxes = self._syntaxes or [str(syntax) for syntax in ALL_TRANSFER_SYNTAXES]
         ae.supported_contexts = [build_context(sop_class, syntaxes) for sop_class in self._sop_classes]
         ae.require_called_aet = self.only_for_its_name
         ae.add_supported_context(Verification)
