@@ -14,7 +14,7 @@ from node.imaging.decode import whole
 from node.imaging.functional import number_of
 
 Floats = NDArray[np.float32]
-CT_AIR_HU = -1024.0  #: what padding outside the reconstructed circle becomes; no CT value lies below
+CT_AIR_HU = -1024.0  #: what padding outside the reconstructed circle becomes
 
 
 def is_colour(photometric: str) -> bool:
@@ -49,8 +49,6 @@ def grey_of(stored: NDArray[Any], ds: Dataset, frame: int, photometric: str) -> 
         if slope == 0.0 or not np.isfinite([slope, intercept]).all():
             raise PixelsUnreadable(f"Rescale Slope of {ds.SOPInstanceUID} is 0 or not a number")
         out = hounsfield(stored, slope=slope, intercept=intercept)
-        if str(ds.get("Modality", "")) == "CT" and intercept != 0.0:
-            np.maximum(out, CT_AIR_HU, out=out)  # padding that nothing names: -2000 and -3024 are no tissue
     padded = padding_of(stored, ds)
     if photometric == "MONOCHROME1":
         # PS3.3 C.7.6.3.1.2: the lowest value is shown white. Turned about the middle of what can be stored.

@@ -26,10 +26,9 @@ def told_window(ds: Dataset, frame: int = 1) -> tuple[float, float] | None:
     """(center, width) that the image proposes first; None when it proposes none. PS3.3 C.11.2."""
     found = []
     for keyword in ("WindowCenter", "WindowWidth"):
-        value = value_of(ds, frame, "FrameVOILUTSequence", keyword)
+        value: Any = value_of(ds, frame, "FrameVOILUTSequence", keyword)
         try:
-            first = value if isinstance(value, str | float | int) or value is None else value[0]
-            found.append(float(first))
+            found.append(float(value if isinstance(value, str | float | int) else value[0]))
         except (TypeError, ValueError, IndexError):
             return None
     return (found[0], found[1]) if np.isfinite(found).all() and found[1] > 0 else None

@@ -234,7 +234,7 @@ def test_an_enhanced_object_with_two_time_points_is_refused_and_says_how_they_di
     ds.NumberOfFrames = 12
     ds.PixelData = ds.PixelData + bytes(len(ds.PixelData))
 
-    with pytest.raises(GeometryRefused, match="2 volumes of 6 slices.*TemporalPositionIndex"):
+    with pytest.raises(GeometryRefused, match=r"2 volumes of 6 slices.*TemporalPositionIndex"):
         build_volume(series([ds]))
 
 
