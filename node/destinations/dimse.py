@@ -130,12 +130,12 @@ class Dimse(Destination):
         while len({kind for kind, _ in self._proposed}) + len(self._proposed) > _MOST_CONTEXTS:
             del self._proposed[next(iter(self._proposed))]
         ae = self._ae()
-        for kind in dict.fromkeys(kind for kind, _ in self._proposed):
-            ae.add_requested_context(kind, list(_UNCOMPRESSED))
-        for kind, compressed in self._proposed:
-            if compressed not in _UNCOMPRESSED:
-                # a context of its own, as the acceptor chooses one transfer syntax a context (PS3.8 section 9.3.3.2)
-                ae.requested_contexts = [*ae.requested_contexts, build_context(kind, compressed)]
+        # An acceptor chooses one transfer syntax a context (PS3.8 section 9.3.3.2): the object's own gets a context for itself.
+        kinds = dict.fromkeys(kind for kind, _ in self._proposed)
+        ae.requested_contexts = [
+            *(build_context(kind, own) for kind, own in self._proposed),
+            *(build_context(kind, list(_UNCOMPRESSED)) for kind in kinds),
+        ]
         self._open = self._associate(ae)
         return self._open
 
