@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from node.bundle import Bundle
 from node.codes import Code
 from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
-from node.errors import JobFailed, NotAnalysed, PixelsUnreadable
+from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
 from node.imaging.build import build_volume, images_of
 from node.imaging.decode import frame_count, is_image
 from node.imaging.study import read_study
@@ -107,6 +107,7 @@ def carry_out(
     pipeline, model = _warm(job, bundles_dir, device, loaded, room)
     volume: Volume | None = None
     try:
+        _check_intended_use(pipeline.bundle, series)
         volume, result = (_of_volume if pipeline.takes is Takes.VOLUME else _of_images)(pipeline, model, series, watch)
     except NotAnalysed as why:
         result = Result(analysed=False, reason=str(why))
@@ -159,6 +160,21 @@ def _warm(job: Job, bundles_dir: Path, device: str, loaded: Loaded, room: str) -
     pipeline = kind(bundle)
     loaded[name] = (mark, pipeline, pipeline.load(device))
     return loaded[name][1:]
+
+
+def _check_intended_use(bundle: Bundle, series: Series) -> None:
+    """What no pixel shows: the patient's age, where it is known. Modality and body part are asked by the rules, the rest by the pipeline."""
+    youngest = bundle.intended_use.get("min_age_years")
+    age = _age_years(str(series.header.get("PatientAge") or ""))
+    if youngest is not None and age is not None and age < float(youngest):
+        raise OutsideIntendedUse(f"the model was made for patients of {youngest} years and more")
+
+
+def _age_years(age: str) -> float | None:
+    """Patient's Age (0010,1010) in years; None when it is not known. VR AS, PS3.5 Table 6.2-1."""
+    number, unit = age[:-1], age[-1:]
+    in_a_year = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}.get(unit)
+    return int(number) / in_a_year if in_a_year and number.isdigit() else None
 
 
 # --- finding --------------------------------------------------------------------------------------------------------------

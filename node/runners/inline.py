@@ -10,11 +10,13 @@ from typing import Any
 from node import log
 from node.domain import Job
 from node.errors import NodeError
+from node.ledger.holders import holder, is_gone
 from node.ledger.jobs import Jobs
 from node.runners.interface import Runner
 
 _log = log.get(__name__)
 LEASE_S = 24 * 3600.0
+NOT_HERE = {"count", "job_timeout_s", "memory_mb", "lease_s", "hidden"}  #: what other runners are told about their workers
 
 
 class InlineRunner(Runner):
@@ -35,6 +37,8 @@ class InlineRunner(Runner):
         module, _, name = act.partition(":")
         self._carry_out: Callable[..., Any] = getattr(importlib.import_module(module), name)
         self._jobs = jobs
+        self.name = holder()
+        jobs.give_back_all_of(is_gone)
         self._arguments = {
             "clean_folder": clean_folder,
             "results_folder": results_folder,
@@ -42,12 +46,12 @@ class InlineRunner(Runner):
             "device": "cpu" if device == "auto" else device,
             "loaded": {},
             **({"progress": progress} if progress else {}),
-            **{name: value for name, value in act_arguments.items() if name not in {"count", "job_timeout_s", "memory_mb"}},
+            **{name: value for name, value in act_arguments.items() if name not in NOT_HERE},
         }
 
     def run_waiting(self) -> int:
         """Carries out everything that waits. Nothing is under way when it returns."""
-        while job := self._jobs.claim("inline", LEASE_S):
+        while job := self._jobs.claim(self.name, LEASE_S):
             self._carry(job)
         return 0
 
@@ -66,7 +70,7 @@ class InlineRunner(Runner):
             )
         except Exception as why:
             reason = str(why) if isinstance(why, NodeError) else f"the pipeline failed: {log.where_it_failed(why)}"
-            again = self._jobs.failed(job, reason, worker="inline")
+            again = self._jobs.failed(job, reason, worker=self.name)
             _log.exception("job failed", extra={"job": job.id, "again": again})
         else:
-            self._jobs.done(job, made, summary, worker="inline")
+            self._jobs.done(job, made, summary, worker=self.name)
