@@ -360,7 +360,9 @@ class _Walk:
     def _coded_string(self, tag: int, value: bytes) -> bytes | None:
         if tag in ENUMERATED_TAGS:
             return value if value.strip(b" \0").upper() in ENUMERATED_TAGS[tag] else None
-        return self.cleaner._words(value) if value.translate(None, _CODE_CHARACTERS) else value
+        if not value.translate(None, _CODE_CHARACTERS):
+            return value
+        return b"\\".join(self.cleaner._words(one) if one.translate(None, _CODE_CHARACTERS) else one for one in value.split(b"\\"))
 
     def _placeholder(self, tag: int, vr: bytes, act: Act) -> bytes:
         vr = dictionary_vr(tag) if vr in {b"UN", b""} else vr
@@ -432,7 +434,7 @@ class _Walk:
 # --- values -------------------------------------------------------------------------------------------------------------------
 _NUMERIC = b"0123456789+-.eE\\ \0"
 _TEMPORAL = b"0123456789.:-\\ \0"
-_CODE_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\\0"
+_CODE_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\\0" + b"/.-+"  # the last four are not allowed, and usual
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\0"
 _WELL_KNOWN = frozenset(pydicom_uid.UID_dictionary)
 _DUMMIES = {

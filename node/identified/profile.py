@@ -13,6 +13,7 @@ from pydicom.datadict import tag_for_keyword
 
 from node.codes import Code
 from node.identified.elements import dictionary_vr
+from node.identified.words import vocabulary
 
 HERE = Path(__file__).parent
 TABLE = HERE / "ps315_e1_1_2026c.json"
@@ -144,6 +145,7 @@ ENUMERATED = {
 #: never kept: what they say is true of the bytes that came, not of the clean ones
 OBSOLETE_KEYWORDS = (
     "SpecificCharacterSet",
+    "LengthToEnd",
     "EncryptedAttributesSequence",
     "DataSetTrailingPadding",
     "DigitalSignaturesSequence",
@@ -275,6 +277,8 @@ class Profile:
         actions = {row.options[name] for name in row.options if name in self._on}
         if not actions:
             return Rule(basic, basic)
+        if vr in _BINARY and row.vr and row.vr.encode() not in _BINARY:
+            return Rule(basic, basic)  # a text under the cover of a binary VR
         if "C" not in actions:
             return Rule(_keep(tag, vr), basic)
         if vr in {b"DA", b"DT"}:
@@ -300,6 +304,8 @@ class Profile:
             return {"1": Act.WALK, "2": Act.WALK, "3": Act.REMOVE}.get(type_, Act.WALK)
         order = {"1": "DZX", "2": "ZDX", "3": "XZD"}.get(type_, "ZDX" if "D" not in choices else "DZX")
         best = next(letter for letter in order if letter in choices)
+        if vr == b"SQ" and best == "D" and len(choices) > 1:
+            return Act.WALK  # a reference that the IOD asks for, to clean UIDs
         return {"X": Act.REMOVE, "Z": Act.EMPTY, "D": Act.DUMMY}[best]
 
     def _unlisted_rule(self, tag: int, vr: bytes, proper: bytes) -> Rule:
@@ -358,3 +364,105 @@ _SAYS = {
     Act.AGE: "kept, over 89 as 090Y",
     Act.CODED: "kept if standard",
 }
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------------
+def table(options: Options | None = None) -> str:
+    """`docs/deidentification.md`: what the code does, said by the code."""
+    profile = Profile(options)
+    head = json.loads(TABLE.read_text())
+    lines = [
+        "# De-identification",
+        "",
+        "Printed by `radnode deidentification`; do not edit. A test holds this page to the code.",
+        "",
+        f"**Profile:** PS3.15 Annex E, Basic Application Level Confidentiality Profile ({BASIC_PROFILE.value}, DCM). "
+        f"**Table:** {head['edition']}; types of attributes: PS3.3 {json.loads(TYPES.read_text())['edition']}.",
+        "",
+        "## Options",
+        "",
+        "| code (DCM) | option | on |",
+        "|---|---|---|",
+        *(f"| {code.value} | {code.meaning} | {'yes' if name in profile.options.names else 'no'} |" for name, code in OPTION_CODES.items()),
+        "",
+        "Clean Pixel Data is claimed for an instance only where its pixels are known to be free of text: Burned In Annotation is NO, or an",
+        "ORIGINAL\\\\PRIMARY image of CT, MR, PT or NM. An image whose Burned In Annotation is YES is refused; so is a digitized film, page or",
+        "video that does not say NO. **A gap, said openly:** an ultrasound, secondary capture or radiograph that says nothing goes on without",
+        'that claim, because text in pixels is not looked for yet; `unflagged="refuse"` closes the gap. Clean Recognizable Visual Features,',
+        "Clean Graphics and Clean Structured Content are not claimed: overlays and curves are removed, heads keep their faces.",
+        "",
+        "## What leaves, what stays behind",
+        "",
+        "- Objects with an image IOD leave. Reports, segmentations, presentation states, documents, waveforms, raw data, unknown SOP classes",
+        "  and captures of a screen stay in the vault and are listed in the study's `left_out.json`; a study of nothing else is refused.",
+        "- One instance that can't be read, or whose pixel data is shorter than declared, refuses the study; so do two Patient IDs in one.",
+        "- Pixel data is copied byte for byte, compressed too. Only bits of an overlay inside the pixels are cleared. Deflated and Big Endian",
+        "  data sets become Explicit VR Little Endian; every other one keeps its transfer syntax.",
+        "- Preamble and file meta information are ours. Text is ASCII; Specific Character Set goes.",
+        "- Patient's Name and Patient ID become the pseudonym. UIDs become a keyed hash (HMAC-SHA-256) below 2.25, the same on every day.",
+        "- Dates move back by one number of days for each patient, 1 to 3650; times of day and intervals stay.",
+        "- Patient's Age is computed from the birth date where it is absent; over 89 years it is 090Y.",
+        "",
+        "## Attributes that Table E.1-1 does not list",
+        "",
+        "| kind | what is done |",
+        "|---|---|",
+        "| not in the dictionary of PS3.6, group length, 50xx, 60xx | removed |",
+        "| UI | clean UID, unless it names a class, transfer syntax or coding scheme, or is registered in PS3.6 |",
+        "| PN, AE, UR | emptied |",
+        "| DA, DT | as the date option says |",
+        f"| LO, LT, SH, ST, UC, UT | words of the vocabulary stay; kept as they are: {', '.join(TECHNICAL_KEYWORDS)} |",
+        "| code items | value and meaning stay for public coding schemes; a local code keeps a short value, its scheme becomes 99LOCAL |",
+        f"| CS | kept when it is a coded string; {', '.join(TYPED_CODES)}: by the vocabulary; closed lists are checked |",
+        "| DS, IS, TM, AS | kept when it is one |",
+        "| SQ | each item treated by these rules, to a depth of 16; deeper is refused |",
+        "| binary VRs | kept; a text attribute in a binary VR is emptied |",
+        "| pixel data inside a sequence | removed |",
+        "",
+        "## Clean Descriptors",
+        "",
+        f"A description keeps the {len(vocabulary())} words of `node/identified/vocabulary.txt` (from context groups of PS3.16 and our own list),",
+        "numbers of up to three digits, quantities with a unit, and short parameters such as `B70f`, `t2`, `b1000`, `L5`. Dates, times, runs of",
+        "five digits or more, the patient's own identifiers, and every other word go; what is left empty is treated as without the option.",
+        "",
+        "## Safe private attributes (PS3.15 Table E.3.10-1, 2020; numbers and codes only)",
+        "",
+        "| group | private creator | element | VR |",
+        "|---|---|---|---|",
+        *(
+            f"| {group:04X} | {creator} | xx{element:02X} | {vr.decode()} |"
+            for (group, creator, element), vr in sorted(SAFE_PRIVATE.items())
+        ),
+        "",
+        "## Table E.1-1",
+        "",
+        "X removed, Z emptied, D dummy, U clean UID, K kept, C cleaned. Where the table leaves a choice (X/Z, X/D, …) the type of the",
+        "attribute in the object's IOD decides; shown here: where the type is not known. An X of a Type 1 attribute becomes a dummy, of Type 2",
+        "an empty value, so that the object stays valid.",
+        "",
+        "| tag | attribute | basic | options | done |",
+        "|---|---|---|---|---|",
+        *(_line(profile, row) for row in rows()),
+        "",
+    ]
+    return "\n".join(lines).replace("\\\\", "\\")
+
+
+def _line(profile: Profile, row: Row) -> str:
+    options = ", ".join(f"{name.replace('_', ' ')} {action}" for name, action in row.options.items())
+    if row.tag == "PRIVATE":
+        done = "removed, but the list above" if profile.options.retain_safe_private else "removed"
+    elif "X" in row.tag:
+        done = "removed with its group"
+    elif row.tag in {"00100010", "00100020"}:
+        done = "pseudonym"
+    elif row.tag.startswith("0002"):
+        done = "ours"
+    else:
+        tag = int(row.tag, 16)
+        rule = profile.rule(tag, dictionary_vr(tag) or row.vr.encode())
+        done = _SAYS[rule.act]
+        if rule.act in {Act.WORDS, Act.NUMBER, Act.CODE, Act.AGE, Act.DATE} and rule.otherwise != rule.act:
+            done += f", else {_SAYS[rule.otherwise]}"
+    tag_text = row.tag if row.tag == "PRIVATE" else f"({row.tag[:4]},{row.tag[4:]})"
+    return f"| {tag_text} | {row.name} | {row.basic} | {options} | {done} |"

@@ -41,6 +41,8 @@ def clean(text: str, banned: frozenset[str] = frozenset()) -> str:
         token = match.group()
         if not token.isascii() or token.upper() in banned:
             continue
+        if len(token) == 1 and text[match.start() - 1 : match.start()] in {"'", "’"}:
+            continue
         if token.lower() in words:
             kind = "word"
         elif _NUMBER.fullmatch(token):
