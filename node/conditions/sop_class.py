@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from pydicom import uid as uids
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from node.conditions.interface import OneOf, words_of
@@ -23,14 +24,15 @@ class SopClass(OneOf):
         return cls(tuple(_keyword(word) for word in words_of(value, cls.name)))
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
-        return list(dict.fromkeys(_keyword_of(UID(instance.sop_class_uid)) for instance in series.instances))
+        return list(dict.fromkeys(_keyword_of(UID(instance.sop_class_uid, validation_mode=IGNORE)) for instance in series.instances))
 
 
 def _keyword(word: str) -> str:
     if word[0].isdigit():
-        if not UID(word).is_valid:
+        uid = UID(word, validation_mode=IGNORE)
+        if not uid.is_valid:
             raise ValueError("sop_class: not a UID")
-        return _keyword_of(UID(word))
+        return _keyword_of(uid)
     known = vars(uids).get(word)
     if not isinstance(known, UID) or known.type != "SOP Class":
         raise ValueError(f"sop_class: {word!r} is not the keyword of a SOP Class; write as in CTImageStorage")
