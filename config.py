@@ -126,6 +126,7 @@ class DeidentificationSettings(Room):
     modified_dates: bool = True
     clean_descriptors: bool = True
     retain_safe_private: bool = True
+    unflagged_pixels: Literal["accept", "refuse"] = "accept"  #: images of a kind that often carries text and that say nothing of it
 
 
 class Settings(BaseSettings):

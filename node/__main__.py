@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from node.commands import audit, bundles, demo, explain, parts, process, purge, rules, serve, status, tokens
+from node.commands import audit, bundles, demo, explain, folders, parts, process, purge, rules, serve, status, tokens
 from node.errors import NodeError, RulesInvalid, SettingsInvalid
 
 app = typer.Typer(
@@ -20,6 +20,9 @@ app = typer.Typer(
 )
 for command in (demo.demo, serve.serve, serve.gateway, serve.worker, process.process, explain.explain, status.status, purge.purge):
     app.command()(command)
+app.command()(folders.deidentify)
+app.command()(folders.reidentify)
+app.command("deidentification")(folders.table)
 app.add_typer(rules.app, name="rules")
 app.add_typer(bundles.app, name="bundles")
 app.add_typer(audit.app, name="audit")

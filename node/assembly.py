@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,17 +22,20 @@ from node import inference, log, scp
 from node.audit import Action, AuditEvent, Event, Outcome, Type
 from node.bundle import Bundle
 from node.destinations.interface import Destination
-from node.domain import Channel, CleanUid, Job, Origin, Route, Study, StudyRef, WrittenObject
+from node.domain import Channel, CleanUid, Job, Origin, Route, Study, StudyRef
 from node.errors import InstanceUnreadable, NodeError, ProcessingFailed, RulesInvalid, SettingsInvalid, StudyRefused
 from node.housekeeping import Chore
+from node.identified import counting
 from node.identified.clean_uids import CleanUids
 from node.identified.deidentifier import Deidentifier
 from node.identified.delivery import Outbox
+from node.identified.folders import Folders
 from node.identified.identities import Identities
 from node.identified.intake import Accepted, Intake
 from node.identified.keys import Keyring, read_master_key
 from node.identified.orthanc_source import OrthancSource
 from node.identified.profile import Options, Profile
+from node.identified.profile import table as deidentification_table
 from node.identified.quarantine import Quarantine
 from node.identified.reidentifier import Reidentifier
 from node.identified.spool import spool
@@ -209,11 +212,42 @@ class House:
 
     @cached_property
     def deidentifier(self) -> Deidentifier:
-        return Deidentifier(self.profile, self.clean_uids, self.identities, self.studies)
+        unflagged = self.settings.deidentification.unflagged_pixels
+        return Deidentifier(self.profile, self.clean_uids, self.identities, self.studies, unflagged=unflagged)
 
     @cached_property
     def reidentifier(self) -> Reidentifier:
         return Reidentifier(self.identities)
+
+    def folders(self, *, workers: int = 1) -> Folders:
+        """Whole folders through this node's vault."""
+        return Folders(
+            self.wing,
+            self.identities,
+            self.keyring,
+            self.identified / "folders",
+            profile=self.profile,
+            clean_uids=self.clean_uids,
+            unflagged=self.settings.deidentification.unflagged_pixels,
+            workers=workers,
+        )
+
+    def reidentify_folder(self, source: Path, target: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """Names for a whole folder: a restricted function, written down before it is used (PS3.15 A.5.3.11)."""
+        self.trail.record(
+            AuditEvent(
+                event=Event.SECURITY_ALERT,
+                type=Type.USE_OF_RESTRICTED_FUNCTION,
+                action=Action.EXECUTE,
+                who=getpass.getuser(),
+                what="re-identification of a folder",
+            )
+        )
+        return self.folders().reidentify(source, target, progress)
+
+    def deidentification_table(self) -> str:
+        """What happens to each attribute with these settings."""
+        return deidentification_table(self.profile.options)
 
     @cached_property
     def quarantine(self) -> Quarantine:
@@ -411,6 +445,7 @@ class House:
             Chore(name="settle", every_s=0.3, do=self.settle),
             Chore(name="hand over", every_s=0.3, do=self.hand_over),
             Chore(name="deliver", every_s=0.3, do=partial(self.outbox.send_due, 5)),
+            *([Chore(name="count", every_s=2, do=self.count)] if self.settings.intake.count_from else []),
             Chore(name="expire", every_s=600, do=self.expire),
             Chore(name="verify the audit trail", every_s=6 * 3600, do=self.verify_trail),
         ]
@@ -418,6 +453,16 @@ class House:
             chores.append(Chore(name=f"fetch from {name}", every_s=0.5, do=source.fetch_due))
             chores.append(Chore(name=f"catch up with {name}", every_s=self.settings.orthancs[name].catch_up_every_s, do=source.catch_up))
         return chores
+
+    def count(self) -> None:
+        """Ask the configured source how many instances each arriving study has (Query, PS3.15 A.5.3.10)."""
+        name = self.settings.intake.count_from
+        for study, original in self.intake.uncounted():
+            count = counting.expected_instances(self.settings.sources[name], original, calling_ae_title=self.settings.scp.ae_title)
+            self.trail.record(
+                AuditEvent(event=Event.QUERY, action=Action.EXECUTE, peer=name, study=study, what="number of study related instances")
+            )
+            self.intake.expect(study, count or 0)
 
     def settle(self) -> int:
         """Begin the path of every study that has settled. Our own fault in one study does not stop the others."""
@@ -487,13 +532,20 @@ class House:
         """Everything that can be wrong before the start: settings of destinations, rules, the master key."""
         self.studies.mkdir(parents=True, exist_ok=True)
         self.results.mkdir(parents=True, exist_ok=True)
+        source = self.settings.intake.count_from
+        if source and source not in self.settings.sources:
+            raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
         _ = self.destinations, self.rules, self.clean_uids, self.trail
 
     def runner(self, *, inline: bool = False) -> Runner:
-        """Who carries out jobs on this machine."""
-        kind = InlineRunner if inline else LocalRunner
+        """Who carries out jobs on this machine: warm worker processes, or (`inline`) this very process."""
         chosen = self.settings.workers
-        return kind(
+        bundles_dir = self.settings.bundles_dir
+        if inline:
+            return InlineRunner(
+                self.jobs, clean_folder=self.clean, results_folder=self.results, bundles_dir=bundles_dir, device=chosen.device
+            )
+        return LocalRunner(
             self.jobs,
             count=chosen.count,
             device=chosen.device,
@@ -501,8 +553,8 @@ class House:
             memory_mb=chosen.memory_mb,
             clean_folder=self.clean,
             results_folder=self.results,
-            bundles_dir=self.settings.bundles_dir,
-            **({} if inline else {"hidden": [self.identified]}),
+            bundles_dir=bundles_dir,
+            hidden=[self.identified],
         )
 
     @contextmanager

@@ -42,6 +42,7 @@ def set_up(level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("node").setLevel(level)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a chore that is still at work skips a turn: no news
     logging.captureWarnings(True)
 
 

@@ -124,3 +124,17 @@ class OrthancServer:
         """Take everything out, so that one server serves several tests."""
         for patient in self.get("/patients"):
             httpx.delete(f"{self.url}/patients/{patient}", timeout=60).raise_for_status()
+
+    def instances_of(self, study_instance_uid: str) -> list[str]:
+        """Orthanc's ids of what it holds of a study."""
+        return [one for study in self._studies(study_instance_uid) for one in self._ids(f"/studies/{study}/instances")]
+
+    def is_stable(self, study_instance_uid: str) -> bool:
+        return any(self.get(f"/studies/{study}")["IsStable"] for study in self._studies(study_instance_uid))
+
+    def _studies(self, study_instance_uid: str) -> list[str]:
+        question = {"Level": "Study", "Query": {"StudyInstanceUID": study_instance_uid}}
+        return list(httpx.post(f"{self.url}/tools/find", json=question, timeout=60).json())
+
+    def _ids(self, route: str) -> list[str]:
+        return [one["ID"] for one in self.get(route)]

@@ -28,7 +28,7 @@ def process(
     given = house(config, quiet=True).settings
     out.mkdir(parents=True, exist_ok=True)
     (out / "rules.yaml").write_text(_rules(given.rules or EXAMPLE_RULES, pipeline))
-    changes = {
+    changes: dict[str, Any] = {
         "rules": out.absolute() / "rules.yaml",
         "destinations": {"out": {"kind": "folder", "path": str(out.absolute())}},
         "intake": given.intake.model_copy(update={"settle_after_s": 0.0}),

@@ -6,7 +6,7 @@ import mmap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from struct import unpack_from
 from typing import TypeVar
@@ -220,6 +220,16 @@ class Intake:
                 db.add(row)
             row.expected = count
 
+    def uncounted(self) -> list[tuple[CleanUid, str]]:
+        """Studies that paused and of which nobody has said how many instances they have; with the original UID, to ask."""
+        paused = self._clock() - timedelta(seconds=self._settle_complete_after_s)
+        with Session(self._engine) as db:
+            arriving = select(StudyRow.study, func.min(InstanceRow.sop_instance)).join(InstanceRow, InstanceRow.study == StudyRow.study)
+            waiting = (StudyRow.state == RECEIVING, StudyRow.expected.is_(None), StudyRow.last_arrival <= paused)
+            found = db.execute(arriving.where(*waiting).group_by(StudyRow.study)).all()
+            places = [(CleanUid(study), db.get_one(InstanceRow, instance).extents) for study, instance in found]
+        return [(study, self._vault.read_meta(extents, study).study_instance_uid) for study, extents in places]
+
     # --- settling -------------------------------------------------------------------------------------------------------
     def settled(self, now: datetime | None = None) -> list[StudyRef]:
         """Studies that have settled just now, and, once a start, those that had settled but were not finished."""
@@ -318,13 +328,14 @@ class Intake:
     def state_counts(self) -> dict[str, int]:
         """How many studies are in which state."""
         with reading(self._engine) as db:
-            found = dict(row._tuple() for row in db.execute(select(StudyRow.state, func.count()).group_by(StudyRow.state)))
+            found = {str(row[0]): int(row[1]) for row in db.execute(select(StudyRow.state, func.count()).group_by(StudyRow.state))}
         return {state: found.get(state, 0) for state in (RECEIVING, SETTLED, PROCESSED, QUARANTINED)}
 
     # --- forgetting -----------------------------------------------------------------------------------------------------
     def purge(self, *studies: CleanUid) -> None:
         """Make studies unreadable, forget them, and free the disk. Keys go first: a crash midway leaves nothing readable."""
         self._keyring.shred(*studies)
+        self._given = {ref for ref in self._given if ref.study not in studies}
         with self._engine.begin() as db:
             for study in studies:
                 for table in (IdentityRow, QuarantineRow, InstanceRow, SegmentStudyRow, OutboxRow, StudyRow):

@@ -69,14 +69,15 @@ class NodeProcess:
         """Start, and wait for the one line that says it is ready."""
         self.config.write_text(yaml.safe_dump(self.settings))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RADNODE_")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "node", "serve", "--config", str(self.config)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("ab"),
-            start_new_session=True,
-        )
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "node", "serve", "--config", str(self.config)],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
         os.set_blocking(self._process.stdout.fileno(), False)
         said = b""
 
@@ -96,6 +97,7 @@ class NodeProcess:
             return 0
         self._process.terminate()
         status = self._process.wait(60)
+        self._process.stdout.close()
         self._process = None
         return status
 
@@ -117,6 +119,7 @@ class NodeProcess:
         os.kill(victim.pid, signal.SIGKILL)
         if part == "serve":
             self._process.wait(10)
+            self._process.stdout.close()
             self._process = None
             time.sleep(0.5)
 
@@ -131,6 +134,18 @@ class NodeProcess:
 
     def status(self) -> dict[str, Any]:
         return json.loads(self.command("status", "--json"))
+
+    def at_rest(self, *, for_s: float) -> bool:
+        """Nothing arrives, settles, runs or waits to be sent, and that stays so for a while."""
+        end = time.monotonic() + for_s
+        while time.monotonic() < end:
+            facts = self.status()
+            busy = facts["studies"]["SETTLED"] + facts["jobs"]["SCHEDULED"] + facts["jobs"]["IN PROGRESS"]
+            busy += sum(one["QUEUED"] for one in facts["deliveries"].values())
+            if busy:
+                return False
+            time.sleep(1)
+        return True
 
     def token(self, role: str = "integrator") -> str:
         return self.command("tokens", "create", f"test-{time.time_ns()}", "--role", role).strip().splitlines()[-1]
