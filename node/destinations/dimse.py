@@ -71,19 +71,32 @@ class Dimse(Destination):
         except (InvalidDicomError, EOFError, AttributeError) as why:
             raise DeliveryRefused("not a DICOM file") from why
         with self._lock:
-            association = self._association_for(sop_class, syntax)
-            _fit(dataset, association, self.name)
-            try:
-                answer = association.send_c_store(dataset)
-            except (RuntimeError, ValueError) as why:
-                self._drop()
-                raise DeliveryFailed(f"the object could not be sent ({type(why).__name__})", destination=self.name) from None
-            if "Status" not in answer:  # time-out, or the peer aborted
-                self._drop()
+            kept = self._open
+            answer = self._store(dataset, sop_class, syntax)
+            if answer is None and kept is not None:  # the peer gave up the association that was kept: once more on a new one
+                answer = self._store(dataset, sop_class, syntax)
+            if answer is None:
                 raise DeliveryFailed("no answer to C-STORE", destination=self.name)
             self._release_later()
         self._series = {**dict(list(self._series.items())[-99:]), str(dataset.SOPInstanceUID): str(dataset.get("SeriesInstanceUID", ""))}
         return self._truth(int(answer.Status))
+
+    def _store(self, dataset: Dataset, sop_class: UID, syntax: UID) -> Dataset | None:
+        """The status of C-STORE; None when the association broke or the peer did not answer in time."""
+        association = self._association_for(sop_class, syntax)
+        _fit(dataset, association, self.name)
+        try:
+            answer: Dataset = association.send_c_store(dataset)
+        except RuntimeError:  # pynetdicom: no longer established
+            self._drop()
+            return None
+        except ValueError as why:
+            self._drop()
+            raise DeliveryFailed(f"the object could not be encoded ({type(why).__name__})", destination=self.name) from None
+        if "Status" in answer:
+            return answer
+        self._drop()
+        return None
 
     def confirm(self, sop_class_uid: str, sop_instance_uid: str, study_instance_uid: str) -> bool | None:
         if not self.settings.confirm:

@@ -251,6 +251,9 @@ class Outbox:
             if line.rests_until is not None and self._clock() < line.rests_until:
                 return 0
             return self._round(name, line)
+        except Exception as why:  # nobody may be waiting for this thread any more
+            _log.error("delivery failed", extra={"destination": name, "where": log.where_it_failed(why)})
+            raise
         finally:
             line.busy.release()
 
@@ -406,7 +409,7 @@ class Outbox:
             session.execute(update(OutboxRow).where(*lost).values(reason=reason, updated_at=self._clock()))
 
     def _tell(self, event: Event, action: Action, name: str, study: str, outcome: Outcome, reason: str, count: int) -> None:
-        facts = {"objects": str(count)}
+        facts = {"instances": str(count), "direction": "out"}
         self._record(AuditEvent(event=event, action=action, outcome=outcome, peer=name, study=study, what=reason, facts=facts))
 
 

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import httpx
 from pyorthanc import Orthanc as Client
@@ -18,15 +18,22 @@ from node import log
 from node.audit import Action, AuditEvent, Event, Outcome, Record
 from node.domain import Channel, Origin
 from node.errors import NodeError, SourceFailed, StudyRefused
-from node.identified.clean_uids import CleanUids
-from node.identified.tables import ChangeRow, FetchRow, InstanceRow
+from node.identified.tables import ChangeRow, FetchRow
 
 _log = log.get(__name__)
 
 ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")  # SHA-1 of the DICOM identifiers, in five groups
 _PAGE = 500  #: changes asked for at once
+_SEEN = "seen in the change feed, not yet said to be stable"
 _CHUNK = 1 << 20
 _AS_IT_IS = {"Accept-Encoding": "identity"}  # Orthanc 1.10 would compress each file, slower than loopback and most networks
+
+
+class Accepted(Protocol):
+    """An instance that is durable."""
+
+    @property
+    def study(self) -> str: ...  # clean Study Instance UID
 
 
 class OrthancSource:
@@ -46,6 +53,9 @@ class OrthancSource:
         Told the original Study Instance UID and how many instances Orthanc holds, our results not counted.
     spool
         Opens an empty file for one instance on its way in.
+    unsaid_after_s
+        A study that the feed shows as new is looked at after this time although nobody said it is stable: an Orthanc that
+        was stopped while it arrived never says so.
     """
 
     def __init__(
@@ -55,7 +65,7 @@ class OrthancSource:
         user: str,
         password: str,
         *,
-        accept: Callable[[BinaryIO, Origin], object],
+        accept: Callable[[BinaryIO, Origin], Accepted],
         known: Callable[[Sequence[str]], set[str]],
         ours: Callable[[Sequence[str]], set[str]],
         expect: Callable[[str, int], None],
@@ -65,6 +75,7 @@ class OrthancSource:
         timeout_s: float = 60,
         first_retry_s: float = 2,
         longest_retry_s: float = 300,
+        unsaid_after_s: float = 900,
         tries: int = 3,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -75,6 +86,7 @@ class OrthancSource:
         self._record, self._engine, self._spool, self._clock = record, engine, spool, clock
         self._reading = engine.execution_options(reading=True)
         self._first_retry_s, self._longest_retry_s = first_retry_s, longest_retry_s
+        self._unsaid_after = timedelta(seconds=unsaid_after_s)
         self._again = Retrying(
             stop=stop_after_attempt(tries),
             wait=wait_exponential_jitter(initial=0.2, max=2, jitter=0.2),
@@ -114,7 +126,7 @@ class OrthancSource:
         if not self._fetching.acquire(blocking=False):
             return 0
         try:
-            return sum(self._fetch_row(study, asked, attempts) for study, asked, attempts in self._due())
+            return sum(self._fetch_row(row) for row in self._due())
         finally:
             self._fetching.release()
 
@@ -160,47 +172,77 @@ class OrthancSource:
         done = False
         while not done:
             page = self._json(f"/changes?since={last}&limit={_PAGE}")
-            stable = [change["ID"] for change in page["Changes"] if change["ChangeType"] == "StableStudy"]
-            last, done = max(last, int(page["Last"])), bool(page["Done"]) or not page["Changes"]
-            self._keep_place(last, stable)
+            changes = [(change["ChangeType"], change["ID"]) for change in page["Changes"]]
+            last, done = max(last, int(page["Last"])), bool(page["Done"]) or not changes
+            stable = [study for what, study in changes if what == "StableStudy"]
+            self._keep_place(last, stable, [study for what, study in changes if what == "NewStudy" and study not in stable])
             found.update(stable)
         return len(found)
 
-    def _keep_place(self, last: int, stable: Sequence[str]) -> None:
+    def _keep_place(self, last: int, stable: Sequence[str], new: Sequence[str] = ()) -> None:
         with Session(self._engine) as session, session.begin():
             for study in dict.fromkeys(stable):
                 self._ask_for(session, study)
+            for study in dict.fromkeys(new):
+                if session.get(FetchRow, (self.name, study)) is None:
+                    session.add(self._row(study, self._clock() + self._unsaid_after, _SEEN))
             session.merge(ChangeRow(orthanc=self.name, last=last))
 
     def _ask_for(self, session: Session, study: str) -> None:
         row = session.get(FetchRow, (self.name, study))
         if row is None:
-            session.add(FetchRow(orthanc=self.name, study=study, asked=1, attempts=0, next_at=self._clock(), reason=""))
-        else:
-            row.asked += 1
+            session.add(self._row(study, self._clock()))
+            return
+        row.asked += 1
+        if row.reason == _SEEN:
+            row.next_at, row.reason = self._clock(), ""
+
+    def _row(self, study: str, next_at: datetime, reason: str = "") -> FetchRow:
+        return FetchRow(orthanc=self.name, study=study, asked=1, attempts=0, next_at=next_at, reason=reason)
 
     # --- one study ----------------------------------------------------------------------------------------------------------
-    def _due(self) -> list[tuple[str, int, int]]:
+    def _due(self) -> list[FetchRow]:
         query = select(FetchRow).where(FetchRow.orthanc == self.name, FetchRow.next_at <= self._clock()).order_by(FetchRow.next_at)
         with Session(self._reading) as session:
-            return [(row.study, row.asked, row.attempts) for row in session.scalars(query)]
+            rows = list(session.scalars(query))
+            session.expunge_all()
+        return rows
 
-    def _fetch_row(self, study: str, asked: int, attempts: int) -> int:
+    def _fetch_row(self, row: FetchRow) -> int:
+        study, asked = row.study, row.asked
         here = (FetchRow.orthanc == self.name, FetchRow.study == study)
         try:
+            if row.reason == _SEEN and self._still_arrives(study):
+                with Session(self._engine) as session, session.begin():
+                    session.execute(
+                        update(FetchRow).where(*here, FetchRow.asked == asked).values(next_at=self._clock() + self._unsaid_after)
+                    )
+                return 0
             taken = self.fetch_study(study)
         except NodeError as why:
-            wait = timedelta(seconds=min(self._first_retry_s * 2.0 ** min(attempts, 30), self._longest_retry_s))
-            later = {"attempts": attempts + 1, "next_at": self._clock() + wait, "reason": why.detail or why.message}
-            with Session(self._engine) as session, session.begin():
-                session.execute(update(FetchRow).where(*here).values(**later))
-            _log.warning("study not fetched now", extra={"orthanc": self.name, "study": study, "why": later["reason"]})
-            return 0
+            return self._later(row, why.detail or why.message)
+        except Exception as why:  # one odd study must not keep the others waiting
+            return self._later(row, log.where_it_failed(why))
         with Session(self._engine) as session, session.begin():
             session.execute(delete(FetchRow).where(*here, FetchRow.asked == asked))
             # told again while it was fetched: look once more
             session.execute(update(FetchRow).where(*here).values(attempts=0, reason="", next_at=self._clock()))
         return taken
+
+    def _later(self, row: FetchRow, reason: str) -> int:
+        wait = timedelta(seconds=min(self._first_retry_s * 2.0 ** min(row.attempts, 30), self._longest_retry_s))
+        here = (FetchRow.orthanc == self.name, FetchRow.study == row.study)
+        with Session(self._engine) as session, session.begin():
+            session.execute(update(FetchRow).where(*here).values(attempts=row.attempts + 1, next_at=self._clock() + wait, reason=reason))
+        _log.warning("study not fetched now", extra={"orthanc": self.name, "study": row.study, "why": reason})
+        return 0
+
+    def _still_arrives(self, study: str) -> bool:
+        try:
+            answer = self._get(f"/studies/{study}", missing_is_fine=True)
+        except httpx.HTTPError as why:
+            raise SourceFailed(_words(why), orthanc=self.name) from None
+        return answer is not None and not answer.json().get("IsStable", True)
 
     def _fetch(self, study: str) -> int:
         answer = self._get(f"/studies/{study}", missing_is_fine=True)
@@ -211,23 +253,25 @@ class OrthancSource:
         ours = self._ours(list(ids))
         new = sorted(set(ids) - ours - self._known([uid for uid in ids if uid not in ours]))
         taken = refused = 0
+        clean = ""
         origin: Origin | None = None
         try:
             for uid in new:
                 origin = origin or self._origin(ids[uid])
                 try:
-                    if not self._take(ids[uid], origin):
-                        continue
+                    accepted = self._take(ids[uid], origin)
                 except StudyRefused as why:
                     refused += 1
                     _log.warning("instance refused", extra={"orthanc": self.name, "study": study, "why": type(why).__name__})
                     continue
-                taken += 1
+                if accepted is None:  # deleted there since
+                    continue
+                taken, clean = taken + 1, accepted.study
                 if taken == 1:  # the study is known from its first instance on
                     self._expect(original, len(ids) - len(ours))
         finally:
             if taken or refused:
-                self._tell(taken, refused, len(new))
+                self._tell(clean, taken, refused, len(new))
         return taken
 
     def _origin(self, instance: str) -> Origin:
@@ -242,15 +286,15 @@ class OrthancSource:
             peer=self.name,
         )
 
-    def _take(self, instance: str, origin: Origin) -> bool:
-        """Fetch one file as it is and hand it in; false when Orthanc has it no more."""
+    def _take(self, instance: str, origin: Origin) -> Accepted | None:
+        """Fetch one file as it is and hand it in; None when Orthanc has it no more."""
         for attempt in self._again:
             with attempt, self._spool() as file:
                 if not self._download(f"/instances/{instance}/file", file):
-                    return False
+                    return None
                 file.seek(0)
-                self._accept(file, origin)
-        return True
+                return self._accept(file, origin)
+        return None
 
     def _download(self, route: str, file: BinaryIO) -> bool:
         with self._client.stream("GET", self._url + route, headers=_AS_IT_IS) as answer:
@@ -278,11 +322,13 @@ class OrthancSource:
         except ValueError:
             raise SourceFailed("the answer is not JSON", orthanc=self.name) from None
 
-    def _tell(self, taken: int, refused: int, new: int) -> None:
+    def _tell(self, study: str, taken: int, refused: int, new: int) -> None:
         left = new - taken - refused
         outcome = Outcome.SUCCESS if not refused and not left else Outcome.MINOR_FAILURE
-        facts = {"instances": str(taken), "refused": str(refused), "left": str(left)}
-        self._record(AuditEvent(event=Event.IMPORT, action=Action.CREATE, outcome=outcome, peer=self.name, what="fetched", facts=facts))
+        facts = {"instances": str(taken), "refused": str(refused), "left": str(left), "direction": "in"}
+        what = "fetched from Orthanc"
+        event = Event.INSTANCES_TRANSFERRED
+        self._record(AuditEvent(event=event, action=Action.CREATE, outcome=outcome, peer=self.name, study=study, what=what, facts=facts))
 
 
 def _may_pass(why: BaseException) -> bool:
@@ -296,20 +342,3 @@ def _words(why: httpx.HTTPError) -> str:
     if isinstance(why, httpx.HTTPStatusError):
         return f"HTTP {why.response.status_code}"
     return f"no answer ({type(why).__name__})"
-
-
-def held(engine: Engine, clean_uids: CleanUids) -> Callable[[Sequence[str]], set[str]]:
-    """For `known`: which of these original SOP Instance UIDs the vault's ledger lists."""
-
-    def held(sop_instance_uids: Sequence[str]) -> set[str]:
-        original = {str(clean_uids.of(uid)): uid for uid in sop_instance_uids}
-        clean = list(original)
-        found: set[str] = set()
-        with Session(engine.execution_options(reading=True)) as session:
-            for start in range(0, len(clean), 500):
-                found.update(
-                    session.scalars(select(InstanceRow.sop_instance).where(InstanceRow.sop_instance.in_(clean[start : start + 500])))
-                )
-        return {original[uid] for uid in found}
-
-    return held

@@ -22,6 +22,9 @@ class Accepted(Protocol):
     @property
     def sop_instance_uid(self) -> str: ...
 
+    @property
+    def study(self) -> str: ...  # clean Study Instance UID, for the audit trail
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebParts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -13,6 +14,8 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from node import log
+from node.audit import Action, AuditEvent, Event
+from node.audit import Outcome as Result
 from node.domain import Channel, Origin
 from node.errors import DiskFull, SopClassRefused, StudyRefused
 from node.ledger.tokens import Role
@@ -42,6 +45,7 @@ class Outcome:
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
     failure: int = 0
+    study: str = ""  #: clean Study Instance UID, once it is stored
 
 
 def routes(parts: WebParts, metrics: Metrics) -> APIRouter:
@@ -85,11 +89,24 @@ async def _store(request: Request, parts: WebParts, metrics: Metrics, study: str
         metrics.stow_bytes.inc(size)
         for outcome in outcomes:
             metrics.stow.labels("failed" if outcome.failure else "stored").inc()
+        await run_in_threadpool(_tell, parts, origin.peer, outcomes)
     if not body.ended:
         raise Problem(400, f"The body ends before its last boundary. Send it again.{_stored_so_far(outcomes)}")
     if not outcomes:
         raise Problem(400, f"There is no part in the body. {_FORM}")
     return _answer(outcomes)
+
+
+def _tell(parts: WebParts, peer: str, outcomes: list[Outcome]) -> None:
+    """Instances Transferred, one event a study (PS3.15 A.5.3.7); what failed is one event without a study."""
+    stored = Counter(outcome.study for outcome in outcomes if not outcome.failure)
+    event, action, what = Event.INSTANCES_TRANSFERRED, Action.CREATE, "STOW-RS"
+    for study, count in stored.items():
+        facts = {"instances": str(count), "direction": "in"}
+        parts.record(AuditEvent(event=event, action=action, peer=peer, study=study, what=what, facts=facts))
+    if failed := Counter(f"0x{outcome.failure:04X}" for outcome in outcomes if outcome.failure):
+        facts = {"direction": "in", **{reason: str(count) for reason, count in failed.items()}}
+        parts.record(AuditEvent(event=event, action=action, outcome=Result.MINOR_FAILURE, peer=peer, what=what, facts=facts))
 
 
 # --- one part -----------------------------------------------------------------------------------------------------------------
@@ -110,7 +127,7 @@ def _take(part: Part, parts: WebParts, origin: Origin, study: str) -> Outcome:
     try:
         if not failure:
             taken = parts.accept_instance(part.file, origin)
-            return Outcome(sop_class_uid=taken.sop_class_uid, sop_instance_uid=taken.sop_instance_uid)
+            return Outcome(sop_class_uid=taken.sop_class_uid, sop_instance_uid=taken.sop_instance_uid, study=taken.study)
     except DiskFull:
         failure = OUT_OF_RESOURCES
     except SopClassRefused:

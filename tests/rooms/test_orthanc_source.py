@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import httpx
@@ -25,6 +26,7 @@ from node.errors import DiskFull, InstanceUnreadable, SourceFailed
 from node.identified.orthanc_source import OrthancSource
 from node.identified.spool import spool
 from node.identified.tables import Base, ChangeRow, FetchRow
+from tests.conftest import need
 from tests.contracts.test_every_destination import a_picture
 from tests.orthanc_server import OrthancServer, free_port
 
@@ -40,14 +42,16 @@ class Vault:
         self.expected: list[tuple[str, int]] = []
         self.refuses: Exception | None = None
 
-    def accept(self, file: BinaryIO, origin: Origin) -> None:
+    def accept(self, file: BinaryIO, origin: Origin) -> SimpleNamespace:
         content = file.read()
-        uid = str(dcmread(BytesIO(content), stop_before_pixels=True).SOPInstanceUID)
+        header = dcmread(BytesIO(content), stop_before_pixels=True)
+        uid = str(header.SOPInstanceUID)
         if self.refuses:
             raise self.refuses
         self.came.append(uid)
         self.files[uid] = content
         self.origins.append(origin)
+        return SimpleNamespace(study=f"clean-{header.StudyInstanceUID}")
 
     def known(self, uids: list[str]) -> set[str]:
         return {uid for uid in uids if uid in self.files}
@@ -211,7 +215,14 @@ def test_a_study_that_orthanc_tells_of_is_fetched_as_it_is(source, orthanc, vaul
     assert {(o.channel, o.peer) for o in vault.origins} == {(Channel.ORTHANC, "orthanc")}
     assert vault.expected == [(orthanc.get(f"/studies/{study}")["MainDicomTags"]["StudyInstanceUID"], 3)]
     assert source.waiting() == 0
-    assert [(e.event, e.outcome, e.facts["instances"]) for e in trail] == [(Event.IMPORT, Outcome.SUCCESS, "3")]
+    [event] = trail
+    assert (event.event, event.outcome, event.peer, event.facts["instances"]) == (
+        Event.INSTANCES_TRANSFERRED,
+        Outcome.SUCCESS,
+        "orthanc",
+        "3",
+    )
+    assert event.study == f"clean-{vault.expected[0][0]}"
 
 
 def test_told_twice_it_is_fetched_once(source, orthanc, vault):
@@ -236,12 +247,13 @@ def test_told_again_while_fetching_it_looks_once_more(source_at, orthanc, vault)
     study, _ = a_study_in(orthanc)
     late: list[str] = []
 
-    def accept(file: BinaryIO, origin: Origin) -> None:
-        vault.accept(file, origin)
+    def accept(file: BinaryIO, origin: Origin) -> SimpleNamespace:
+        accepted = vault.accept(file, origin)
         if not late:
             original = orthanc.get(f"/studies/{study}")["MainDicomTags"]["StudyInstanceUID"]
             late.extend(a_study_in(orthanc, 1, StudyInstanceUID=original)[1])
             source.study_is_stable(study)
+        return accepted
 
     source = source_at(orthanc.url, accept=accept)
     source.study_is_stable(study)
@@ -368,6 +380,29 @@ def test_a_feed_that_starts_anew_is_read_from_its_start(source, engine, orthanc)
     assert study in set(Session(engine).scalars(select(FetchRow.study)))
 
 
+def test_a_study_of_which_orthanc_never_says_that_it_is_stable_is_looked_at_after_a_while(source_at, tmp_path, vault, clock):
+    """Orthanc forgets what was arriving when it is stopped."""
+    server = OrthancServer(need("Orthanc", "orthanc"), tmp_path / "orthanc", StableAge=600)
+    server.start()
+    try:
+        source = source_at(server.url, unsaid_after_s=900)
+        source.catch_up()
+        a_study_in(server, 2)
+        assert source.catch_up() == 0
+        clock.now += timedelta(seconds=901)
+        assert source.fetch_due() == 0  # it may still arrive
+        server.stop()
+        server.start()
+
+        assert source.catch_up() == 0
+        assert source.fetch_due() == 0
+        clock.now += timedelta(seconds=901)
+        assert source.fetch_due() == 2
+        assert source.waiting() == 0
+    finally:
+        server.stop()
+
+
 # --- when it fails --------------------------------------------------------------------------------------------------------------
 def test_an_orthanc_that_answers_500_for_a_moment_is_asked_again_at_once(source_at, orthanc, proxy, vault):
     study, _ = a_study_in(orthanc)
@@ -466,11 +501,11 @@ def test_a_full_disk_stops_the_fetch_and_it_goes_on_when_there_is_room(source, o
 def test_an_instance_that_intake_refuses_does_not_stop_the_rest(source_at, orthanc, vault, trail):
     study, uids = a_study_in(orthanc)
 
-    def accept(file: BinaryIO, origin: Origin) -> None:
+    def accept(file: BinaryIO, origin: Origin) -> SimpleNamespace:
         if dcmread(file, stop_before_pixels=True).SOPInstanceUID == min(uids):
             raise InstanceUnreadable
         file.seek(0)
-        vault.accept(file, origin)
+        return vault.accept(file, origin)
 
     source = source_at(orthanc.url, accept=accept)
     source.study_is_stable(study)
@@ -480,10 +515,29 @@ def test_an_instance_that_intake_refuses_does_not_stop_the_rest(source_at, ortha
     assert (trail[-1].outcome, trail[-1].facts["refused"]) == (Outcome.MINOR_FAILURE, "1")
 
 
+def test_a_study_that_breaks_our_own_code_does_not_keep_the_others_waiting(source_at, orthanc, vault):
+    odd, uids = a_study_in(orthanc)
+    good, _ = a_study_in(orthanc)
+
+    def known(some: list[str]) -> set[str]:
+        if set(some) & set(uids):
+            raise RuntimeError("GRAY^ALICE")
+        return vault.known(some)
+
+    source = source_at(orthanc.url, known=known)
+    source.study_is_stable(odd)
+    source.study_is_stable(good)
+
+    assert source.fetch_due() == 3
+    with Session(source._engine) as session:
+        [(study, reason)] = session.execute(select(FetchRow.study, FetchRow.reason)).all()
+    assert study == odd
+    assert reason.startswith("RuntimeError at ")
+    assert "GRAY" not in reason
+
+
 # --- the script in a real Orthanc -------------------------------------------------------------------------------------------
 def test_the_script_tells_the_node_with_the_secret_and_orthancs_own_id_only(tmp_path):
-    from tests.conftest import need
-
     told: list[tuple[str, str | None, bytes]] = []
 
     class Node(BaseHTTPRequestHandler):

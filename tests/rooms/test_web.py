@@ -38,6 +38,7 @@ MAX = 4 << 20
 class Taken:
     sop_class_uid: str
     sop_instance_uid: str
+    study: str
 
 
 class House:
@@ -66,7 +67,7 @@ class House:
             raise self.refuses[uid]
         self.kept[uid] = content
         self.origins.append(origin)
-        return Taken(str(ds.SOPClassUID), uid)
+        return Taken(str(ds.SOPClassUID), uid, f"clean-{ds.StudyInstanceUID}")
 
     def hook(self, peer: str, study: str) -> None:
         if self.hook_fails:
@@ -306,6 +307,20 @@ def test_instances_are_stored_whole_and_the_answer_names_them(web, house):
     assert [item.ReferencedSOPInstanceUID for item in said.ReferencedSOPSequence] == [uid_of(picture) for picture in pictures]
     assert "FailedSOPSequence" not in said
     assert {(origin.channel, origin.peer) for origin in house.origins} == {(Channel.STOW, "127.0.0.1")}
+
+
+def test_what_came_is_in_the_trail_study_by_study(web, house):
+    study = generate_uid()
+    bad = a_picture()
+    house.refuses[uid_of(bad)] = InstanceUnreadable()
+    store(web, a_picture(StudyInstanceUID=study), a_picture(StudyInstanceUID=study), bad)
+
+    assert [(e.event, e.outcome, e.study, e.peer) for e in house.trail] == [
+        (Event.INSTANCES_TRANSFERRED, Outcome.SUCCESS, f"clean-{study}", "127.0.0.1"),
+        (Event.INSTANCES_TRANSFERRED, Outcome.MINOR_FAILURE, "", "127.0.0.1"),
+    ]
+    assert house.trail[0].facts["instances"] == "2"
+    assert house.trail[1].facts["0xC000"] == "1"
 
 
 def test_a_real_dicomweb_client_is_content(web, house):
