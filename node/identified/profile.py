@@ -294,7 +294,7 @@ class Profile:
     def _resolve(self, action: str, vr: bytes, type_: str) -> Act:
         """One act for an action that leaves a choice: what the IOD asks for, or the safer for validity where it is not known."""
         choices = action.split("/")
-        if vr == b"UI" and choices != ["X"]:
+        if "U" in choices or (vr == b"UI" and choices != ["X"]):
             return Act.UID
         if type_ == "1" and choices == ["X"]:
             return Act.DUMMY  # PS3.15 E.1.1: the object stays valid

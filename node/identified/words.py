@@ -49,6 +49,8 @@ def clean(text: str, banned: frozenset[str] = frozenset()) -> str:
             kind = "number"
         elif _QUANTITY.fullmatch(token) or _TECHNICAL.fullmatch(token):
             kind = "letter" if len(token) == 1 else "technical"
+        elif token.isdigit():
+            kind = "identifier"  # goes, and takes the numbers beside it along
         else:
             continue
         kept.append((match.start(), match.end(), kind))
@@ -62,18 +64,19 @@ def _without_identifiers(kept: list[tuple[int, int, str]], text: str) -> list[tu
     """Drop runs of numbers that make up five digits or more: a telephone number is not a slice thickness."""
     out: list[tuple[int, int, str]] = []
     run: list[tuple[int, int, str]] = []
+    numbers = {"number", "identifier"}
 
     def close() -> None:
         if sum(c.isdigit() for start, end, _ in run for c in text[start:end]) < 5:
-            out.extend(run)
+            out.extend(item for item in run if item[2] == "number")
         run.clear()
 
     for item in kept:
-        if item[2] == "number" and (not run or text[run[-1][1] : item[0]].strip(" -/.,()+") == ""):
+        if item[2] in numbers and (not run or text[run[-1][1] : item[0]].strip(" -/.,()+") == ""):
             run.append(item)
             continue
         close()
-        if item[2] == "number":
+        if item[2] in numbers:
             run.append(item)
         else:
             out.append(item)
