@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 import uuid
@@ -111,6 +112,7 @@ def carry_out(
         volume, result = (_of_volume if pipeline.takes is Takes.VOLUME else _of_images)(pipeline, model, series, watch)
     except NotAnalysed as why:
         result = Result(analysed=False, reason=str(why))
+    _check(result, job)
     watch.begins("write")
     made = _write(job, study, series, volume, result, written_at, predecessor, results_folder)
     watch.begins("")
@@ -247,6 +249,15 @@ def _run(pipeline: Pipeline, model: Any, volume: Volume) -> Result:
         return pipeline.run(volume, model)
     except NotAnalysed as why:
         return Result(analysed=False, reason=str(why))
+
+
+def _check(result: Result, job: Job) -> None:
+    """Nothing that is no number reaches a report. Raises JobFailed."""
+    told = [result.confidence, *(finding.probability for finding in result.findings)]
+    if not all(value is None or 0 <= value <= 1 for value in told):  # not a number is not between either
+        raise JobFailed("the pipeline gave a probability that is not between 0 and 1", job=job.id)
+    if not all(math.isfinite(one.value) for finding in result.findings for one in finding.measurements):
+        raise JobFailed("the pipeline gave a measurement that is not a number", job=job.id)
 
 
 def _suspicion(result: Result) -> float:

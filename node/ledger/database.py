@@ -89,7 +89,7 @@ def migrate(engine: Engine, migrations: Path) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
         if _revision(connection) != _head(migrations):
-            command.upgrade(_alembic(migrations, connection), "head")
+            command.upgrade(alembic_config(migrations, connection), "head")
 
 
 def _newest(url: str | URL, migrations: Path) -> Engine:
@@ -98,7 +98,8 @@ def _newest(url: str | URL, migrations: Path) -> Engine:
     return engine
 
 
-def _alembic(migrations: Path, connection: Connection | None = None) -> Config:
+def alembic_config(migrations: Path, connection: Connection | None = None) -> Config:
+    """What Alembic is told: where the revisions lie, and the connection to use."""
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -111,7 +112,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _head(migrations: Path) -> str | None:
-    return ScriptDirectory.from_config(_alembic(migrations)).get_current_head()
+    return ScriptDirectory.from_config(alembic_config(migrations)).get_current_head()
 
 
 def _without_values(context: ExceptionContext) -> None:

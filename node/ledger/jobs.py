@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Engine, Row, and_, case, delete, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
 from node.ledger.database import reading
@@ -48,17 +48,11 @@ class Jobs:
         self._volume = clean_folder.absolute() if clean_folder else None
 
     # --- towards the runner ---------------------------------------------------------------------------------------------
-    def submit(self, new: Job) -> bool:
-        """Schedule a job; one that is known by its id stays as it is. Returns whether it is new."""
+    def submit(self, new: Job) -> None:
+        """Schedule a job; one that is known by its id stays as it is."""
         with self._engine.begin() as connection:
-            if connection.execute(select(job.id).where(job.id == new.id)).first():
-                return False
-            values = self._values(new)
-            if connection.dialect.name == "postgresql":
-                fresh = postgresql.insert(JobRow).values(values).on_conflict_do_nothing().returning(job.id)
-                return connection.execute(fresh).first() is not None
-            connection.execute(insert(JobRow).values(values))
-            return True
+            kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(kind(JobRow).values(self._values(new)).on_conflict_do_nothing(index_elements=[job.id]))
 
     def claim(self, worker: str, lease_s: float) -> Job | None:
         """The next job, held by `worker` for `lease_s`: STAT before ROUTINE, then the oldest; None when nothing waits.
@@ -67,6 +61,9 @@ class Jobs:
         that its result can name its predecessor.
         """
         now = self._clock()
+        with reading(self._engine) as connection:  # an empty queue is asked often, and must not take the write lock each time
+            if connection.execute(select(job.id).where(_free(now)).limit(1)).first() is None:
+                return None
         with self._engine.begin() as connection:
             while row := connection.execute(_next(now)).first():
                 if row.attempts >= ATTEMPTS:
@@ -183,7 +180,7 @@ class Jobs:
         return self._select(job.study == study)
 
     def predecessor_for(self, study: str, series: str, pipeline: str, inputs: Sequence[str], digest: str = "") -> str:
-        """The latest completed job of the same series and pipeline with other images or other weights; empty when none."""
+        """The latest job with a report on the same series and pipeline, from other images or other weights; empty when none."""
         with reading(self._engine) as connection:
             rows = connection.execute(_ended_before(study, series, pipeline)).all()
         wanted = sorted(inputs)
@@ -310,12 +307,16 @@ def _held(id: str, worker: str) -> Any:
     return and_(job.id == id, job.state == JobState.IN_PROGRESS.value, *([job.worker == worker] if worker else []))
 
 
-def _next(now: datetime) -> Any:
-    """The row to be claimed, locked against other claimers where the database locks rows."""
-    free = or_(
+def _free(now: datetime) -> Any:
+    """Scheduled, or held by nobody any more."""
+    return or_(
         job.state == JobState.SCHEDULED.value,
         and_(job.state == JobState.IN_PROGRESS.value, job.lease_until < now),
     )
+
+
+def _next(now: datetime) -> Any:
+    """The row to be claimed, locked against other claimers where the database locks rows."""
     other = JobRow.__table__.alias("other")
     unfinished = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
     earlier = (
@@ -332,7 +333,11 @@ def _next(now: datetime) -> Any:
     )
     urgent = case((job.priority == Priority.STAT.value, 0), else_=1)
     return (
-        select(JobRow.__table__).where(free, ~earlier).order_by(urgent, job.scheduled_at, job.id).limit(1).with_for_update(skip_locked=True)
+        select(JobRow.__table__)
+        .where(_free(now), ~earlier)
+        .order_by(urgent, job.scheduled_at, job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
     )
 
 
@@ -343,7 +348,7 @@ def _ended_before(study: str, series: str, pipeline: str) -> Any:
             job.study == study,
             job.series == series,
             job.pipeline == pipeline,
-            job.state == JobState.COMPLETED.value,
+            select(obj.job).where(obj.job == job.id).exists(),  # a report that says why not is a predecessor too
         )
         .order_by(job.ended_at.desc())
     )

@@ -325,7 +325,8 @@ class _Worker:
             return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the session it leads: what it started goes too
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # one that the kernel can't stop now is left to it
+            process.wait(10)
         for stream in (process.stdin, process.stdout):
             with suppress(BrokenPipeError):
                 if stream is not None:

@@ -197,6 +197,17 @@ def test_a_job_that_was_set_aside_still_tells_the_reader_why(ct: Desk) -> None:
     assert (summary["analysed"], summary["reason"]) == (False, "the worker was stopped by SIGSEGV")
 
 
+@pytest.mark.parametrize("number", [float("nan"), 1.2, -0.1])
+def test_a_probability_that_is_none_is_no_result(ct: Desk, number: float) -> None:
+    job = ct.job("says_a_number")
+    (ct.root / "models" / "says_a_number" / "1.0.0" / "number").write_text(str(number))
+
+    with pytest.raises(JobFailed, match="not between 0 and 1"):
+        ct.carry(job)
+
+    assert not (ct.root / "results" / job.id).exists()
+
+
 # --- what the job was made for ----------------------------------------------------------------------------------------------
 def test_images_that_came_after_the_job_was_made_are_left_to_the_next_job(ct: Desk) -> None:
     early = replace(ct.job("works"), inputs=tuple(sorted(ds.SOPInstanceUID for ds in ct.datasets[:4])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import traceback
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, text
@@ -29,12 +31,14 @@ from node.domain import (
     WrittenObject,
 )
 from node.identified.tables import Base as IdentifiedBase
-from node.ledger.database import open_identified, open_ledger, sqlite_url
+from node.ledger.database import LEDGER, alembic_config, migrate, open_engine, open_identified, open_ledger, sqlite_url
 from node.ledger.decisions import Decisions
 from node.ledger.jobs import ATTEMPTS, Jobs, job_id
 from node.ledger.payload import Made, job_from_json, job_to_json
 from node.ledger.tables import Base, JobRow
 from tests.rooms.databases import postgres, postgres_server, sqlite
+
+WRITE_ONE = "the tables changed: write a revision with `python -m node.ledger.migrations`"
 
 
 class Clock:
@@ -132,9 +136,10 @@ def test_a_job_crosses_a_pipe_unchanged() -> None:
 
 
 def test_a_job_submitted_twice_is_one_job(jobs: Jobs) -> None:
-    assert jobs.submit(a_job())
-    assert not jobs.submit(a_job())
+    jobs.submit(a_job())
+    jobs.submit(a_job(priority=Priority.STAT))
 
+    assert [job.route.priority for job in jobs.all()] == [Priority.ROUTINE]
     assert jobs.claim("a", 60) is not None
     assert jobs.claim("b", 60) is None
     assert jobs.counts() == {"SCHEDULED": 0, "IN PROGRESS": 1, "COMPLETED": 0, "CANCELED": 0}
@@ -290,6 +295,23 @@ def test_late_images_make_a_job_that_waits_for_the_first_and_names_it(jobs: Jobs
     assert jobs.predecessor_report(second) == ("1.2.840.10008.5.1.4.1.1.88.34", made_by(early)[0].object.sop_instance_uid)
 
 
+def test_a_report_that_says_why_not_is_a_predecessor_too(jobs: Jobs, clock: Clock) -> None:
+    early, late = a_job(), a_job(inputs=("2.25.111", "2.25.112", "2.25.113"))
+    jobs.submit(early)
+    for _ in range(2):
+        claimed = jobs.claim("a", 60)
+        assert claimed is not None
+        jobs.failed(claimed, "no")
+    jobs.reported(early, made_by(early), {"analysed": False})
+    clock.forward(10)
+    jobs.submit(late)
+
+    second = jobs.claim("b", 60)
+
+    assert second is not None
+    assert second.predecessor == early.id
+
+
 def test_only_other_images_or_other_weights_have_a_predecessor(jobs: Jobs) -> None:
     jobs.submit(a_job())
     first = jobs.claim("a", 60)
@@ -364,12 +386,12 @@ def test_the_routers_decisions_are_kept_and_deciding_again_replaces_them(engine:
 # --- the database itself ------------------------------------------------------------------------------------------------
 def test_models_and_migrations_agree(engine: Engine) -> None:
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == [], WRITE_ONE
 
 
 def test_models_and_migrations_of_the_wing_agree(tmp_path: Path) -> None:
     with open_identified(sqlite_url(tmp_path / "identified.sqlite")).connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), IdentifiedBase.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), IdentifiedBase.metadata) == [], WRITE_ONE
 
 
 def test_migrating_again_and_from_several_threads_changes_nothing(tmp_path: Path) -> None:
@@ -389,6 +411,21 @@ def test_migrating_again_and_from_several_threads_changes_nothing(tmp_path: Path
         thread.join()
 
     assert errors == []
+
+
+def test_the_next_revision_can_be_written_and_is_empty_when_nothing_changed(tmp_path: Path) -> None:
+    """On a copy of the checkout's migrations, so that nothing is left behind."""
+    copy = tmp_path / "migrations"
+    shutil.copytree(LEDGER, copy)
+    engine = open_engine(sqlite_url(tmp_path / "ledger.sqlite"))
+    migrate(engine, copy)
+    with engine.begin() as connection:
+        command.revision(alembic_config(copy, connection), message="nothing", autogenerate=True, rev_id="0002")
+
+    assert "def upgrade() -> None:\n    # ### commands" in (copy / "versions" / "0002_nothing.py").read_text()
+    migrate(engine, copy)
+    with engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0002"
 
 
 def test_a_commit_in_sqlite_is_flushed_and_references_are_checked(tmp_path: Path) -> None:
