@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from node import codes
 from node.domain import Algorithm, Finding, Result
 from node.imaging.volume import Volume
+from node.imaging.window import told_window
 
 MOST_FRAMES = 6
 PANEL = 640  # pixels of the longer side of each image
@@ -171,15 +172,8 @@ def window_of(volume: Volume, result: Result) -> tuple[float, float] | None:
             return LUNG_WINDOW
     if volume.pixels.ndim == 4 or header.get("PhotometricInterpretation") == "MONOCHROME1":
         return None  # colour has no window; an inverted image's window would be of the values before
-    own = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
-    if own[0] is not None and own[1] is not None and own[1] >= 1:
-        return own[0], own[1]
-    return SOFT_TISSUE_WINDOW if volume.unit == "HU" else None
-
-
-def _first(value: Any) -> float | None:
-    values = [value] if value is None or isinstance(value, (str, float, int)) else list(value)
-    return None if not values or values[0] in (None, "") else float(values[0])
+    told = told_window(header, volume.frames[0].number)
+    return told or (SOFT_TISSUE_WINDOW if volume.unit == "HU" else None)
 
 
 def shown_as(volume: Volume, at: int, window: tuple[float, float] | None) -> tuple[str, Pixels]:

@@ -17,7 +17,7 @@ from highdicom.sr.coding import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.encoders import RLELosslessEncoder
+from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -30,6 +30,7 @@ from pydicom.uid import (
 
 from node.domain import Result, Role, Segment, Study
 from node.errors import ResultInvalid
+from node.imaging.functional import number_of, numbers_of
 from node.imaging.volume import Frame, Volume
 from node.provenance import Provenance
 
@@ -290,7 +291,8 @@ def _shared(volume: Volume) -> Dataset:
     """Pixel Measures and Plane Orientation, always: OHIF goes black without them, also where the Standard asks for none."""
     measures, plane, shared = Dataset(), Dataset(), Dataset()
     between = volume.spacing_mm[0] if volume.spacing_mm else 0.0
-    row, column = _pixel_spacing(volume)
+    known = volume.pixel_spacing_mm
+    row, column = known if known and min(known) > 0 else (1.0, 1.0)
     measures.PixelSpacing = [_ds(row), _ds(column)]
     measures.SliceThickness = measures.SpacingBetweenSlices = _ds(between if volume.affine is not None and between > 0 else 1.0)
     header = volume.frames[0].instance.header
@@ -298,22 +300,11 @@ def _shared(volume: Volume) -> Dataset:
         plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]  # flat, invented; there is no frame of reference to be wrong in
     else:
         plane.ImageOrientationPatient = [_ds(v) for v in _required(_plane(volume.frames[0])[1])]
-        thickness = _group(header, volume.frames[0].number, "PixelMeasuresSequence").get("SliceThickness")
-        if thickness:
-            measures.SliceThickness = thickness
+        thickness = number_of(header, volume.frames[0].number, "PixelMeasuresSequence", "SliceThickness", 0.0)
+        if thickness > 0:
+            measures.SliceThickness = _ds(thickness)
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
     return shared
-
-
-def _pixel_spacing(volume: Volume) -> tuple[float, float]:
-    """Between rows and columns, in mm: the volume's, else that of a calibrated ultrasound region (PS3.3 C.8.5.5), else 1."""
-    if volume.pixel_spacing_mm and min(volume.pixel_spacing_mm) > 0:
-        return volume.pixel_spacing_mm
-    for region in volume.frames[0].instance.header.get("SequenceOfUltrasoundRegions") or ():
-        across, down = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) * 10 for axis in "XY")
-        if region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == 3 and min(across, down) > 0:  # 3: cm
-            return down, across
-    return 1.0, 1.0
 
 
 def _per_frame(volume: Volume, frame: SegFrame, rank: int) -> Dataset:
@@ -325,7 +316,7 @@ def _per_frame(volume: Volume, frame: SegFrame, rank: int) -> Dataset:
     derivation.DerivationCodeSequence = [CodedConcept.from_code(codes.DCM.Segmentation)]
     content.DimensionIndexValues = [rank] if frame.segment is None else [frame.segment, rank]
     if volume.affine is None:
-        content.StackID, content.InStackPositionNumber = "1", frame.at + 1
+        content.StackID, content.InStackPositionNumber = "1", rank
         position.ImagePositionPatient = [0, 0, 0]
     else:
         # as the source has it: a rounded position is a gap to some readers
@@ -350,26 +341,14 @@ def _frame_count(header: Dataset) -> int:
     return int(header.get("NumberOfFrames") or 1)
 
 
-def _group(header: Dataset, number: int, keyword: str) -> Dataset:
-    """The functional group's item for a frame (PS3.3 C.7.6.16), or the header itself when it has no groups."""
-    for sequence, at in (("PerFrameFunctionalGroupsSequence", number - 1), ("SharedFunctionalGroupsSequence", 0)):
-        items = header.get(sequence)
-        if items and at < len(items) and items[at].get(keyword):
-            found: Dataset = items[at][keyword][0]
-            return found
-    return header
-
-
 def _plane(frame: Frame) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """Image Position, Image Orientation and Pixel Spacing of a frame, as its header says."""
-    header = frame.instance.header
-    values = (
-        _group(header, frame.number, "PlanePositionSequence").get("ImagePositionPatient"),
-        _group(header, frame.number, "PlaneOrientationSequence").get("ImageOrientationPatient"),
-        _group(header, frame.number, "PixelMeasuresSequence").get("PixelSpacing"),
+    header, number = frame.instance.header, frame.number
+    return (
+        numbers_of(header, number, "PlanePositionSequence", "ImagePositionPatient", 3),
+        numbers_of(header, number, "PlaneOrientationSequence", "ImageOrientationPatient", 6),
+        numbers_of(header, number, "PixelMeasuresSequence", "PixelSpacing", 2),
     )
-    position, orientation, spacing = (None if value is None else np.array([float(v) for v in value]) for value in values)
-    return position, orientation, spacing
 
 
 def _required(values: NDArray[np.float64] | None) -> NDArray[np.float64]:

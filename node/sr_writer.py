@@ -8,7 +8,7 @@ nothing to measure, and viewers lose the whole report over a group without coord
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -121,7 +121,7 @@ def _measurement_report(
     summary.ContentSequence = _texts(result, provenance)
     measurements = sr.ContainerContentItem(standard.DCM.ImagingMeasurements, relationship_type=Relation.CONTAINS)
     measurements.ContentSequence = sr.ContentSequence([item for group in groups for item in group])
-    root.ContentSequence = sr.ContentSequence([*_context(provenance, header), summary, _library(header, images, seg, sc), measurements])
+    root.ContentSequence = sr.ContentSequence([*_context(provenance, header), summary, _library(images, seg, sc), measurements])
     return root
 
 
@@ -232,27 +232,32 @@ def _number(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _library(header: Dataset, images: Sequence[Instance], seg: Dataset | None, sc: Dataset | None) -> sr.ContainerContentItem:
+def _library(images: Sequence[Instance], seg: Dataset | None, sc: Dataset | None) -> sr.ContainerContentItem:
     """TID 1600: the images that were analysed, then what was made of them; descriptors once for a group (TID 1602)."""
     library = sr.ContainerContentItem(standard.DCM.ImageLibrary, relationship_type=Relation.CONTAINS)
-    groups = [_library_group(header, [(i.sop_class_uid, i.sop_instance_uid) for i in images])]
-    groups += [_library_group(o, [(o.SOPClassUID, o.SOPInstanceUID)]) for o in (seg, sc) if o is not None]
+    groups = [_library_group([i.header for i in images])]
+    groups += [_library_group([o]) for o in (seg, sc) if o is not None]
     library.ContentSequence = sr.ContentSequence(groups)
     return library
 
 
-def _library_group(header: Dataset, references: Iterable[tuple[str, str]]) -> sr.ContainerContentItem:
-    acquired = Relation.HAS_ACQ_CONTEXT
+def _library_group(images: Sequence[Dataset]) -> sr.ContainerContentItem:
+    """Images with what they have in common."""
+    acquired, first = Relation.HAS_ACQ_CONTEXT, images[0]
     group = sr.ContainerContentItem(standard.DCM.ImageLibraryGroup, relationship_type=Relation.CONTAINS)
     items: list[sr.ContentItem] = []
-    modality = MODALITIES.get(str(header.get("Modality") or ""))
+    modality = MODALITIES.get(str(first.get("Modality") or ""))
     if modality is not None:
         items.append(sr.CodeContentItem(standard.DCM.Modality, modality, acquired))
-    if header.get("FrameOfReferenceUID"):
-        items.append(sr.UIDRefContentItem(standard.DCM.FrameOfReferenceUID, str(header.FrameOfReferenceUID), acquired))
-    for name, value in ((standard.DCM.PixelDataRows, header.Rows), (standard.DCM.PixelDataColumns, header.Columns)):
-        items.append(sr.NumContentItem(name, int(value), CodedConcept("{pixels}", "UCUM", "Pixels"), relationship_type=acquired))
-    items += [sr.ImageContentItem(SOURCE, *reference, relationship_type=Relation.CONTAINS) for reference in references]
+    if first.get("FrameOfReferenceUID") and len({image.get("FrameOfReferenceUID") for image in images}) == 1:
+        items.append(sr.UIDRefContentItem(standard.DCM.FrameOfReferenceUID, str(first.FrameOfReferenceUID), acquired))
+    for name, keyword in ((standard.DCM.PixelDataRows, "Rows"), (standard.DCM.PixelDataColumns, "Columns")):
+        sizes = {image.get(keyword) for image in images}
+        if len(sizes) == 1 and None not in sizes:
+            pixels = CodedConcept("{pixels}", "UCUM", "Pixels")
+            items.append(sr.NumContentItem(name, int(first[keyword].value), pixels, relationship_type=acquired))
+    for image in images:
+        items.append(sr.ImageContentItem(SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type=Relation.CONTAINS))
     group.ContentSequence = sr.ContentSequence(items)
     return group
 
@@ -299,8 +304,11 @@ def _texts(result: Result, provenance: Provenance) -> sr.ContentSequence:
 
 
 def _instances(volume: Volume | None, series: Series) -> list[Instance]:
-    """What was analysed, each instance once; the whole series when nothing was."""
-    used = series.instances if volume is None else tuple(frame.instance for frame in volume.frames)
+    """What was looked at, each instance once: the volume's images; the whole series when it was read image by image, or not at all."""
+    if volume is None or (len(volume.frames) == 1 and len(series.instances) > 1):
+        used = tuple(instance for instance in series.instances if "Rows" in instance.header) or series.instances
+    else:
+        used = tuple(frame.instance for frame in volume.frames)
     return list({instance.sop_instance_uid: instance for instance in used}.values())
 
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 
 from node import codes
 from node.domain import (
@@ -32,6 +33,7 @@ from node.domain import (
     Study,
     StudyRef,
 )
+from node.imaging.build import build_volume, images_of
 from node.imaging.volume import Frame, Volume
 from node.provenance import Provenance
 from tests.conftest import need
@@ -62,17 +64,20 @@ def reread(ds: Dataset) -> Dataset:
 
 
 # --- studies ----------------------------------------------------------------------------------------------------------
-def ct_files(folder: Path, *, slices: int = 8, size: int = 64, spacing: float = 1.5, between: float = 5.0) -> list[Path]:
+def ct_files(
+    folder: Path, *, slices: int = 8, size: int = 64, columns: int | None = None, spacing: float = 1.5, between: float = 5.0
+) -> list[Path]:
     """A small chest: soft tissue, two lungs, an opacity in the left one. Written upside down: file order is not slice order."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows, columns = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    paths = []
+    width = columns or size
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : width * 1j]
+    paths, where = [], opacity((slices, size, width))
     for i in range(slices):
-        hu = np.full((size, size), -1000.0)
-        hu[(rows / 0.7) ** 2 + (columns / 0.9) ** 2 < 1] = 40
+        hu = np.full((size, width), -1000.0)
+        hu[(y / 0.7) ** 2 + (x / 0.9) ** 2 < 1] = 40
         for side in (-0.42, 0.42):
-            hu[(rows / 0.5) ** 2 + ((columns - side) / 0.32) ** 2 < 1] = -850
-        hu[opacity((slices, size, size))[i]] = -300
+            hu[(y / 0.5) ** 2 + ((x - side) / 0.32) ** 2 < 1] = -850
+        hu[where[i]] = -300
         ds = Dataset()
         ds.file_meta = FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -90,7 +95,7 @@ def ct_files(folder: Path, *, slices: int = 8, size: int = 64, spacing: float = 
         ds.KVP, ds.AcquisitionNumber, ds.PositionReferenceIndicator = "120", 1, ""
         ds.PixelSpacing, ds.SliceThickness = [spacing, spacing], between
         ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-spacing * size / 2, -80.25, 100 + between * i]
-        ds.Rows = ds.Columns = size
+        ds.Rows, ds.Columns = size, width
         ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 1
         ds.BitsAllocated = ds.BitsStored = 16
         ds.HighBit, ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = 15, 1, 0, "HU"
@@ -123,50 +128,49 @@ def study_of(paths: Iterable[Path]) -> Study:
 
 
 def stack(study: Study) -> Volume:
-    """Axial single-frame slices as a volume, in HU."""
-    [series] = study.series
-    ordered = sorted(series.instances, key=lambda i: float(i.header.ImagePositionPatient[2]))
-    first, last = ordered[0].header, ordered[-1].header
-    pixels = []
-    for instance in ordered:
-        ds = dcmread(instance.path)
-        pixels.append(ds.pixel_array.astype(np.float32) * float(ds.get("RescaleSlope", 1)) + float(ds.get("RescaleIntercept", 0)))
-    orientation = np.array([float(v) for v in first.ImageOrientationPatient])
-    origin, end = (np.array([float(v) for v in h.ImagePositionPatient]) for h in (first, last))
-    row, column = (float(v) for v in first.PixelSpacing)
-    step = (end - origin) / max(len(ordered) - 1, 1)
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2], affine[:3, 3] = orientation[:3] * column, orientation[3:] * row, step, origin
-    return Volume(
-        series=series,
-        pixels=np.stack(pixels),
-        unit="HU" if series.modality == "CT" else "1",
-        frames=tuple(Frame(instance=instance) for instance in ordered),
-        affine=affine,
-        spacing_mm=(float(np.linalg.norm(step)), row, column),
-    )
+    """The series as a volume."""
+    return build_volume(study.series[0])
 
 
-def flat(study: Study) -> Volume:
-    """Images without a frame of reference (US, CR, DX): one image, still or cine."""
-    [series] = study.series
-    [instance] = series.instances
-    ds = dcmread(instance.path)
-    pixels = ds.pixel_array
-    frames = int(ds.get("NumberOfFrames", 1))
-    pixels = pixels if frames > 1 else pixels[None]
-    spacing = ds.get("PixelSpacing") or ds.get("ImagerPixelSpacing")
-    if spacing is None and "SequenceOfUltrasoundRegions" in ds:
-        region = ds.SequenceOfUltrasoundRegions[0]
-        spacing = (10 * region.PhysicalDeltaY, 10 * region.PhysicalDeltaX)
+def still(study: Study) -> Volume:
+    """The first image of the series by itself."""
+    return next(images_of(study.series[0]))
+
+
+def cine(study: Study) -> Volume:
+    """All frames of one multi-frame image without a frame of reference: an ultrasound clip."""
+    [instance] = study.series[0].instances
+    pixels = dcmread(instance.path).pixel_array
     return Volume(
-        series=series,
+        series=study.series[0],
         pixels=pixels if pixels.ndim == 4 else pixels.astype(np.float32),
         unit="1",
-        frames=tuple(Frame(instance=instance, number=i + 1) for i in range(frames)),
+        frames=tuple(Frame(instance=instance, number=i + 1) for i in range(len(pixels))),
         affine=None,
-        spacing_mm=None if spacing is None or not float(spacing[0]) else (0.0, float(spacing[0]), float(spacing[1])),
+        spacing_mm=(0.0, 0.12, 0.12),
     )
+
+
+def cine_file(path: Path, *, frames: int = 5, rows: int = 96, columns: int = 128) -> Path:
+    """An ultrasound clip in colour: speckle and a dark lesion; no frame of reference."""
+    rng = np.random.default_rng(7)
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = "2.25.2000"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = "2.25.8001", "2.25.8002"
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "RN^0002", "RN0002", "", "F"
+    ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber, ds.ReferringPhysicianName = "20200102", "101500", "", "", ""
+    ds.Modality, ds.Manufacturer, ds.SeriesNumber, ds.InstanceNumber, ds.BodyPartExamined = "US", "Sample", 1, 1, "BREAST"
+    ds.ImageType, ds.NumberOfFrames, ds.FrameTime, ds.FrameIncrementPointer = ["ORIGINAL", "PRIMARY"], frames, 40, 0x00181063
+    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = rows, columns, 3, "RGB", 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation, ds.LossyImageCompression = 8, 8, 7, 0, "00"
+    echo = 90 * rng.gamma(2.0, 0.5, (frames, rows, columns))
+    echo[ball((frames, rows, columns), (0, 0.1, 0.1), (9, 0.3, 0.2))] *= 0.25
+    ds.PixelData = np.repeat(echo.clip(0, 255).astype(np.uint8)[..., None], 3, -1).tobytes()
+    ds.save_as(path, enforce_file_format=True)
+    return path
 
 
 # --- results ------------------------------------------------------------------------------------------------------------
@@ -215,8 +219,6 @@ def infection(mask: np.ndarray, *, probability: float = 0.93, site: codes.Code =
 
 def glow(mask: np.ndarray) -> np.ndarray:
     """The mask, softened."""
-    import cv2
-
     width = max(3, mask.shape[2] // 12) | 1
     return np.stack([cv2.GaussianBlur(plane.astype(np.float32), (width, width), 0) for plane in mask]).clip(0, 1)
 
