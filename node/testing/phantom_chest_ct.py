@@ -176,8 +176,8 @@ class _Chest:
     def _lung(self, c: _Canvas, z: float, slice_mm: float) -> Plane:
         """How much of each voxel is lung, 0 to 1."""
         cavity = self._cavity(c, z)
-        heart = c.ellipsoid((26.0, -22.0, 98.0), (65.0, 50.0, 55.0), z, turn=0.55)
-        inside = np.maximum(np.maximum(cavity + 2.0, -_between(c.x, c.y, z)), -heart)
+        heart = c.ellipsoid((26.0, -22.0, 98.0), (62.0, 47.0, 52.0), z, turn=0.55)
+        inside = np.maximum(np.maximum(cavity + 2.0, -_between(c.x, c.y, z)), 3.0 - heart)
         right, left = _domes(c.x, c.y)
         above = (z - np.where(c.x < 0, right, left)) / slice_mm + 0.5
         return np.asarray(c.coverage(inside) * np.clip(above, 0.0, 1.0), np.float32)
@@ -192,9 +192,12 @@ class _Chest:
                 continue
             if rough is None:
                 rough = self.waves.at(c.x, c.y, z, 12.0) + 0.7 * self.waves.at(c.x, c.y, z, 4.0)
-            r = np.sqrt(((c.x - centre[0]) / radii[0]) ** 2 + ((c.y - centre[1]) / radii[1]) ** 2 + dz**2)
-            depth = (1.0 - r + 0.24 * rough) * min(radii) / 8.0 + 0.5
-            np.maximum(out, np.clip(depth, 0.0, 1.0), out=out)
+            reach_x, reach_y = 2.0 * radii[0], 2.0 * radii[1]
+            near = c.near(centre[0] - reach_x, centre[0] + reach_x, centre[1] - reach_y, centre[1] + reach_y)
+            dx, dy = (c.x[:, near[1]] - centre[0]) / radii[0], (c.y[near[0]] - centre[1]) / radii[1]
+            r = np.sqrt(dx**2 + dy**2 + np.float32(dz**2))
+            depth = (1.0 - r + 0.24 * rough[near]) * np.float32(min(radii) / 8.0) + 0.5
+            np.maximum(out[near], np.clip(depth, 0.0, 1.0), out=out[near])
         return out * out * (3.0 - 2.0 * out)
 
     def _vessel_coverage(self, axis: Plane, z: float, pixel: float, slice_mm: float) -> Plane:
@@ -233,7 +236,7 @@ class _Canvas:
 
     def _once(self, key: tuple[float, ...], make: Callable[[], Plane]) -> Plane:
         if key not in self._known:
-            while len(self._known) > 40:
+            while len(self._known) > 60:
                 del self._known[next(iter(self._known))]
             self._known[key] = make()
         return self._known[key]
@@ -258,11 +261,24 @@ class _Canvas:
     def ellipsoid(self, centre: tuple[float, float, float], radii: tuple[float, float, float], z: float, *, turn: float = 0.0) -> Plane:
         rest = 1.0 - ((z - centre[2]) / radii[2]) ** 2
         if rest <= 0.01:
-            return np.full(self.hu.shape, 1e3, np.float32)
-        dx, dy = self.x - centre[0], self.y - centre[1]
-        u, v = dx * np.cos(turn) - dy * np.sin(turn), dx * np.sin(turn) + dy * np.cos(turn)
-        r = np.hypot(u / radii[0], v / radii[1]) / np.sqrt(rest)
-        return np.asarray(np.hypot(dx, dy) * (1.0 - 1.0 / np.maximum(r, 1e-3)), np.float32)
+            return np.full((1, 1), 1e3, np.float32)
+
+        def make() -> Plane:
+            dx, dy = self.x - centre[0], self.y - centre[1]
+            u, v = dx * np.cos(turn) - dy * np.sin(turn), dx * np.sin(turn) + dy * np.cos(turn)
+            r = np.hypot(u / radii[0], v / radii[1]) / np.float32(np.sqrt(rest))
+            return np.asarray(np.hypot(dx, dy) * (1.0 - 1.0 / np.maximum(r, 1e-3)), np.float32)
+
+        return self._once((*centre, *radii, z), make)
+
+    def arc(self, key: int, y0: float, radius: float, half: float) -> Plane:
+        """The table: a shallow curve below the patient."""
+
+        def make() -> Plane:
+            ring = np.abs(np.hypot(self.x, self.y - y0) - radius)
+            return np.asarray(np.maximum(ring - half, 108.0 - self.y), np.float32)
+
+        return self._once((float(key),), make)
 
     def segment(self, start: tuple[float, float], end: tuple[float, float]) -> Plane:
         """Distance to a line from `start` to `end`."""
@@ -276,7 +292,7 @@ class _Canvas:
 
     def disc(self, x0: float, y0: float, radius: float, value: float, here: bool) -> None:
         if here:
-            window = self._near(x0 - radius, x0 + radius, y0 - radius, y0 + radius)
+            window = self.near(x0 - radius, x0 + radius, y0 - radius, y0 + radius)
             distance = np.hypot(self.x[:, window[1]] - x0, self.y[window[0]] - y0) - radius
             share = self.coverage(distance)
             self.hu[window] += share * (value - self.hu[window])
@@ -287,14 +303,14 @@ class _Canvas:
         if not min(start[2], end[2]) - radius < z < max(start[2], end[2]) + radius:
             return
         low, high = np.minimum(start, end) - radius, np.maximum(start, end) + radius
-        window = self._near(low[0], high[0], low[1], high[1])
+        window = self.near(low[0], high[0], low[1], high[1])
         dx, dy, dz = self.x[:, window[1]] - p[0], self.y[window[0]] - p[1], z - p[2]
         t = np.clip((dx * d[0] + dy * d[1] + dz * d[2]) / float(d @ d), 0.0, 1.0)
         distance = np.sqrt((dx - t * d[0]) ** 2 + (dy - t * d[1]) ** 2 + (dz - t * d[2]) ** 2) - radius
         share = self.coverage(distance)
         self.hu[window] += share * (value - self.hu[window])
 
-    def _near(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
+    def near(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
         columns = np.searchsorted(self.x[0], [x0 - 2.0, x1 + 2.0])
         rows = np.searchsorted(self.y[:, 0], [y0 - 2.0, y1 + 2.0])
         return slice(*rows.tolist()), slice(*columns.tolist())
@@ -346,9 +362,8 @@ def _between(x: Plane, y: Plane, z: float) -> Plane:
 
 
 def _table(c: _Canvas) -> None:
-    arc = np.abs(np.hypot(c.x, (c.y + 260.0)) - 396.0)
-    c.paint(np.maximum(arc - 1.4, 108.0 - c.y), -150.0)
-    c.paint(np.maximum(np.abs(np.hypot(c.x, c.y + 240.0) - 410.0) - 1.0, 108.0 - c.y), -350.0)
+    for key, (y0, radius, half, value) in enumerate(((-260.0, 396.0, 1.4, -150.0), (-240.0, 410.0, 1.0, -350.0))):
+        c.paint(c.arc(key, y0, radius, half), value)
 
 
 def _ribs(c: _Canvas, cavity: Plane, z: float) -> None:
