@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def grey_of(stored: NDArray[Any], ds: Dataset, frame: int, photometric: str) -> 
     """
     out: Floats
     if ds.get("ModalityLUTSequence"):
-        out = np.asarray(apply_modality_lut(stored, ds), np.float32)
+        out = np.asarray(_looked_up(apply_modality_lut, stored, ds), np.float32)
         slope, intercept = 1.0, 0.0
     else:
         slope = number_of(ds, frame, "PixelValueTransformationSequence", "RescaleSlope", 1.0)
@@ -84,12 +85,20 @@ def _as_stored(value: int, ds: Dataset) -> int:
     return value if whole(ds, "PixelRepresentation") == 1 or value >= 0 else value + (1 << 16)
 
 
+def _looked_up(look_up: Callable[[NDArray[Any], Dataset], Any], stored: NDArray[Any], ds: Dataset) -> Any:
+    """Through a table of the image. One that contradicts itself is refused, without repeating what stands in it."""
+    try:
+        return look_up(stored, ds)
+    except Exception as why:
+        raise PixelsUnreadable(f"a lookup table of {ds.SOPInstanceUID} can't be used ({type(why).__name__})") from None
+
+
 def rgb_of(stored: NDArray[Any], ds: Dataset, photometric: str) -> NDArray[np.uint8]:
     """One colour frame as RGB, uint8 (rows, columns, 3)."""
     if photometric == "PALETTE COLOR":
         if "RedPaletteColorLookupTableDescriptor" not in ds:
             raise PixelsUnreadable(f"the palette of {ds.SOPInstanceUID} is missing")
-        out = np.asarray(apply_color_lut(stored, ds))[..., :3]
+        out = np.asarray(_looked_up(apply_color_lut, stored, ds))[..., :3]
         return np.asarray(out >> 8 if out.dtype == np.uint16 else out, np.uint8)
     if photometric.startswith("YBR_FULL"):
         stored = convert_color_space(stored, photometric, "RGB")
