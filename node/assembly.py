@@ -469,12 +469,27 @@ class House:
         refs = self.intake.settled()
         for ref in refs:
             try:
+                self._arrived(ref)
                 self.workflow.study_is_stable(ref)
             except Exception as why:
                 self._failed(ref, why)
             else:
                 self._tries.pop(ref, None)
         return len(refs)
+
+    def _arrived(self, ref: StudyRef) -> None:
+        origin, count, because = self.intake.arrival(ref)
+        self.trail.record(
+            AuditEvent(
+                event=Event.INSTANCES_TRANSFERRED,
+                action=Action.CREATE,
+                who=f"AETITLES={origin.called_ae or self.settings.scp.ae_title}",
+                peer=origin.calling_ae or origin.peer,
+                study=ref.study,
+                what=f"study received by {origin.channel}",
+                facts={"instances": str(count), "revision": str(ref.revision), "settled": because},
+            )
+        )
 
     def _failed(self, ref: StudyRef, why: Exception) -> None:
         tries = self._tries[ref] = self._tries.get(ref, 0) + 1

@@ -23,7 +23,8 @@ from node.identified.head import HeadUnreadable, is_uid, read_head
 from node.identified.keys import Keyring
 from node.identified.named import IdentifiedStudy, ReceivedInstance
 from node.identified.tables import IdentityRow, InstanceRow, OutboxRow, QuarantineRow, SegmentRow, SegmentStudyRow, StudyRow
-from node.identified.vault import Arrival, Meta, Position, Vault, VaultWriter, origin_json
+from node.identified.blocks import Meta, origin_from_json, origin_json
+from node.identified.vault import Arrival, Position, Vault, VaultWriter
 from node.ledger.database import reading
 
 RECEIVING, SETTLED, PROCESSED, QUARANTINED = "RECEIVING", "SETTLED", "PROCESSED", "QUARANTINED"
@@ -64,6 +65,7 @@ class Intake:
         self._settle_after_s, self._settle_complete_after_s = settle_after_s, settle_complete_after_s
         self._is_ours, self._clock = is_ours, clock
         self._given: set[StudyRef] = set()
+        self._done: set[str] | None = None  # segments that were read to their end
         self.counted: Counter[str] = Counter()  #: new, duplicate, conflict, own, unreadable; since this process began
 
     # --- arriving -----------------------------------------------------------------------------------------------------
@@ -134,9 +136,12 @@ class Intake:
         new = 0
         while True:
             with reading(self._engine) as ledger:
-                positions = [Position(**row) for row in ledger.execute(select(SegmentRow.__table__)).mappings()]
+                if self._done is None:
+                    self._done = set(ledger.scalars(select(SegmentRow.segment).where(SegmentRow.done)))
+                unread = select(SegmentRow.__table__).where(SegmentRow.done.is_(False))
+                positions = [Position(**row) for row in ledger.execute(unread).mappings()]
             before = {position.segment: _as_row(position) for position in positions}
-            scan = self._vault.scan(positions, at_most=_BATCH)
+            scan = self._vault.scan(positions, done=self._done, at_most=_BATCH)
             if scan.unreadable:
                 self.counted["unreadable"] += scan.unreadable
                 _log.warning(
@@ -149,7 +154,9 @@ class Intake:
                     new += self._enter(db, scan.arrivals)
                     for row in changed:
                         db.merge(SegmentRow(**row))
-            if any(row["done"] for row in changed):
+            ended = {position.segment for position in scan.positions if position.done}
+            if ended:
+                self._done |= ended
                 self.reclaim()
             if len(scan.arrivals) < _BATCH:
                 return new
@@ -296,6 +303,18 @@ class Intake:
                 )
 
         return IdentifiedStudy(ref=ref, instances=instances, count=len(places))
+
+    def refs(self) -> list[StudyRef]:
+        """Every study that has settled, at its latest revision, oldest first."""
+        with Session(self._engine) as db:
+            rows = db.execute(select(StudyRow.study, StudyRow.revision).where(StudyRow.revision > 0).order_by(StudyRow.first_arrival))
+            return [StudyRef(study=CleanUid(study), revision=revision) for study, revision in rows]
+
+    def arrival(self, ref: StudyRef) -> tuple[Origin, int, str]:
+        """How a revision came: the study's first Origin, how many instances are new in it, and why it was held to be settled."""
+        with Session(self._engine) as db:
+            row = db.get_one(StudyRow, ref.study)
+            return origin_from_json(row.origin), _count(db, ref.study, InstanceRow.revision == ref.revision), row.settled_reason
 
     def processed(self, ref: StudyRef) -> None:
         """Every route of the revision has its job. A study that got new images meanwhile goes on receiving."""
