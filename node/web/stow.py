@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -34,6 +34,7 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH = 0xA900  # here: not of the study that the request's path names
 CANNOT_UNDERSTAND = 0xC000
 
+_PIECE = 1 << 20
 _JSON = {"application/dicom+json", "application/json"}
 _FORM = 'Send `Content-Type: multipart/related; type="application/dicom"; boundary=…` with one DICOM file a part.'
 
@@ -77,11 +78,11 @@ async def _store(request: Request, parts: WebParts, metrics: Metrics, study: str
     body = _begin(boundary, parts)
     size = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
+        async for piece in _pieces(request):
+            size += len(piece)
             if size > parts.max_upload_bytes:
                 raise _too_big(parts)
-            outcomes += await run_in_threadpool(_take_all, body, chunk, parts, origin, study)
+            outcomes += await run_in_threadpool(_take_all, body, piece, parts, origin, study)
     except MultipartInvalid as why:
         raise Problem(400, f"{str(why).capitalize()}. {_FORM}{_stored_so_far(outcomes)}") from None
     finally:
@@ -160,6 +161,17 @@ def _boundary(request: Request) -> bytes:
     if not options.get(b"boundary"):
         raise Problem(400, f"Content-Type names no boundary. {_FORM}")
     return options[b"boundary"]
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    """The body in pieces of about a megabyte: each is one trip to a worker thread."""
+    waiting = bytearray()
+    async for chunk in request.stream():
+        waiting += chunk
+        if len(waiting) >= _PIECE:
+            yield bytes(waiting)
+            waiting.clear()
+    yield bytes(waiting)
 
 
 def _begin(boundary: bytes, parts: WebParts) -> Parts:
