@@ -41,8 +41,7 @@ def build_volume(series: Series, *, limit_bytes: int = LIMIT_BYTES) -> Volume:
     """
     instances, notes = _images(series, limit_bytes)
     slices = [s for instance in instances for s in slices_of(instance)]
-    colours = {is_colour(str(s.frame.instance.header.get("PhotometricInterpretation", ""))) for s in slices}
-    if len(colours) > 1:
+    if len({_declares_colour(instance) for instance in instances}) > 1:
         raise GeometryRefused("grey and colour images share one series")
     slices = _without_doubles(slices, notes)
     stack = stack_of(slices, spacing_between=_told_spacing(slices[0]))
@@ -67,13 +66,15 @@ def images_of(series: Series, *, limit_bytes: int = LIMIT_BYTES) -> Iterator[Vol
     """
     instances, notes = _images(series, limit_bytes)
     for instance in sorted(instances, key=lambda i: (_order(i), i.sop_instance_uid)):
-        for s in slices_of(instance):
-            yield _image(series, s, notes)
+        slices = slices_of(instance)
+        decoded = stored_frames(instance, [s.frame.number for s in slices])  # one pass over the file, a frame in memory at a time
+        for s, (stored, photometric) in zip(slices, decoded, strict=True):
+            yield _image(series, s, _reader_units(stored, instance, s.frame.number, photometric), notes)
 
 
-def _image(series: Series, s: Slice, notes: Sequence[str]) -> Volume:
+def _image(series: Series, s: Slice, plane: Pixels, notes: Sequence[str]) -> Volume:
     mine = list(notes)
-    pixels, unit = _pixels([s.frame], mine)
+    unit = _unit(s.frame.instance.header, s.frame.number, mine)
     affine, thickness = None, s.thickness or 0.0
     spacing = image_spacing(s.frame.instance.header, s.spacing, mine)
     if s.position is not None and s.orientation is not None and s.spacing is not None:
@@ -82,7 +83,7 @@ def _image(series: Series, s: Slice, notes: Sequence[str]) -> Volume:
         mine += stack.notes
     return Volume(
         series=series,
-        pixels=pixels,
+        pixels=plane[None],
         unit=unit,
         frames=(s.frame,),
         affine=affine,
@@ -144,18 +145,16 @@ def _pixels(frames: Sequence[Frame], notes: list[str]) -> tuple[Pixels, str]:
         wanted.setdefault(uid, []).append(index)
         instances[uid] = frame.instance
     header = frames[0].instance.header
-    colour = is_colour(str(header.get("PhotometricInterpretation", "")))
+    colour = _declares_colour(frames[0].instance)
     shape = (len(frames), int(header.Rows), int(header.Columns))
     out: Pixels = np.empty((*shape, 3), np.uint8) if colour else np.empty(shape, np.float32)
 
     def fill(uid: str) -> None:
-        instance, indices = instances[uid], wanted[uid]
+        instance, indices = instances[uid], sorted(wanted[uid], key=lambda index: frames[index].number)
         numbers = [frames[index].number for index in indices]
         decoded = stored_frames(instance, numbers)
         for index, number, (stored, photometric) in zip(indices, numbers, decoded, strict=True):
-            if stored.shape[:2] != shape[1:]:
-                raise PixelsUnreadable(f"{uid} decodes to another size than it declares")
-            out[index] = rgb_of(stored, instance.header, photometric) if colour else _grey(stored, instance, number, photometric)
+            out[index] = _reader_units(stored, instance, number, photometric)
 
     failed: list[PixelsUnreadable] = []
 
@@ -178,10 +177,20 @@ def _pixels(frames: Sequence[Frame], notes: list[str]) -> tuple[Pixels, str]:
     return out, _unit(header, frames[0].number, notes)
 
 
-def _grey(stored: Pixels, instance: Instance, frame: int, photometric: str) -> NDArray[np.float32]:
+def _reader_units(stored: Pixels, instance: Instance, frame: int, photometric: str) -> Pixels:
+    """One frame: float32 (rows, columns) after modality LUT, or uint8 (rows, columns, 3)."""
+    header, uid = instance.header, instance.sop_instance_uid
+    if stored.shape[:2] != (int(header.Rows), int(header.Columns)):
+        raise PixelsUnreadable(f"{uid} decodes to another size than it declares")
+    if _declares_colour(instance):
+        return rgb_of(stored, header, photometric)
     if stored.ndim == 3:
-        raise PixelsUnreadable(f"{instance.sop_instance_uid} decodes to colour but is declared grey")
-    return grey_of(stored, instance.header, frame, photometric)
+        raise PixelsUnreadable(f"{uid} decodes to colour but is declared grey")
+    return grey_of(stored, header, frame, photometric)
+
+
+def _declares_colour(instance: Instance) -> bool:
+    return is_colour(str(instance.header.get("PhotometricInterpretation", "")))
 
 
 def _unit(header: Any, frame: int, notes: list[str]) -> str:

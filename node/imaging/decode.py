@@ -162,10 +162,13 @@ def _by_codec(ds: FileDataset, syntax: UID, numbers: Sequence[int], uid: str) ->
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise PixelsUnreadable(f"{uid}: transfer syntax {_syntax_name(syntax)} can't be decoded here") from None
-    # a short item can't be padded in: the decoder compares each frame with what is declared
+    every = list(numbers) == list(range(1, frame_count(ds) + 1))  # in one pass, where single frames are searched from the start
+    frames = decoder.iter_array(ds, indices=None if every else [number - 1 for number in numbers])
     try:
-        for frame, told in decoder.iter_array(ds, indices=[number - 1 for number in numbers]):
-            yield frame, str(told["photometric_interpretation"])
+        for _ in numbers:
+            if (decoded := next(frames, None)) is None:
+                raise PixelsUnreadable(f"the pixel data of {uid} is shorter than declared")
+            yield decoded[0], str(decoded[1]["photometric_interpretation"])
     except PixelsUnreadable:
         raise
     except MemoryError:

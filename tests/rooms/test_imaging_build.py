@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import EnhancedCTImageStorage, ImplicitVRLittleEndian, RLELossless, generate_uid
 
 from node.domain import Series
 from node.errors import GeometryRefused, PixelsUnreadable
+from node.imaging import decode
 from node.imaging.build import build_volume, images_of
 from node.testing import a_study, clean_study
 from node.testing.phantom_chest_ct import chest_ct
@@ -361,6 +363,30 @@ def test_pixel_data_shorter_than_declared_is_refused(ct, series):
 
     with pytest.raises(PixelsUnreadable, match="shorter than declared"):
         build_volume(series(ct))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compressed_clip_with_fewer_frames_than_declared_is_refused(series):
+    [ds] = a_study("US", rows=60, columns=80)
+    ds.NumberOfFrames = 2
+    ds.PixelData = ds.PixelData * 2
+    ds.compress(RLELossless, generate_instance_uid=False)
+    ds.NumberOfFrames = 3
+
+    with pytest.raises(PixelsUnreadable, match=str(ds.SOPInstanceUID)):
+        list(images_of(series([ds])))
+
+
+def test_a_clip_is_read_once_and_not_once_a_frame(series, monkeypatch):
+    [ds] = a_study("US", rows=60, columns=80)
+    ds.NumberOfFrames = 40
+    ds.PixelData = ds.PixelData * 40
+    clip = series([ds])
+    reads = []
+    monkeypatch.setattr(decode, "dcmread", lambda path: reads.append(path) or dcmread(path))
+
+    assert len(list(images_of(clip))) == 40
+    assert len(reads) == 1
 
 
 def test_missing_pixel_data_is_refused(ct, series):
