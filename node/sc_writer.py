@@ -27,7 +27,7 @@ UNPAIRED = frozenset(
 
 
 def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenance) -> Dataset:
-    """One RGB image of a single image, one multi-frame object of a volume's key frames (most telling first).
+    """One RGB image, or one multi-frame object when several frames are worth showing (most telling first).
 
     Modality is OT: a viewer that hangs images by modality must not hang the capture in the place of the original. Uncompressed.
 
@@ -44,7 +44,7 @@ def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenanc
     shown = key_frames(volume, result)
     pipeline = provenance.job.route.pipeline
     pictures = np.stack([summary_picture(volume, result, provenance.maker, pipeline=pipeline, frame=at) for at in shown])
-    several = len(volume.pixels) > 1
+    several = len(pictures) > 1
     sop_class = MultiFrameTrueColorSecondaryCaptureImageStorage if several else SecondaryCaptureImageStorage
     ds = provenance.new_object(Role.SC, sop_class_uid=sop_class, modality="OT", source=volume.frames[0].instance.header)
 

@@ -1,0 +1,151 @@
+"""The picture: words beside the image and never on it, colours that can be told apart, and the same from run to run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from node import codes
+from node.domain import Finding, Result
+from node.picture import LUNG_WINDOW, PANEL, frame_round, headline, key_frames, outline_of, said, shown_as, summary_picture, window_of
+from tests.conformance import cases
+
+
+@pytest.fixture
+def ct(tmp_path):
+    study = cases.study_of(cases.ct_files(tmp_path / "ct"))
+    volume = cases.stack(study)
+    return volume, cases.opacity(volume.pixels.shape), cases.provenance(study).maker
+
+
+def test_the_original_is_shown_untouched_beside_the_overlay(ct):
+    volume, mask, maker = ct
+    result = cases.infection(mask)
+    at = key_frames(volume, result)[0]
+    _, plain = shown_as(volume, at, window_of(volume, result))
+
+    picture = summary_picture(volume, result, maker, pipeline="covid_ct")
+
+    found = cv2.matchTemplate(picture, plain, cv2.TM_SQDIFF)
+    _, _, (left, top), _ = cv2.minMaxLoc(found)
+    np.testing.assert_array_equal(picture[top : top + PANEL, left : left + PANEL], plain)  # no word, no line on it
+    overlay = picture[top : top + PANEL, left + PANEL + 20 : left + 2 * PANEL + 20]
+    changed = (overlay != plain).any(axis=2)
+    reach = cv2.dilate(cv2.resize(mask[at].astype(np.uint8), (PANEL, PANEL)), np.ones((141, 141), np.uint8)) > 0
+    assert changed.any()
+    assert not changed[~reach].any()  # only the heat and the outline
+
+
+def test_the_words_say_what_where_by_whom_and_research(ct, monkeypatch):
+    volume, mask, maker = ct
+    written = []
+    real = cv2.putText
+    monkeypatch.setattr(cv2, "putText", lambda image, text, *more: written.append(text) or real(image, text, *more))
+
+    summary_picture(volume, cases.infection(mask), maker, pipeline="covid_ct")
+
+    said_in_all = "\n".join(written)
+    for words in (
+        "RESEARCH USE ONLY",
+        "covid_ct: infection, 93 %",
+        "Slice 4 of 8",
+        "-600 / 1500 HU",
+        "3f3f3f3f",
+        "1.0.0",
+        "Volume 12.35 mL",
+        "0.50",
+    ):
+        assert words in said_in_all
+
+
+def test_it_is_the_same_from_run_to_run_and_one_size_for_all_frames(ct):
+    volume, mask, maker = ct
+    result = cases.infection(mask)
+    shapes = {summary_picture(volume, result, maker, frame=i).shape for i in range(len(mask))}
+
+    np.testing.assert_array_equal(summary_picture(volume, result, maker), summary_picture(volume, result, maker))
+    assert len(shapes) == 1
+
+
+def test_long_names_and_many_findings_stay_inside(ct):
+    volume, mask, maker = ct
+    result = cases.infection(mask)
+    many = tuple(replace(result.findings[0], name=f"finding number {i} with a very long name " * 4) for i in range(20))
+
+    picture = summary_picture(volume, replace(result, findings=many, notes=("word " * 80,)), maker, pipeline="p" * 60)
+
+    assert (picture[:, -4:] == picture[0, 0]).all()  # the right margin stays empty
+
+
+def test_a_chest_ct_has_a_lung_window_and_others_their_own(ct):
+    volume, mask, _ = ct
+    result = cases.infection(mask, site=codes.BREAST)
+    assert window_of(volume, result) == LUNG_WINDOW
+    for frame in volume.frames:
+        frame.instance.header.BodyPartExamined = "ABDOMEN"
+
+    assert window_of(volume, result) == (40.0, 400.0)
+
+
+def test_the_key_frames_are_the_heat_map_s_then_the_largest_then_the_middle(ct):
+    volume, mask, _ = ct
+    result = cases.infection(mask)
+
+    assert key_frames(volume, result) == result.heatmap.frames == (3, 4, 2)
+    assert key_frames(volume, replace(result, heatmap=None)) == (3, 4, 2)
+    assert key_frames(volume, Result(analysed=True)) == (3,)
+
+
+def test_pixels_that_are_not_square_are_shown_in_proportion(ct):
+    volume, mask, _ = ct
+    wide = replace(volume, spacing_mm=(5.0, 1.0, 2.0))
+
+    _, shown = shown_as(wide, 0, None)
+
+    assert shown.shape[:2] == (PANEL // 2, PANEL)
+
+
+# --- outlines ----------------------------------------------------------------------------------------------------------------------
+def test_an_outline_goes_round_the_largest_part_through_pixel_centres():
+    mask = np.zeros((40, 50), bool)
+    mask[10:20, 5:30] = True
+    mask[30, 40] = True
+
+    outline = outline_of(mask)
+
+    np.testing.assert_array_equal(outline[0], outline[-1])
+    assert (outline.min(axis=0).tolist(), outline.max(axis=0).tolist()) == ([5.5, 10.5], [29.5, 19.5])
+
+
+@pytest.mark.parametrize("pixels", [[(3, 4)], [(3, 4), (3, 5), (3, 6)], [(r, 7) for r in range(30)]])
+def test_a_dot_and_a_line_have_an_outline_with_an_area(pixels):
+    mask = np.zeros((40, 50), bool)
+    for row, column in pixels:
+        mask[row, column] = True
+
+    outline = outline_of(mask)
+
+    assert len(outline) > 6
+    assert cv2.contourArea(outline) == pytest.approx(len(pixels))
+
+
+def test_a_large_outline_has_few_points_and_none_has_none():
+    rows, columns = np.mgrid[:1000, :1000]
+    assert 50 < len(outline_of((rows - 500) ** 2 + (columns - 500) ** 2 < 400**2)) <= 201
+    assert len(frame_round(0, 0, 10, 10)) == 7
+    with pytest.raises(ValueError, match="empty"):
+        outline_of(np.zeros((4, 4), bool))
+
+
+# --- words ---------------------------------------------------------------------------------------------------------------------------
+def test_a_finding_in_words():
+    seen = Finding(name="infection", code=codes.LESION, probability=0.934, present=True, site=codes.LUNG, laterality=codes.LEFT)
+    silent = Finding(name="fracture", code=codes.LESION, probability=None, present=None)
+
+    assert said(seen) == "infection (left lung): 93 %, present"
+    assert said(replace(seen, name="infection, left lung", present=False)) == "infection, left lung: 93 %, not present"
+    assert said(silent) == "fracture: not trained, nothing is said about it"
+    assert headline(Result(analysed=False, reason="too few slices.")) == "Not analysed: too few slices."
