@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import Connection, Engine, Row, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, and_, case, delete, false, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
@@ -132,11 +132,11 @@ class Jobs:
     # --- towards the way home -------------------------------------------------------------------------------------------
     def completed_not_handed_over(self) -> list[Job]:
         """Jobs whose objects do not stand in the outbox yet, oldest first."""
-        return self._select(job.state == JobState.COMPLETED.value, job.handed_over.is_(False))
+        return self._select(job.state == JobState.COMPLETED.value, job.handed_over == false())
 
     def set_aside_not_reported(self) -> list[Job]:
         """Jobs that were given up and of which no reader has heard yet: each needs a "not analysed" report."""
-        return self._select(job.state == JobState.CANCELED.value, job.handed_over.is_(False))
+        return self._select(job.state == JobState.CANCELED.value, job.handed_over == false())
 
     def reported(self, aside: Job, objects: Sequence[Made], summary: dict[str, Any]) -> None:
         """The report that says why a job was set aside is written; the job stays CANCELED."""

@@ -45,7 +45,10 @@ class JobRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     handed_over: Mapped[bool] = mapped_column(default=False)  #: its objects stand in the outbox
 
-    __table_args__ = (Index("jobs_waiting", "state", "priority", "scheduled_at"),)
+    __table_args__ = (
+        Index("jobs_waiting", "state", "priority", "scheduled_at"),
+        Index("jobs_to_hand_over", "handed_over", "state"),
+    )
 
 
 class ObjectRow(Base):

@@ -189,13 +189,13 @@ class Trail:
         """The last n records, oldest first: number, time and the event's facts."""
         with reading(self._engine) as connection:
             rows = connection.execute(select(table).order_by(audit.seq.desc()).limit(n)).all()
-        return [{"seq": row.seq, "at": row.at, **json.loads(row.event)} for row in reversed(rows)]
+        return [_shown(row) for row in reversed(rows)]
 
     def of_study(self, study: str) -> list[dict[str, Any]]:
         """What happened to a study, oldest first."""
         with reading(self._engine) as connection:
             rows = connection.execute(select(table).where(audit.study == study).order_by(audit.seq)).all()
-        return [{"seq": row.seq, "at": row.at, **json.loads(row.event)} for row in rows]
+        return [_shown(row) for row in rows]
 
     # --- below ----------------------------------------------------------------------------------------------------------
     def _append(self, events: list[AuditEvent], *, head: tuple[int, str] | None) -> tuple[int, str]:
@@ -249,6 +249,12 @@ def _wrong(row: Row[Any], last: int, hash: str) -> tuple[int, str] | None:
     if row.study != json.loads(row.event).get("study", ""):
         return row.seq, "altered: the record is filed under another study"
     return None
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
+    """Number, time, facts, and the event's code in words."""
+    facts = json.loads(row.event)
+    return {"seq": row.seq, "at": row.at, **facts, "event_meaning": from_dict(facts).event.value[1]}
 
 
 def _is_alarm(row: Row[Any]) -> bool:

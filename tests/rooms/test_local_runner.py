@@ -97,7 +97,7 @@ def test_a_stat_job_overtakes_routine_jobs(bench: Bench, runner_for: Callable[..
     [
         ("crashes", "the worker was stopped by SIGSEGV (step: run)", {}),
         ("exits", "the worker ended with exit status 7 (step: run)", {}),
-        ("hangs", "the pipeline did not end within 5 s (step: run)", {"job_timeout_s": 5}),
+        ("hangs", "the pipeline did not end within 8 s (step: run)", {"job_timeout_s": 8}),
         ("grows", "the worker used more than 900 MB of memory (step: run)", {"memory_mb": 900}),
         ("raises", "the pipeline failed: ValueError at raises.py:19", {}),
     ],

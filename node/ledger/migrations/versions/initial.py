@@ -71,6 +71,7 @@ def upgrade() -> None:
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_jobs_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_study"), ["study"], unique=False)
+        batch_op.create_index("jobs_to_hand_over", ["handed_over", "state"], unique=False)
         batch_op.create_index("jobs_waiting", ["state", "priority", "scheduled_at"], unique=False)
 
     op.create_table(
@@ -124,6 +125,7 @@ def downgrade() -> None:
     op.drop_table("tokens")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index("jobs_waiting")
+        batch_op.drop_index("jobs_to_hand_over")
         batch_op.drop_index(batch_op.f("ix_jobs_study"))
         batch_op.drop_index(batch_op.f("ix_jobs_state"))
 
