@@ -49,6 +49,8 @@ OUT_OF_RESOURCES = 0xA700
 DATA_SET_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
+REQUEST_TIMEOUT_S: Final = 15  #: from the connection to the A-ASSOCIATE-RQ
+
 _FIRST_LOOK, _LOOK_AGAIN = 64 << 10, 4  #: the head is walked at 64 kB, then at four times as much
 _log = log.get(__name__)
 
@@ -130,7 +132,7 @@ def serve(listener: socket.socket, door: Door) -> None:
     while not door.stop.is_set():
         if not poll.poll(200):
             continue
-        time.sleep(min(len(room), 20) / 1000)  # a process with less to do comes first
+        time.sleep(0.05 if room.full(1) else min(len(room), 20) / 1000)  # a process with less to do comes first
         try:
             connection, address = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -169,10 +171,10 @@ class _Room:
             self._leave(association)
             connection.close()
 
-    def full(self) -> bool:
-        """More are established than allowed, the asking one included."""
+    def full(self, more: int = 0) -> bool:
+        """With `more` there would be more established than allowed."""
         with self._lock:
-            return sum(one.established for one in self._present) > self._door.max_associations
+            return sum(one.established for one in self._present) + more > self._door.max_associations
 
     def _run(self, association: _Association) -> None:
         try:
@@ -218,6 +220,7 @@ class _Association:
         try:
             with self._socket:
                 self._set_up_socket()
+                self._limit_silence(min(self._door.idle_timeout_s, REQUEST_TIMEOUT_S))  # the ARTIM timer, PS3.8 9.1.5
                 self._wire = ul.Wire(self._socket)
                 try:
                     self._proposal = self._wire.proposal()
@@ -245,8 +248,10 @@ class _Association:
     def _set_up_socket(self) -> None:
         self._socket.setblocking(True)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # in the kernel: Python's own time-out would poll before each read
-        limit = struct.pack("ll", int(self._door.idle_timeout_s), int(self._door.idle_timeout_s % 1 * 1e6))
+
+    def _limit_silence(self, seconds: float) -> None:
+        """In the kernel: Python's own time-out would poll before each read."""
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
@@ -258,10 +263,14 @@ class _Association:
         if rejection:
             _log.warning("association rejected", extra={"peer": self._address, "because": why})
             if rejection in (ul.CALLED_AE_NOT_RECOGNIZED, ul.CALLING_AE_NOT_RECOGNIZED):
-                self._door.alert(proposal.calling_ae, proposal.called_ae, self._address, why)
+                try:
+                    self._door.alert(proposal.calling_ae, proposal.called_ae, self._address, why)
+                except Exception:
+                    _log.exception("a security alert could not be recorded", extra={"peer": self._address})
             self._wire.send(ul.associate_rj(*rejection))
             self._wire.linger(1)
             return False
+        self._limit_silence(self._door.idle_timeout_s)
         results = [choose(context) for context in proposal.contexts]
         for context, (number, result, transfer_syntax) in zip(proposal.contexts, results, strict=True):
             if result == ul.ACCEPTANCE:

@@ -18,12 +18,12 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from node import log
 from node.domain import CleanUid, Origin, StudyRef
 from node.errors import InstanceUnreadable
+from node.identified.blocks import Meta, origin_from_json, origin_json
 from node.identified.clean_uids import CleanUids
 from node.identified.head import HeadUnreadable, is_uid, read_head
 from node.identified.keys import Keyring
 from node.identified.named import IdentifiedStudy, ReceivedInstance
 from node.identified.tables import IdentityRow, InstanceRow, OutboxRow, QuarantineRow, SegmentRow, SegmentStudyRow, StudyRow
-from node.identified.blocks import Meta, origin_from_json, origin_json
 from node.identified.vault import Arrival, Position, Vault, VaultWriter
 from node.ledger.database import reading
 

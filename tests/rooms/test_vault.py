@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from node.domain import Channel, CleanUid, Origin
 from node.errors import DiskFull, KeyMissing, RecordDamaged, VaultError
-from node.identified import vault as vault_module
+from node.identified.blocks import BLOCK_HEAD, CHUNK_BYTES, PAGE_BYTES, Block
 from node.identified.keys import Keyring
-from node.identified.vault import CHUNK_BYTES, PAGE_BYTES, Meta, Position, Scan, Stored, Vault, VaultWriter
+from node.identified.vault import Meta, Position, Scan, Stored, Vault, VaultWriter
 from node.ledger.database import open_identified, sqlite_url
 
 MASTER = bytes(range(32))
@@ -246,11 +246,11 @@ def test_an_altered_byte_is_noticed(vault, part):
     stored = put(vault.writer("a"), b"x" * 10_000)
     [[segment, offset, _]] = stored.extents
     path = vault.folder / f"{segment}.seg"
-    block = vault_module._Block.parsed(path.read_bytes()[offset : offset + vault_module._BLOCK.size], path.read_bytes()[8:24])
+    block = Block.parsed(path.read_bytes()[offset : offset + BLOCK_HEAD.size], path.read_bytes()[8:24])
     at = offset + {
         "header": 20,
-        "meta": vault_module._BLOCK.size + 30,
-        "data": vault_module._BLOCK.size + block.meta_bytes + 5000,
+        "meta": BLOCK_HEAD.size + 30,
+        "data": BLOCK_HEAD.size + block.meta_bytes + 5000,
         "end": block.used - 3,
     }[part]  # fmt: skip
     with path.open("r+b") as file:
@@ -260,7 +260,7 @@ def test_an_altered_byte_is_noticed(vault, part):
         file.write(bytes([byte[0] ^ 1]))
 
     with pytest.raises(RecordDamaged):
-        assert (vault.open(stored.extents, STUDY), vault.read_meta(stored.extents, STUDY))
+        vault.read_meta(stored.extents, STUDY) and vault.open(stored.extents, STUDY)
 
 
 def test_blocks_cannot_be_cut_swapped_or_taken_from_another_record(vault):
@@ -343,20 +343,21 @@ def test_every_acknowledged_record_survives_kill_9(vault, tmp_path, after):
     code = textwrap.dedent(KILLED.format(root=str(ROOT), home=str(tmp_path)))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         acknowledged = 0
-        positions: list[Position] = []
+        positions: dict[str, Position] = {}
         arrivals = []
         for line in process.stdout:
             acknowledged = int(line)
             if acknowledged % 5 == 0:  # the index runs beside, as it does in the gateway
-                turn = vault.scan(positions)
-                positions, arrivals = turn.positions, arrivals + turn.arrivals
+                turn = vault.scan(list(positions.values()))
+                positions |= {position.segment: position for position in turn.positions}
+                arrivals += turn.arrivals
             if acknowledged >= after:
                 process.kill()
                 break
         rest = process.stdout.read().split()
         acknowledged = int(rest[-1]) if rest else acknowledged
 
-    last = vault.scan(positions)
+    last = vault.scan(list(positions.values()))
     arrivals += last.arrivals
 
     found = {int(a.meta.sop_instance_uid[2:]): a for a in arrivals}
