@@ -119,14 +119,14 @@ class Deidentifier:
                 raise IdentityConflict(instance=self._clean_uids.of(received.sop_instance_uid))
             if cleaner is None:
                 cleaner = cleaner_for(opened, self.profile, self._clean_uids, patient, unflagged=self._unflagged)
-                attributes = study_attributes(opened)
-                origin = received.origin
             if opened.value(_STUDY) and cleaner.uid(opened.value(_STUDY)) != study.ref.study:
                 raise InstanceUnreadable("it belongs to another study", instance=self._clean_uids.of(received.sop_instance_uid))
             instance = cleaner.clean(opened)
             if isinstance(instance, LeftOut):
                 left_out.append(instance)
                 continue
+            if not written:
+                attributes, origin = study_attributes(opened), received.origin
             write_instance(instance, instance_path(draft, instance.series_instance_uid, instance.sop_instance_uid))
             written += 1
         if cleaner is None or origin is None or not written:

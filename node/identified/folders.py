@@ -268,8 +268,6 @@ class Folders:
             if waiting:
                 facts, rest = waiting.pop(0)
                 whole = rest if facts["whole"] else rest[: facts["split"]] + chunk + rest[facts["split"] :]
-                if hashlib.sha256(whole).hexdigest() != facts["digest"]:
-                    return {"outcome": "refused", "instance": instance, "reason": "its pixels were changed"}
                 return _written(target / facts["path"], whole, {"outcome": "restored", "instance": instance})
             return _written(target / relative, reidentifier.name_again(data, study), {"outcome": "named", "instance": instance})
         except (KeyMissing, CleanUidLeft) as why:
@@ -342,19 +340,19 @@ class _Work:
 def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: Path) -> tuple[dict[str, Any], bytes]:
     """Everything but the pixel data, which the clean file has; all of it where the pixels were written anew."""
     pixel_data = opened.pixel_data
-    written = next((bytes(chunk) for chunk in reversed(instance.chunks) if isinstance(chunk, memoryview)), b"")
+    written = next((chunk for chunk in reversed(instance.chunks) if isinstance(chunk, memoryview)), b"")
     same = opened.whole and pixel_data is not None and bool(written)
-    facts: dict[str, Any] = {"path": str(relative), "digest": hashlib.sha256(data).hexdigest(), "whole": not same}
+    facts: dict[str, Any] = {"path": str(relative), "whole": not same}
     if same and pixel_data is not None:
         facts |= {"split": pixel_data.start, "key": _key(instance.sop_instance_uid, written)}
         return facts, data[: pixel_data.start] + data[pixel_data.end :]
-    chunks = list(instance.chunks)
-    facts["key"] = _key(instance.sop_instance_uid, bytes(written or max(chunks, key=len)))
+    facts["key"] = _key(instance.sop_instance_uid, written or max(instance.chunks, key=len))
     return facts, data
 
 
-def _key(instance: str, pixel_chunk: bytes) -> str:
-    return f"{instance} {hashlib.sha256(pixel_chunk).hexdigest()[:16]}"
+def _key(instance: str, pixel_chunk: bytes | memoryview) -> str:
+    """Which original a clean file came from: its instance and its pixels. With other pixels it is another file, and is named as such."""
+    return f"{instance} {hashlib.sha256(pixel_chunk).hexdigest()}"
 
 
 def _packed(originals: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:

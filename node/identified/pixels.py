@@ -27,7 +27,9 @@ class Decision(NamedTuple):
 
 #: acquisitions whose reconstruction writes no text into the pixels, when the image says ORIGINAL\\PRIMARY
 SILENT_MODALITIES = frozenset({"CT", "MR", "PT", "NM"})
-SCREEN_WORDS = ("SCREEN SAVE", "SCREEN CAPTURE", "SCREENSHOT", "SCREEN SHOT", "DOSE_INFO")
+SCREEN_WORDS = ("SCREEN SAVE", "SCREEN CAPTURE", "SCREENSHOT", "SCREEN SHOT", "DOSE_INFO", "DOSE REPORT")
+#: photographs of a slide with its label, PS3.3 C.8.12.4.1.1
+SLIDE_LABELS = frozenset({"LABEL", "OVERVIEW"})
 #: Conversion Type (0008,0064), PS3.3 C.8.6.1: digitized film, scanned image, digitized video
 CAPTURED = frozenset({"DF", "SI", "DV"})
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -50,6 +52,8 @@ def decide(facts: Mapping[str, str], *, unflagged: Unflagged = "accept") -> Deci
     flag = facts.get("BurnedInAnnotation", "").strip().upper()
     if any(word in image_type for word in SCREEN_WORDS):
         return Decision(Verdict.LEAVE_OUT, "a capture of a screen")
+    if facts.get("Modality", "") == "SM" and SLIDE_LABELS & set(image_type.split("\\")):
+        return Decision(Verdict.LEAVE_OUT, "a photograph of a slide with its label")
     if flag == "YES":
         return Decision(Verdict.BURNED_IN, "Burned In Annotation is YES")
     if flag == "NO":

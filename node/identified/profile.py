@@ -394,7 +394,7 @@ def table(options: Options | None = None) -> str:
         "## What leaves, what stays behind",
         "",
         "- Objects with an image IOD leave. Reports, segmentations, presentation states, documents, waveforms, raw data, unknown SOP classes",
-        "  and captures of a screen stay in the vault and are listed in the study's `left_out.json`; a study of nothing else is refused.",
+        "  captures of a screen and photographs of slide labels stay in the vault and are listed in the study's `left_out.json`; a study of nothing else is refused.",
         "- One instance that can't be read, or whose pixel data is shorter than declared, refuses the study; so do two Patient IDs in one.",
         "- Pixel data is copied byte for byte, compressed too. Only bits of an overlay inside the pixels are cleared. Deflated and Big Endian",
         "  data sets become Explicit VR Little Endian; every other one keeps its transfer syntax.",

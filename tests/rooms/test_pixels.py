@@ -35,6 +35,8 @@ def wing(tmp_path: Path) -> Wing:
         ({"Modality": "CT", "ImageType": "ORIGINAL\\PRIMARY\\AXIAL"}, Verdict.CLEAN),
         ({"Modality": "CT", "ImageType": "DERIVED\\SECONDARY\\AXIAL"}, Verdict.UNKNOWN),
         ({"Modality": "CT", "ImageType": "DERIVED\\SECONDARY\\SCREEN SAVE"}, Verdict.LEAVE_OUT),
+        ({"Modality": "SM", "ImageType": "ORIGINAL\\PRIMARY\\LABEL\\NONE"}, Verdict.LEAVE_OUT),
+        ({"Modality": "SM", "ImageType": "ORIGINAL\\PRIMARY\\VOLUME\\NONE"}, Verdict.UNKNOWN),
         ({"Modality": "US", "SOPClassUID": US, "ImageType": "ORIGINAL\\PRIMARY"}, Verdict.UNKNOWN),
         ({"Modality": "US", "SOPClassUID": US, "BurnedInAnnotation": "NO"}, Verdict.CLEAN),
         ({"Modality": "US", "SOPClassUID": US, "BurnedInAnnotation": "YES"}, Verdict.BURNED_IN),
