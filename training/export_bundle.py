@@ -1,6 +1,6 @@
 """The only thing that crosses over: weights and figures become `models/<pipeline>/<version>/`, a MONAI Bundle.
 
-`python -m training.export_bundle PIPELINE --weights FILE --data DIR --models DIR [--version 1.0.0]`
+`python -m training.export_bundle bundle PIPELINE --weights FILE --data DIR --models DIR [--version 1.0.0]`
 """
 
 from __future__ import annotations
@@ -37,8 +37,17 @@ def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
     write_sums(folder)
 
 
-@app.command()
-def main_command(
+@app.command("card")
+def renew_card(pipeline: str, folder: Path) -> None:
+    """Write the model card of a bundle again from the figures in its metadata."""
+    described = importlib.import_module(f"training.bundles.{pipeline}")
+    metadata = json.loads((folder / METADATA).read_text())
+    (folder / "MODEL_CARD.md").write_text(described.model_card(metadata, metadata["eval_metrics"]))
+    write_metadata(folder, metadata)
+
+
+@app.command("bundle")
+def bundle_of(
     pipeline: Annotated[str, typer.Argument(help="name of a recipe, e.g. covid_ct")],
     weights: Annotated[Path, typer.Option(help="weights.pt of a run, or its checkpoint.pt")],
     data: Annotated[Path, typer.Option(help="folder with images/ and dicom/")],
@@ -50,11 +59,13 @@ def main_command(
 
     recipe = importlib.import_module(f"training.bundles.{pipeline}")
     state = torch.load(weights, weights_only=True)
+    run = {"steps": state["step"], "minutes": round(state["spent"] / 60, 1)} if "average" in state else {}
     state = state.get("average", state)
     folder = models / pipeline / version
     export(recipe, state, folder, version)
     metadata = recipe.metadata(version)
     metadata["radnode"]["thresholds"] = recipe.thresholds(Bundle.open(folder), data)
+    metadata["radnode"]["training"] = run
     write_metadata(folder, metadata)
     figures = recipe.figures(Bundle.open(folder), data, "val") | recipe.checks(Bundle.open(folder), data)
     metadata["eval_metrics"] = figures

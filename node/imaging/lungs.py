@@ -19,6 +19,7 @@ AIRWAY_HU = -900.0  #: mean below this, small and near the midline: trachea
 GAS_HU = -960.0  #: mean of a part this low is gas in the gut, not lung
 CLOSE_MM = 14.0  #: radius that closes vessels and consolidation in
 SMALLEST_PART = 0.06  #: of the largest part; anything smaller is not a lung
+CLOSE_UP = (0.2, 0.75)  #: share of the largest slice that is lung when the picture is cut at the lungs
 HALVE_FROM = 400  #: rows and columns from which half the resolution is enough
 SMALLEST_SLICE_MM2 = 2500.0  #: lungs on a slice or series with less area than this are not looked at
 
@@ -67,8 +68,8 @@ def find_lungs(
     if parts is None:  # the chest wall may be cut off by the edge of the picture
         body = _body(small, framed=True)
         parts = _large_parts(_without_airways((small < AIR_HU) & body, small, body, pixel_mm2), small, pixel_mm2)
-    if parts is None:
-        return None
+        if parts is None or not CLOSE_UP[0] < float(parts.mean(axis=(1, 2)).max()) < CLOSE_UP[1]:
+            return None
     low, high = _two_sides(parts, body)
     radius = max(2, round(CLOSE_MM / float(np.sqrt(pixel_mm2))))
     low, high = _closed(low, radius) & body, _closed(high, radius) & body

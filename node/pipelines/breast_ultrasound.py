@@ -17,10 +17,10 @@ from node.imaging.letterbox import Box, Letterbox
 from node.imaging.volume import Volume
 from node.pipelines.interface import Pipeline, Takes
 
-SIZE = 256  #: pixels of the canvas the network sees
+SIZE = 192  #: pixels of the canvas the network sees
 LABELS = ("normal", "benign", "malignant")
 MOST_FRAMES = 32  #: of a clip, evenly spaced
-SMALLEST_LESION = 60  #: pixels of the canvas
+SMALLEST_LESION = 35  #: pixels of the canvas
 LESION_COLOR = (240, 180, 30)
 
 NORMAL = codes.Code("17621005", "SCT", "Normal")

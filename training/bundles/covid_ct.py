@@ -273,6 +273,9 @@ The release has no patient ids and its own split puts slices of one patient on b
 above {covid_ct_medseg.LOOK_ALIKE} at 48 px) count as one patient here; five training slices were left out because their
 look-alike stands in validation. Some patients may still be on both sides.
 
+Training: {meta["radnode"]["training"]["steps"]} steps of 12, 8 and 6 slices at 256, 352 and {SIZE} px in
+{meta["radnode"]["training"]["minutes"]} minutes on two shared CPU cores; random weights at the start, no pre-trained encoder.
+
 The slices are 8-bit pictures in unknown windows, cut to the lungs, lying on their side. They were set upright (checked by eye on
 every source) and their grey was put on a Hounsfield-like scale from two landmarks, aerated lung and soft tissue.
 
@@ -295,7 +298,7 @@ Whole path of the node (lungs found, cut, brought back) on real CT series:
 
 | chest without COVID-19 (A0001, a lung cancer in the left upper lobe) | infected share |
 |---|---|
-| upper part, **never trained on**, holds the tumour | {found["no_covid_upper_part_percent"]} % |
+| upper part, **not trained on** (same patient), holds the tumour | {found["no_covid_upper_part_percent"]} % |
 | lower part, trained on as empty | {found["no_covid_lower_part_percent"]} % |
 | whole series | {found["no_covid_whole_percent"]} % |
 
@@ -305,7 +308,7 @@ Whole path of the node (lungs found, cut, brought back) on real CT series:
 
 ## Where it fails, and what it is not for
 - It marks **whatever looks like ground glass or consolidation**: a tumour with its surroundings, other pneumonia, aspiration,
-  oedema, atelectasis and dependent density. On A0001 nearly all of the marked voxels lie around the tumour.
+  oedema, atelectasis and dependent density. On A0001 most of what is marked lies round the tumour.
 - Very dense consolidation that reaches the chest wall over a whole lobe may lie outside the reach of the lung that is found
   and is then measured too small.
 - Effusion is neither lung nor infection here; shares then refer to the lung that is left.

@@ -19,16 +19,15 @@ from torch import nn
 from torch.nn import functional
 
 from node.imaging.letterbox import Box, Letterbox
+from node.pipelines.breast_ultrasound import LABELS, SIZE
 from training.augment import placed, shaded
 from training.datasets import busi_breast_us
 from training.evaluate import auc
 from training.loop import Batch, train
 from training.splits import ensure_disjoint
 
-SIZE = 256
-LABELS = busi_breast_us.LABELS
 BATCH = 16
-STAGES = ((0.55, 192), (1.01, SIZE))  #: until progress, canvas
+STAGES = ((0.5, 128), (1.01, SIZE))  #: until progress, canvas
 NETWORK: dict[str, Any] = {
     "_target_": "segmentation_models_pytorch.Unet",
     "encoder_name": "resnet18",
@@ -165,10 +164,10 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
             "val_auc_lesion": round(auc(np.asarray(lesion), labels > 0), 4),
         }
 
-    torch.set_num_threads(2)
+    cv2.setNumThreads(1)
     state = train(
         network(), draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, minutes=minutes, resume=resume,
-        peak_rate=1e-3, weight_decay=2e-3, decay=0.997,
+        peak_rate=1e-3, weight_decay=2e-3, decay=0.99,
     )  # fmt: skip
     torch.save(state, out / "weights.pt")
     (out / "labels.json").write_text(json.dumps(LABELS))

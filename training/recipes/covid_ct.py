@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import segmentation_models_pytorch as smp
@@ -120,7 +121,7 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
             dice.append(2 * both / max(1.0, float((p > 0.5).sum() + one.mask.sum())))
         return {"val_dice": round(float(np.mean(dice)), 4)}
 
-    torch.set_num_threads(2)
+    cv2.setNumThreads(1)
     state = train(
         network(), draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, minutes=minutes,
         resume=resume,
