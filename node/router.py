@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from node.conditions._lines import Mark, parse_yaml
-from node.conditions.interface import Condition
+from node.conditions.interface import Condition, matches
 from node.domain import CleanUid, Priority, Route, Series, Study
 from node.errors import RulesInvalid
 from node.imaging.build import is_localizer
@@ -54,11 +54,6 @@ class Rule:
     priority: Priority
     series: Choice
     line: int  #: in the file, from 1
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The conditions that the rule itself asks, anywhere but in `none_of`."""
-        return frozenset(asked.key for group in (self.when, *self.any_of) for asked in group)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +121,7 @@ def decide(study: Study, rules: RuleSet, needs: Mapping[str, Needs]) -> list[Dec
 
 
 def _decide(study: Study, series: Series, rule: Rule, needs: Needs | None) -> Decision:
-    reasons = [*_needed(series, rule, needs), *_asked(study, series, rule.when)]
+    reasons = [*_needed(study, series, rule, needs), *_asked(study, series, rule.when)]
     if rule.any_of:
         met, words = _groups(study, series, rule.any_of)
         reasons.append(Reason(key="any_of", met=met, words=f"{'one' if met else 'none'} of any_of holds: {words}"))
@@ -155,7 +150,7 @@ def _groups(study: Study, series: Series, groups: Sequence[Group]) -> tuple[bool
     return False, "; ".join(missing)
 
 
-def _needed(series: Series, rule: Rule, needs: Needs | None) -> list[Reason]:
+def _needed(study: Study, series: Series, rule: Rule, needs: Needs | None) -> list[Reason]:
     """What the pipeline itself needs, whatever the rule says. Silent where all is well."""
     images = [instance for instance in series.instances if is_image(instance)]
     if not images:
@@ -166,17 +161,31 @@ def _needed(series: Series, rule: Rule, needs: Needs | None) -> list[Reason]:
     if needs.modalities and series.modality not in needs.modalities:
         words = f"the pipeline {rule.run} takes {', '.join(needs.modalities)}, not {series.modality[:16] or 'an unknown modality'}"
         out.append(Reason(key="pipeline", met=False, words=words))
+    holding = [group for group in rule.any_of if all(reason.met for reason in _asked(study, series, group))]
+    if _asks_for_few((rule.when, *holding)):
+        return out
     slices = [instance for instance in images if not is_localizer(instance)]
-    if needs.takes == "volume" and not slices and "image_type" not in rule.keys:
-        words = f"every image is a localizer; {rule.run} takes a volume, unless the rule asks for image_type"
+    least = max(needs.min_slices, 2 if needs.takes == "volume" else 1)
+    count = sum(max(0, frame_count(instance.header)) for instance in (slices or images))
+    if needs.takes == "volume" and not slices:
+        words = f"every image is a localizer, and {rule.run} takes a volume; a rule gets them by image_type or slice_count"
         out.append(Reason(key="pipeline", met=False, words=words))
-    elif "slice_count" not in rule.keys:
-        least = max(needs.min_slices, 2 if needs.takes == "volume" else 1)
-        count = sum(max(0, frame_count(instance.header)) for instance in (slices or images))
-        if count < least:
-            words = f"{count} {'image is' if count == 1 else 'images are'} fewer than the {least} that {rule.run} takes, unless the rule asks for slice_count"
-            out.append(Reason(key="pipeline", met=False, words=words))
+    elif count < least:
+        are = "image is" if count == 1 else "images are"
+        words = f"{count} {are} fewer than the {least} that {rule.run} takes; a rule gets them by slice_count"
+        out.append(Reason(key="pipeline", met=False, words=words))
     return out
+
+
+def _asks_for_few(groups: Iterable[Group]) -> bool:
+    """Whether the conditions themselves say that scouts or few slices are wanted: they count them, or name localizers as the image type."""
+    for group in groups:
+        for asked in group:
+            words: tuple[str, ...] = getattr(asked.condition, "words", ())
+            scouts = any(matches(word, scout) for word in words for scout in ("LOCALIZER", "SCOUT"))
+            if asked.key == "slice_count" or (asked.key == "image_type" and scouts):
+                return True
+    return False
 
 
 def _chosen(rule: Rule, decisions: list[Decision]) -> list[Decision]:

@@ -157,6 +157,13 @@ def test_lossless_syntaxes_decode_to_what_the_uncompressed_image_has(dicom, name
             assert np.array_equal(image, expected), path.name
 
 
+def test_two_lossless_syntaxes_of_one_film_agree(dicom):
+    folder = dicom / "transfer_syntaxes/wg04_RG3_hand_CR"
+    [first], [second] = (list(images_of(one(folder / f"RG3_{name}.dcm"))) for name in ("J2KR", "JLSL"))
+
+    assert np.array_equal(first.pixels, second.pixels)
+
+
 def test_lossy_syntaxes_decode_close_to_it(dicom):
     for name in ("US1", "MR4"):
         folder = dicom / "transfer_syntaxes" / f"wg04_{name}"

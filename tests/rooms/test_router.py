@@ -155,12 +155,28 @@ def test_a_series_of_localizers_is_taken_when_the_rule_asks_for_them(study):
     assert len(routes_for(study(scouts), rule("{modality: CT, image_type: LOCALIZER}"), needs)) == 1
 
 
+def test_asking_for_originals_does_not_let_localizers_in(study):
+    """A localizer is ORIGINAL, PRIMARY as well."""
+    assert routes_for(study(scout()), rule("{modality: CT, image_type: ORIGINAL}"), NEEDS) == []
+    assert len(routes_for(study(scout()), rule("{modality: CT, slice_count: {max: 3}}"), NEEDS)) == 1
+
+
 def test_a_single_slice_never_reaches_a_volume_pipeline_unless_the_rule_counts(study):
     single = study(a_study("CT", slices=1, **SMALL))
 
     assert routes_for(single, rule("{modality: CT}"), NEEDS) == []
     assert "fewer than the 5" in decide(single, rule("{modality: CT}"), NEEDS)[0].reasons[0].words
     assert len(routes_for(single, rule("{modality: CT, slice_count: {min: 1}}"), NEEDS)) == 1
+
+
+def test_only_the_group_that_holds_opens_the_door(study):
+    """A count asked beside it in another group says nothing about this series."""
+    single = study(a_study("CT", slices=1, **SMALL))
+    many_or_chest = "    any_of: [{slice_count: {min: 20}}, {body_part: CHEST}]\n"
+    one_chest = "    any_of: [{slice_count: 1, body_part: CHEST}]\n"
+
+    assert routes_for(single, rule("{modality: CT}", more=many_or_chest), NEEDS) == []
+    assert len(routes_for(single, rule("{modality: CT}", more=one_chest), NEEDS)) == 1
 
 
 def test_asking_in_none_of_does_not_open_the_door(study):
