@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node import log
 from node.errors import DiskFull, NodeError
@@ -63,7 +64,26 @@ def answer_with_problems(app: FastAPI) -> None:
         _log.error("a request failed", extra={"error": type(why).__name__})
         return document(500, why.message)
 
-    @app.exception_handler(Exception)
-    async def foreign(_request: Request, why: Exception) -> JSONResponse:
-        _log.error("a request failed", extra={"where": log.where_it_failed(why)})
-        return document(500, "The node failed on this request; its log says where. Try again, then tell the administrator.")
+
+class Calm:
+    """ASGI middleware: an exception nobody answered for is a 500 that says nothing of the request; the log gets its place only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as why:
+            _log.error("a request failed", extra={"where": log.where_it_failed(why)})
+            if begun or scope["type"] != "http":
+                raise
+            sorry = "The node failed on this request; its log says where. Try again, then tell the administrator."
+            await document(500, sorry)(scope, receive, send)

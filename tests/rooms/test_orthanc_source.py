@@ -78,6 +78,7 @@ class Proxy:
         self.fault: Callable[[str], Any] = lambda path: None
         self.asked: list[str] = []
         proxy = self
+        http = httpx.Client(timeout=60)
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -86,7 +87,7 @@ class Proxy:
                 if isinstance(what, int):
                     self.send_error(what)
                     return
-                answer = httpx.get(behind + self.path, timeout=60)
+                answer = http.get(behind + self.path)
                 self.send_response(answer.status_code)
                 self.send_header("Content-Type", answer.headers.get("content-type", ""))
                 self.send_header("Content-Length", str(len(answer.content)))
@@ -211,7 +212,7 @@ def test_a_study_that_orthanc_tells_of_is_fetched_as_it_is(source, orthanc, vaul
 
     assert sorted(vault.came) == sorted(uids)
     [first, *_] = orthanc.get(f"/studies/{study}/instances")
-    assert vault.files[first["MainDicomTags"]["SOPInstanceUID"]] == httpx.get(f"{orthanc.url}/instances/{first['ID']}/file").content
+    assert vault.files[first["MainDicomTags"]["SOPInstanceUID"]] == orthanc.http.get(f"{orthanc.url}/instances/{first['ID']}/file").content
     assert {(o.channel, o.peer) for o in vault.origins} == {(Channel.ORTHANC, "orthanc")}
     assert vault.expected == [(orthanc.get(f"/studies/{study}")["MainDicomTags"]["StudyInstanceUID"], 3)]
     assert source.waiting() == 0

@@ -28,6 +28,7 @@ from node.web.app import WebParts, create_app
 from tests.contracts.test_every_destination import a_picture
 from tests.orthanc_server import free_port
 
+http = httpx.Client(timeout=60)  # one for all calls: making one costs more than a call
 SECRET = "a secret between two"
 STUDY = "754bfa35-a6ac6c78-0c3339e9-01bbf5b5-ea3ab921"
 ROLES = {"t-admin": "admin", "t-integrator": "integrator", "t-radiologist": "radiologist", "t-auditor": "auditor"}
@@ -119,8 +120,44 @@ def house(tmp_path: Path) -> House:
     return House(tmp_path / "tmp")
 
 
+class Lobby:
+    """Stands before the house of the test that runs, so that one server serves them all."""
+
+    house: House
+
+    def parts(self) -> WebParts:
+        return WebParts(
+            accept_instance=lambda file, origin: self.house.accept(file, origin),
+            spool=lambda: self.house.spool(),
+            hook=lambda peer, study: self.house.hook(peer, study),
+            check_token=ROLES.get,
+            record=lambda event: self.house.trail.append(event),
+            hook_secret=SECRET,
+            peers=("archive",),
+            room_left=lambda: self.house.room,
+            ready=lambda: self.house.checks,
+            max_upload_bytes=MAX,
+        )
+
+
+@pytest.fixture(scope="module")
+def lobby() -> Iterator[tuple[Lobby, Server]]:
+    lobby = Lobby()
+    server = Server(lobby.parts())
+    yield lobby, server
+    server.stop()
+
+
 @pytest.fixture
-def web(house: House) -> Iterator[Server]:
+def web(lobby: tuple[Lobby, Server], house: House) -> Server:
+    """The server of this file, with this test's house behind it."""
+    lobby[0].house = house
+    return lobby[1]
+
+
+@pytest.fixture
+def fresh_web(house: House) -> Iterator[Server]:
+    """A server that has counted nothing and raised no alarm yet."""
     server = Server(house.parts())
     yield server
     server.stop()
@@ -129,12 +166,12 @@ def web(house: House) -> Iterator[Server]:
 def tell(web: Server, body: Any, secret: str | None = SECRET) -> httpx.Response:
     headers = {"Authorization": f"Bearer {secret}".strip()} if secret is not None else {}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(f"{web.url}/orthanc/stable-study", content=content, headers={"Content-Type": "application/json", **headers})
+    return http.post(f"{web.url}/orthanc/stable-study", content=content, headers={"Content-Type": "application/json", **headers})
 
 
 def store(web: Server, *parts: bytes, study: str = "", token: str = "t-integrator", **headers: str) -> httpx.Response:
     body = b"".join(b"--frontier\r\nContent-Type: application/dicom\r\n\r\n" + part + b"\r\n" for part in parts) + b"--frontier--\r\n"
-    return httpx.post(
+    return http.post(
         f"{web.url}/dicom-web/studies" + (f"/{study}" if study else ""),
         content=body,
         headers={
@@ -143,7 +180,6 @@ def store(web: Server, *parts: bytes, study: str = "", token: str = "t-integrato
             "Authorization": f"Bearer {token}",
             **headers,
         },
-        timeout=60,
     )
 
 
@@ -161,11 +197,11 @@ def uid_of(part10: bytes) -> str:
 
 # --- who may come in ------------------------------------------------------------------------------------------------------------
 def test_health_is_open_and_readiness_says_what_is_missing(web, house):
-    assert httpx.get(f"{web.url}/healthz").json() == {"alive": True}
-    assert httpx.get(f"{web.url}/readyz").status_code == 200
+    assert http.get(f"{web.url}/healthz").json() == {"alive": True}
+    assert http.get(f"{web.url}/readyz").status_code == 200
 
     house.checks["vault"] = False
-    answer = httpx.get(f"{web.url}/readyz")
+    answer = http.get(f"{web.url}/readyz")
     assert answer.status_code == 503
     assert answer.json() == {"ready": False, "checks": {"vault": False, "ledger": True}}
 
@@ -185,16 +221,16 @@ def test_every_other_door_is_closed_without_a_good_token(web, header):
     ]
     for method in ("GET", "POST"):
         for path in doors:
-            answer = httpx.request(method, web.url + path, headers=header)
+            answer = http.request(method, web.url + path, headers=header)
 
             assert answer.status_code == 401, path
             assert answer.headers["www-authenticate"] == 'Bearer realm="radnode"'
             assert "radnode tokens create" in problem(answer)["detail"]
 
 
-def test_a_wrong_token_is_an_alarm_once_a_minute_not_a_thousand_times(web, house):
+def test_a_wrong_token_is_an_alarm_once_a_minute_not_a_thousand_times(fresh_web, house):
     for _ in range(20):
-        httpx.get(f"{web.url}/metrics", headers={"Authorization": "Bearer wrong"})
+        http.get(f"{fresh_web.url}/metrics", headers={"Authorization": "Bearer wrong"})
 
     [event] = house.trail
     assert (event.event, event.type, event.outcome) == (Event.SECURITY_ALERT, Type.NODE_AUTHENTICATION, Outcome.SERIOUS_FAILURE)
@@ -212,18 +248,18 @@ def test_only_integrator_and_administrator_may_store(web, house, token, status):
 
 
 def test_answers_carry_security_headers_and_no_server_name(web):
-    for answer in (httpx.get(f"{web.url}/healthz"), httpx.get(f"{web.url}/nothing")):
+    for answer in (http.get(f"{web.url}/healthz"), http.get(f"{web.url}/nothing")):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert "server" not in answer.headers
 
 
-def test_metrics_count_without_naming_anybody(web):
+def test_metrics_count_without_naming_anybody(fresh_web):
     study = generate_uid()
-    store(web, a_picture(StudyInstanceUID=study), study=study)
-    tell(web, {"orthanc": "archive", "study": STUDY})
-    text = httpx.get(f"{web.url}/metrics", headers={"Authorization": "Bearer t-auditor"}).text
+    store(fresh_web, a_picture(StudyInstanceUID=study), study=study)
+    tell(fresh_web, {"orthanc": "archive", "study": STUDY})
+    text = http.get(f"{fresh_web.url}/metrics", headers={"Authorization": "Bearer t-auditor"}).text
 
     assert 'radnode_http_requests_total{method="POST",route="/dicom-web/studies/{study}",status="200"} 1.0' in text
     assert 'radnode_stow_instances_total{outcome="stored"} 1.0' in text
@@ -240,14 +276,14 @@ def test_orthanc_is_answered_once_the_study_is_written_down(web, house):
     assert house.told == [("archive", STUDY)]
 
 
-@pytest.mark.parametrize("secret", ["wrong", "", None, SECRET + "x", "t-admin"])
-def test_a_wrong_hook_secret_tells_nothing_and_is_an_alarm(web, house, secret):
-    answer = tell(web, {"orthanc": "archive", "study": STUDY}, secret)
+def test_a_wrong_hook_secret_tells_nothing_and_is_an_alarm(fresh_web, house):
+    for secret in ("wrong", "", None, SECRET + "x", "t-admin"):
+        answer = tell(fresh_web, {"orthanc": "archive", "study": STUDY}, secret)
 
-    assert answer.status_code == 401
-    assert "web.hook_secret" in problem(answer)["detail"]
+        assert answer.status_code == 401
+        assert "web.hook_secret" in problem(answer)["detail"]
     assert house.told == []
-    assert house.trail[0].event is Event.SECURITY_ALERT
+    assert [(event.event, event.what) for event in house.trail] == [(Event.SECURITY_ALERT, "HTTP: wrong hook secret")]
 
 
 def test_the_secret_comes_before_the_body(web):
@@ -290,6 +326,7 @@ def test_a_hook_that_can_not_write_it_down_does_not_say_202(web, house, caplog):
     answer = tell(web, {"orthanc": "archive", "study": STUDY})
 
     assert answer.status_code == 500
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert "GRAY" not in problem(answer)["detail"]
     assert "GRAY" not in "".join(record.getMessage() for record in caplog.records if record.name.startswith("node"))
 
@@ -408,7 +445,7 @@ def test_a_body_that_is_too_big_is_refused_by_its_length_and_by_its_bytes(web):
             yield bytes(1 << 16)
 
     headers = {"Content-Type": "multipart/related; boundary=frontier", "Authorization": "Bearer t-integrator"}
-    by_bytes = httpx.post(f"{web.url}/dicom-web/studies", content=chunks(), headers=headers)
+    by_bytes = http.post(f"{web.url}/dicom-web/studies", content=chunks(), headers=headers)
 
     for answer in (by_length, by_bytes):
         assert answer.status_code == 413
@@ -441,7 +478,7 @@ def test_another_media_type_is_not_supported(web, kind):
 def test_a_body_that_is_not_multipart_or_is_cut_is_a_bad_request(web, house, body):
     headers = {"Content-Type": "multipart/related; boundary=frontier", "Authorization": "Bearer t-integrator"}
 
-    answer = httpx.post(f"{web.url}/dicom-web/studies", content=body, headers=headers)
+    answer = http.post(f"{web.url}/dicom-web/studies", content=body, headers=headers)
 
     assert answer.status_code == 400
     problem(answer)
