@@ -4,7 +4,10 @@ Each round starts every receiver afresh on an empty folder, sends, and counts wh
 rounds. The node's time ends when every sender has its last answer, as for the others; its instances are on the disk by then
 and indexed beside (the gateway's part of the work is included). Only ratios within one run mean anything.
 
-  python -m bench.receive [--senders 4] [--each 500] [--rounds 1] [--only node storescp orthanc pynetdicom]
+  python -m bench.receive [--senders 4] [--each 500] [--rounds 1] [--only storescp node orthanc pynetdicom] [--nodelay]
+
+DCMTK leaves Nagle's algorithm on: as shipped, its sender waits for delayed acknowledgements of a receiver that does not hurry
+them. `--nodelay` sets TCP_NODELAY=1 for DCMTK on both sides, which is kinder to storescp.
 """
 
 from __future__ import annotations
@@ -194,7 +197,7 @@ class Pynetdicom(Receiver):
         return sum(1 for _ in (self.folder / "in").iterdir())
 
 
-KINDS: dict[str, type[Receiver]] = {"node": Node, "storescp": Storescp, "orthanc": Orthanc, "pynetdicom": Pynetdicom}
+KINDS: dict[str, type[Receiver]] = {"storescp": Storescp, "node": Node, "orthanc": Orthanc, "pynetdicom": Pynetdicom}
 
 
 def part(kind: str, folder: Path, number: int, name: str) -> None:
@@ -262,7 +265,10 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=1)
     asked.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     asked.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
+    asked.add_argument("--nodelay", action="store_true", help="TCP_NODELAY=1 for DCMTK, senders and receiver")
     options = asked.parse_args()
+    if options.nodelay:
+        os.environ["TCP_NODELAY"] = "1"
     if options.part:
         part(options.part[0], Path(options.part[1]), int(options.part[2]), options.part[3])
         return
@@ -289,7 +295,9 @@ def main() -> None:
                     receiver.stop()
                     shutil.rmtree(home)
     base = seconds.get("storescp") or next(iter(seconds.values()))
-    print(f"{options.senders} senders of {options.each} CT, 512 x 512 x 16 bit, {options.rounds} round(s), {os.cpu_count()} cores\n")
+    print(
+        f"{options.senders} senders of {options.each} CT, 512 x 512 x 16 bit, {options.rounds} round(s), {os.cpu_count()} cores{', TCP_NODELAY=1' if options.nodelay else ''}\n"
+    )
     print("| receiver | instances/s | ratio to storescp | lost | CPU s per 1000 |\n|---|---|---|---|---|")
     for kind in options.only:
         ratio = statistics.median(b / s for b, s in zip(base, seconds[kind], strict=True))

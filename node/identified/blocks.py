@@ -11,8 +11,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -137,12 +136,9 @@ def aad(epoch: bytes, header: bytes, part: bytes) -> bytes:
 
 
 def meta_bytes(meta: Meta) -> bytes:
-    fields = {name: value for name, value in _fields(meta) if name != "origin"}
-    return json.dumps({**fields, "origin": origin_json(meta.origin)}, separators=(",", ":")).encode()
-
-
-def _fields(meta: Meta) -> Iterator[tuple[str, Any]]:
-    return ((name, getattr(meta, name)) for name in Meta.__slots__)
+    fields: dict[str, Any] = {name: getattr(meta, name) for name in Meta.__slots__}
+    fields["origin"] = origin_json(meta.origin)
+    return json.dumps(fields).encode()
 
 
 def meta_from(data: bytes) -> Meta:
@@ -152,7 +148,7 @@ def meta_from(data: bytes) -> Meta:
 
 def origin_json(origin: Origin) -> dict[str, str]:
     """An Origin as JSON keeps it."""
-    return {**asdict(origin), "received_at": origin.received_at.isoformat()}
+    return {**{name: getattr(origin, name) for name in Origin.__slots__}, "received_at": origin.received_at.isoformat()}
 
 
 def origin_from_json(fields: dict[str, str]) -> Origin:
