@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, ExplicitVRBigEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from node.domain import Instance
 from node.errors import PixelsUnreadable
@@ -71,9 +71,9 @@ def check_declared(instances: Sequence[Instance], *, limit_bytes: int) -> None:
 
 
 def transfer_syntax(instance: Instance) -> UID:
-    """From the file meta information; Explicit VR Little Endian's default where there is none (PS3.10 7.1)."""
+    """From the file meta information; the default transfer syntax where there is none (PS3.5 10.1)."""
     meta = getattr(instance.header, "file_meta", None)
-    return UID(str(meta.TransferSyntaxUID)) if meta is not None and "TransferSyntaxUID" in meta else UID("1.2.840.10008.1.2")
+    return UID(str(meta.TransferSyntaxUID)) if meta is not None and "TransferSyntaxUID" in meta else ImplicitVRLittleEndian
 
 
 def is_compressed(instance: Instance) -> bool:
@@ -100,20 +100,43 @@ def stored_frames(instance: Instance, numbers: Sequence[int]) -> Iterator[tuple[
     PixelsUnreadable
         No pixel data, shorter than declared, damaged, or no codec for the transfer syntax.
     """
-    uid = instance.sop_instance_uid
+    uid = str(instance.sop_instance_uid)
     try:
-        ds = dcmread(instance.path)
-    except Exception as why:  # whatever a damaged file makes the parser raise
-        raise PixelsUnreadable(f"{uid} can't be read ({type(why).__name__})") from None
-    syntax = transfer_syntax(instance)
+        file = instance.path.open("rb")
+    except OSError:
+        raise PixelsUnreadable(f"the file of {uid} is gone") from None
+    with file:
+        ds = _read(file, uid, stop_before_pixels=True)
+        syntax = transfer_syntax(instance)
+        start = file.tell()
+        length = None if is_compressed(instance) else _native_length(file.read(12), implicit=syntax == ImplicitVRLittleEndian)
+        if length is not None and _is_plain(ds, syntax):
+            start += 8 if syntax == ImplicitVRLittleEndian else 12
+            yield from _native(ds, file, start, length, numbers, uid)
+            return
+        file.seek(0)
+        ds = _read(file, uid, stop_before_pixels=False)
     if "FloatPixelData" in ds or "DoubleFloatPixelData" in ds:
-        yield from _floats(ds, numbers, str(uid))
+        yield from _floats(ds, numbers, uid)
     elif "PixelData" not in ds:
         raise PixelsUnreadable(f"{uid} has no pixel data")
-    elif not is_compressed(instance) and _is_plain(ds, syntax):
-        yield from _native(ds, numbers, str(uid))
     else:
-        yield from _by_codec(ds, syntax, numbers, str(uid))
+        yield from _by_codec(ds, syntax, numbers, uid)
+
+
+def _read(file: BinaryIO, uid: str, *, stop_before_pixels: bool) -> FileDataset:
+    try:
+        return dcmread(file, stop_before_pixels=stop_before_pixels)
+    except Exception as why:  # whatever a damaged file makes the parser raise
+        raise PixelsUnreadable(f"{uid} can't be read ({type(why).__name__})") from None
+
+
+def _native_length(head: bytes, *, implicit: bool) -> int | None:
+    """The length of Pixel Data (7FE0,0010) from its element header; None when another element stands here, or a length is not told."""
+    if head[:4] != b"\xe0\x7f\x10\x00":
+        return None
+    length = int.from_bytes(head[4:8] if implicit else head[8:12], "little")
+    return None if length == 0xFFFFFFFF else length
 
 
 def _is_plain(ds: Dataset, syntax: UID) -> bool:
@@ -127,19 +150,20 @@ def _is_plain(ds: Dataset, syntax: UID) -> bool:
     )
 
 
-def _native(ds: FileDataset, numbers: Sequence[int], uid: str) -> Iterator[tuple[Pixels, str]]:
-    """A view of the file's bytes, sign-extended or masked where fewer bits are stored than allocated."""
+def _native(ds: FileDataset, file: BinaryIO, start: int, length: int, numbers: Sequence[int], uid: str) -> Iterator[tuple[Pixels, str]]:
+    """Frame by frame from the file, sign-extended or masked where fewer bits are stored than allocated."""
     rows, columns = whole(ds, "Rows"), whole(ds, "Columns")
     allocated, stored = whole(ds, "BitsAllocated"), whole(ds, "BitsStored")
     signed = whole(ds, "PixelRepresentation") == 1
     dtype = np.dtype(f"<{'i' if signed else 'u'}{allocated // 8}")
-    data: bytes = ds.PixelData
-    size = rows * columns
+    size = rows * columns * dtype.itemsize
     for number in numbers:
-        start = (number - 1) * size * dtype.itemsize
-        if number < 1 or start + size * dtype.itemsize > len(data):
+        at = (number - 1) * size
+        file.seek(start + at)
+        data = file.read(size) if 0 <= at <= length - size else b""
+        if size == 0 or len(data) < size:
             raise PixelsUnreadable(f"the pixel data of {uid} is shorter than declared")
-        frame = np.frombuffer(data, dtype, size, start).reshape(rows, columns)
+        frame = np.frombuffer(data, dtype).reshape(rows, columns)
         if stored < allocated:
             unused = allocated - stored
             frame = np.right_shift(np.left_shift(frame, unused), unused) if signed else frame & dtype.type((1 << stored) - 1)
