@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -18,9 +19,10 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from node.bundle import Bundle
+from node import log
+from node.bundle import Bundle, bundles_in
 from node.codes import Code
-from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
+from node.domain import Algorithm, CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
 from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
 from node.imaging.build import build_volume, images_of
 from node.imaging.decode import frame_count, is_image
@@ -33,6 +35,8 @@ from node.registry import Registry
 from node.sc_writer import write_sc
 from node.seg_writer import write_seg
 from node.sr_writer import write_sr
+
+_log = log.get(__name__)
 
 PIPELINES = "node.pipelines"
 MOST_IMAGES = 64  #: images of one series that are analysed one by one
@@ -151,17 +155,43 @@ def _read(job: Job, clean_folder: Path) -> tuple[Study, Series]:
 def _warm(job: Job, bundles_dir: Path, device: str, loaded: Loaded, room: str) -> tuple[Pipeline, Any]:
     """The pipeline and its model: from memory, or opened with every digest checked. One version of a pipeline stays warm."""
     name, algorithm = job.route.pipeline, job.algorithm
-    mark = f"{algorithm.version} {algorithm.digest} {device}"
-    if name in loaded and loaded[name][0] == mark:
+    if name in loaded and loaded[name][0] == _mark(algorithm, device):
         return loaded[name][1:]
-    loaded.pop(name, None)
     bundle = Bundle.open(bundles_dir / name / algorithm.version)
     if bundle.digest != algorithm.digest:
         raise JobFailed("the installed weights are not those the job was scheduled with", job=job.id, pipeline=name)
+    return _load(bundle, name, device, loaded, room)
+
+
+def _load(bundle: Bundle, name: str, device: str, loaded: Loaded, room: str) -> tuple[Pipeline, Any]:
+    loaded.pop(name, None)
     kind: Callable[[Bundle], Pipeline] = Registry(room, Pipeline)[name]  # type: ignore[type-abstract]
     pipeline = kind(bundle)
-    loaded[name] = (mark, pipeline, pipeline.load(device))
+    loaded[name] = (_mark(bundle.algorithm, device), pipeline, pipeline.load(device))
     return loaded[name][1:]
+
+
+def _mark(algorithm: Algorithm, device: str) -> str:
+    return f"{algorithm.version} {algorithm.digest} {device}"
+
+
+def warm_up(bundles_dir: Path, device: str, loaded: Loaded, *, room: str = PIPELINES) -> Iterator[str]:
+    """Load the newest version of every installed pipeline before a job asks for it; yields its name after each."""
+    pipelines: Registry[Pipeline] = Registry(room, Pipeline)  # type: ignore[type-abstract]
+    newest = {folder.parent.name: folder for folder in sorted(bundles_in(bundles_dir), key=_version)}
+    for name, folder in newest.items():
+        if name in pipelines and name not in loaded:
+            try:
+                _load(Bundle.open(folder), name, device, loaded, room)
+            except Exception:  # the job that needs it will say so to its reader
+                _log.warning("a model did not load ahead of its first job", extra={"pipeline": name}, exc_info=True)
+            else:
+                yield name
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    """1.10.0 comes after 1.9.0."""
+    return tuple(int(part) for part in re.findall(r"\d+", folder.name))
 
 
 def _check_intended_use(bundle: Bundle, series: Series) -> None:

@@ -16,7 +16,7 @@ from node.runners.interface import Runner
 
 _log = log.get(__name__)
 LEASE_S = 24 * 3600.0
-NOT_HERE = {"count", "job_timeout_s", "memory_mb", "lease_s", "hidden"}  #: what other runners are told about their workers
+NOT_HERE = {"count", "job_timeout_s", "memory_mb", "lease_s", "hidden", "warm"}  #: what other runners are told about their workers
 
 
 class InlineRunner(Runner):

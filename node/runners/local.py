@@ -51,6 +51,8 @@ class LocalRunner(Runner):
         Resident memory of a worker and its children above which it is replaced.
     hidden
         Folders that look empty to a worker where the machine allows it: the identified wing.
+    warm
+        Load every installed model at the start, before its first job.
     act, act_arguments
         What a worker does with a job, as `module:function`, and more arguments for it (`room`: where pipelines are found).
     """
@@ -68,6 +70,7 @@ class LocalRunner(Runner):
         memory_mb: int = 8192,
         lease_s: float = LEASE_S,
         hidden: Sequence[Path] = (),
+        warm: bool = True,
         act: str = "node.inference:carry_out",
         **act_arguments: Any,
     ) -> None:
@@ -85,6 +88,7 @@ class LocalRunner(Runner):
             "bundles_dir": str(bundles_dir.absolute()),
             "device": device,
             "hidden": [str(folder.absolute()) for folder in hidden],
+            "warm": warm,
             "act": act,
             "act_arguments": act_arguments,
             "log_level": "INFO",
@@ -280,6 +284,7 @@ class _Worker:
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._ready, self._leaving, self._heard, self._begun = False, False, b"", now
+        self._settings["warm"] = False  # a model that takes a worker down while it loads does so once
 
     def _read(self) -> dict[str, Any]:
         """The answer to the job, when it has come; progress and readiness are noted on the way."""

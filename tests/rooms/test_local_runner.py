@@ -22,7 +22,7 @@ from node.ledger.database import open_ledger, sqlite_url
 from node.ledger.holders import holder, is_gone
 from node.ledger.jobs import Jobs
 from node.runners.local import LocalRunner
-from tests.rooms.workbench import FAULTY, Bench, all_ended, now, until
+from tests.rooms.workbench import FAULTY, Bench, all_ended, bundle, now, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +72,27 @@ def test_the_model_stays_warm_from_one_job_to_the_next(bench: Bench, runner_for:
     used = [(bench.jobs.summary_of(job.id) or {})["facts"]["used"] for job in (first, second)]
 
     assert used == [1, 2]
+
+
+def test_models_are_loaded_before_their_first_job(bench: Bench, runner_for: Callable[..., LocalRunner]) -> None:
+    bundle(bench.root / "models", "loads_slowly")
+    loaded = bench.root / "models" / "loads_slowly" / "1.0.0" / "loaded"
+
+    until(loaded.exists, runner_for())
+
+    assert bench.jobs.all() == []
+
+
+def test_a_model_that_kills_its_worker_while_loading_does_not_stop_the_others(bench: Bench, runner_for: Callable[..., LocalRunner]) -> None:
+    bundle(bench.root / "models", "dies_while_loading")
+    runner = runner_for()
+    until(lambda: runner._workers[0].free, runner)
+    time.sleep(0.5)
+
+    sound, faulty = bench.submit("works", number=1), bench.submit("dies_while_loading", number=2)
+    until(all_ended(bench), runner)
+
+    assert (bench.state_of(sound), bench.state_of(faulty)) == (JobState.COMPLETED, JobState.CANCELED)
 
 
 def test_a_stat_job_overtakes_routine_jobs(bench: Bench, runner_for: Callable[..., LocalRunner]) -> None:

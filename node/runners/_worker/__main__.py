@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -26,10 +27,15 @@ def main(settings: dict[str, Any]) -> int:
     orders, answers = _take_over_standard_streams()
     log.set_up(settings["log_level"])
     module, _, name = settings["act"].partition(":")
-    carry_out = getattr(importlib.import_module(module), name)
+    room = importlib.import_module(module)
+    carry_out = getattr(room, name)
     device = _device(settings["device"], settings["number"])
     _say(answers, ready=True, network=confined, device=device)
     loaded: dict[str, Any] = {}
+    if settings["warm"] and hasattr(room, "warm_up"):
+        for _ in room.warm_up(Path(settings["bundles_dir"]), device, loaded, **settings["act_arguments"]):
+            if select.select([orders], [], [], 0)[0]:  # a job came: it goes first
+                break
     for line in orders:
         if not _carry(carry_out, json.loads(line), settings, device, loaded, answers):
             return BROKEN
