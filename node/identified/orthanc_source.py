@@ -249,7 +249,10 @@ class OrthancSource:
         if answer is None:  # deleted there since
             return 0
         original = str(answer.json()["MainDicomTags"]["StudyInstanceUID"])
-        ids: Mapping[str, str] = {i["MainDicomTags"]["SOPInstanceUID"]: i["ID"] for i in self._json(f"/studies/{study}/instances")}
+        # Orthanc 1.12 documents `expand` as needed for the tags, 1.10 gives them always
+        ids: Mapping[str, str] = {
+            i["MainDicomTags"]["SOPInstanceUID"]: i["ID"] for i in self._json(f"/studies/{study}/instances?expand=true")
+        }
         ours = self._ours(list(ids))
         new = sorted(set(ids) - ours - self._known([uid for uid in ids if uid not in ours]))
         taken = refused = 0
