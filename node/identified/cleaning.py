@@ -533,11 +533,17 @@ def identifiers(opened: Opened) -> frozenset[str]:
     return frozenset(found)
 
 
+_REQUIRED = {
+    _SOP_INSTANCE: "SOP Instance UID",
+    _SOP_CLASS: "SOP Class UID",
+    _STUDY: "Study Instance UID",
+    _SERIES: "Series Instance UID",
+    _MODALITY: "Modality",
+}
+
+
 def _require(opened: Opened) -> None:
-    for tag, name in ((_SOP_INSTANCE, "SOP Instance UID"), (_SOP_CLASS, "SOP Class UID"), (_STUDY, "Study Instance UID")):
-        if not opened.value(tag):
-            raise Malformed(f"it has no {name}")
-    for tag, name in ((_SERIES, "Series Instance UID"), (_MODALITY, "Modality")):
+    for tag, name in _REQUIRED.items():
         if not opened.value(tag):
             raise Malformed(f"it has no {name}")
 

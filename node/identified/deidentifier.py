@@ -19,7 +19,7 @@ from node.errors import BurnedInAnnotation, IdentityConflict, InstanceUnreadable
 from node.identified import pixels
 from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import Cleaner, CleanInstance, LeftOut, Opened, identifiers, open_data_set
-from node.identified.elements import Malformed
+from node.identified.elements import Malformed, whole
 from node.identified.identities import Identities
 from node.identified.named import IdentifiedStudy, Identity, ReceivedInstance
 from node.identified.profile import Profile
@@ -174,13 +174,24 @@ def patient_of(opened: Opened) -> tuple[str, str]:
 
 
 def study_attributes(opened: Opened) -> Dataset:
-    """Patient and study module attributes as they came, with their character set."""
-    raw = b"".join(
-        opened.data[element.start : element.end]
-        for element in opened.elements
-        if not element.tag & 0x10000 and (element.tag >> 16 in (0x0010, 0x0012) or element.tag in STUDY_TAGS)
-    )
-    return read_dataset(BytesIO(raw), is_implicit_VR=not opened.explicit, is_little_endian=True)
+    """Patient and study module attributes as they came, with their character set. One that nobody can read is left out."""
+    raw: dict[int, bytes] = {}
+    for element in opened.elements:
+        if not element.tag & 0x10000 and (element.tag >> 16 in (0x0010, 0x0012) or element.tag in STUDY_TAGS):
+            one = opened.data[element.start : element.end]
+            if whole(opened.data, element, explicit=opened.explicit) and _readable(one, explicit=opened.explicit):
+                raw[element.tag] = one
+    return read_dataset(BytesIO(b"".join(raw[tag] for tag in sorted(raw))), is_implicit_VR=not opened.explicit, is_little_endian=True)
+
+
+def _readable(element: bytes, *, explicit: bool) -> bool:
+    """The library that writes it home again can read it."""
+    try:
+        for _ in read_dataset(BytesIO(element), is_implicit_VR=not explicit, is_little_endian=True).iterall():
+            pass
+    except Exception:  # whatever a library says of a broken element; its text may quote it
+        return False
+    return True
 
 
 def write_instance(instance: CleanInstance, path: Path) -> None:

@@ -134,6 +134,20 @@ def items(data: bytes, element: Element, *, explicit: bool, depth: int) -> list[
     return found
 
 
+def whole(data: bytes, element: Element, *, explicit: bool, depth: int = 0) -> bool:
+    """A sequence holds what its lengths promise, at every depth; other elements always do once they were scanned."""
+    if element.vr != b"SQ":
+        return True
+    try:
+        return all(
+            whole(data, inner, explicit=here, depth=depth + 1)
+            for elements, here in items(data, element, explicit=explicit, depth=depth + 1)
+            for inner in elements
+        )
+    except Malformed:
+        return False
+
+
 def fragments_end(data: bytes, pos: int, end: int) -> int:
     """Where encapsulated pixel data stops (PS3.5 A.4), delimiter included."""
     while True:

@@ -85,3 +85,18 @@ def test_an_identity_refuses_to_be_printed() -> None:
 
     assert "DOE" not in f"{identity!r} {identity}"
     assert isinstance(identity.attributes, Dataset)
+
+
+def test_an_attribute_broken_inside_does_not_spoil_the_way_home(wing: Wing) -> None:
+    """Other Patient IDs Sequence whose item promises more than there is."""
+    plain = as_received(a_slice()).data
+    where = plain.index(b"\x10\x00\x30\x00DA")
+    broken = plain.replace(
+        plain[where : where + 16], plain[where : where + 16] + b"\x10\x00\x02\x10SQ\0\0\x0c\0\0\0\xfe\xff\x00\xe0\xff\0\0\0DOE!"
+    )
+    opened = open_data_set(broken, "1.2.840.10008.1.2.1")
+
+    attributes = study_attributes(opened)
+
+    assert "OtherPatientIDsSequence" not in attributes
+    assert attributes.PatientName == "DOE^JANE"
