@@ -100,7 +100,7 @@ def test_the_key_frames_are_the_heat_map_s_then_the_largest_then_the_middle(ct):
 
 
 def test_pixels_that_are_not_square_are_shown_in_proportion(ct):
-    volume, mask, _ = ct
+    volume, _, _ = ct
     wide = replace(volume, spacing_mm=(5.0, 1.0, 2.0))
 
     _, shown = shown_as(wide, 0, None)
