@@ -88,7 +88,7 @@ def migrate(engine: Engine, migrations: Path) -> None:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
-        if _revision(connection) != _head(migrations):
+        if revision_of(connection, migrations) != _head(migrations):
             command.upgrade(alembic_config(migrations, connection), "head")
 
 
@@ -104,11 +104,18 @@ def alembic_config(migrations: Path, connection: Connection | None = None) -> Co
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
+    config.attributes["version_table"] = version_table(migrations)
     return config
 
 
-def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+def revision_of(connection: Connection, migrations: Path) -> str | None:
+    """The revision the database stands at; None when it is empty."""
+    return MigrationContext.configure(connection, opts={"version_table": version_table(migrations)}).get_current_revision()
+
+
+def version_table(migrations: Path) -> str:
+    """Each side counts its own revisions, so that a small site may keep both in one database."""
+    return f"{migrations.resolve().parent.name}_revision"
 
 
 def _head(migrations: Path) -> str | None:

@@ -14,7 +14,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, MetaData, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from node.codes import ARTIFICIAL_INTELLIGENCE
@@ -31,7 +31,18 @@ from node.domain import (
     WrittenObject,
 )
 from node.identified.tables import Base as IdentifiedBase
-from node.ledger.database import LEDGER, alembic_config, migrate, open_engine, open_identified, open_ledger, sqlite_url
+from node.ledger.database import (
+    IDENTIFIED,
+    LEDGER,
+    alembic_config,
+    migrate,
+    open_engine,
+    open_identified,
+    open_ledger,
+    revision_of,
+    sqlite_url,
+    version_table,
+)
 from node.ledger.decisions import Decisions
 from node.ledger.jobs import ATTEMPTS, Jobs, job_id
 from node.ledger.payload import Made, job_from_json, job_to_json
@@ -384,14 +395,31 @@ def test_the_routers_decisions_are_kept_and_deciding_again_replaces_them(engine:
 
 
 # --- the database itself ------------------------------------------------------------------------------------------------
-def test_models_and_migrations_agree(engine: Engine) -> None:
+def differences(engine: Engine, metadata: MetaData, migrations: Path) -> list[object]:
+    """What Alembic would have to change for the tables to be as the code says."""
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == [], WRITE_ONE
+        context = MigrationContext.configure(connection, opts={"version_table": version_table(migrations)})
+        return list(compare_metadata(context, metadata))
+
+
+def test_models_and_migrations_agree(engine: Engine) -> None:
+    assert differences(engine, Base.metadata, LEDGER) == [], WRITE_ONE
 
 
 def test_models_and_migrations_of_the_wing_agree(tmp_path: Path) -> None:
-    with open_identified(sqlite_url(tmp_path / "identified.sqlite")).connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), IdentifiedBase.metadata) == [], WRITE_ONE
+    assert differences(open_identified(sqlite_url(tmp_path / "wing.sqlite")), IdentifiedBase.metadata, IDENTIFIED) == [], WRITE_ONE
+
+
+def test_both_sides_may_stand_in_one_postgresql(server: str) -> None:
+    open_ledger(server).dispose()
+    wing = open_identified(server)
+    with wing.begin() as connection:
+        assert (revision_of(connection, IDENTIFIED), revision_of(connection, LEDGER)) == ("0001", "0001")
+        tables = set(inspect(connection).get_table_names())
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+
+    assert tables >= {*Base.metadata.tables, *IdentifiedBase.metadata.tables}
 
 
 def test_migrating_again_and_from_several_threads_changes_nothing(tmp_path: Path) -> None:
@@ -415,7 +443,7 @@ def test_migrating_again_and_from_several_threads_changes_nothing(tmp_path: Path
 
 def test_the_next_revision_can_be_written_and_is_empty_when_nothing_changed(tmp_path: Path) -> None:
     """On a copy of the checkout's migrations, so that nothing is left behind."""
-    copy = tmp_path / "migrations"
+    copy = tmp_path / "ledger" / "migrations"
     shutil.copytree(LEDGER, copy)
     engine = open_engine(sqlite_url(tmp_path / "ledger.sqlite"))
     migrate(engine, copy)
@@ -425,7 +453,7 @@ def test_the_next_revision_can_be_written_and_is_empty_when_nothing_changed(tmp_
     assert "def upgrade() -> None:\n    # ### commands" in (copy / "versions" / "0002_nothing.py").read_text()
     migrate(engine, copy)
     with engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == "0002"
+        assert revision_of(connection, copy) == "0002"
 
 
 def test_a_commit_in_sqlite_is_flushed_and_references_are_checked(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def _plain_type(kind: str, thing: Any, _context: AutogenContext) -> str | Litera
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
+    version_table=context.config.attributes["version_table"],
     render_as_batch=True,  # SQLite changes a column by copying the table
     render_item=_plain_type,
 )
