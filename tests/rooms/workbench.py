@@ -50,7 +50,9 @@ def bundle(folder: Path, pipeline: str) -> Bundle:
     if not path.exists():
         (path / "configs").mkdir(parents=True)
         (path / "models").mkdir()
-        (path / "configs" / "metadata.json").write_text(json.dumps({"version": "1.0.0", "radnode": {"pipeline": pipeline, "intended_use": {"min_age_years": 18}}}))
+        (path / "configs" / "metadata.json").write_text(
+            json.dumps({"version": "1.0.0", "radnode": {"pipeline": pipeline, "intended_use": {"min_age_years": 18}}})
+        )
         (path / "configs" / "inference.json").write_text("{}")
         save_file({"weight": torch.ones(1)}, path / "models" / "model.safetensors")
         write_sums(path)
