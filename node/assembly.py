@@ -44,7 +44,7 @@ from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.ledger.decisions import Decisions
 from node.ledger.jobs import Jobs, job_id
 from node.ledger.tokens import Tokens
-from node.ledger.trail import Trail
+from node.ledger.trail import Head, Trail, key_of
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.router import Needs, RuleSet, decide, read_rules, routes_for
@@ -100,7 +100,8 @@ class House:
 
     @cached_property
     def trail(self) -> Trail:
-        return Trail(self.ledger, now)
+        self.identified.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Trail(self.ledger, now, head=Head(self.identified / "audit.head", key_of(self.identified / "audit.key")))
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -503,7 +504,17 @@ class House:
 
     def hand_over(self) -> int:
         """Put the objects of finished jobs into the outbox, and report jobs that were given up."""
+        finished = self.jobs.completed_not_handed_over()
+        for job in finished:
+            self.workflow.job_is_done(job)
         for job in self.jobs.set_aside_not_reported():
+            self._report_failure(job)
+            self.workflow.job_is_done(job)
+        return len(finished)
+
+    def _report_failure(self, job: Job) -> None:
+        """A job that was given up becomes a report that says so: never silence."""
+        try:
             made, summary = inference.write_refusal(
                 job,
                 job.reason,
@@ -512,12 +523,10 @@ class House:
                 written_at=self.jobs.scheduled_at(job.id) or now(),
                 predecessor=self.jobs.predecessor_report(job),
             )
-            self.jobs.reported(job, made, summary)
-            self.workflow.job_is_done(job)
-        finished = self.jobs.completed_not_handed_over()
-        for job in finished:
-            self.workflow.job_is_done(job)
-        return len(finished)
+        except NodeError:
+            _log.exception("a job that was given up can't be reported", extra={"job": job.id})
+            return
+        self.jobs.reported(job, made, summary)
 
     def expire(self) -> int:
         """Forget studies that are older than retention says."""

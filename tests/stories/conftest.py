@@ -32,8 +32,12 @@ class Department:
         self.node.rules(CHEST)
 
     def start(self) -> Department:
-        self.archive.start()
-        self.node.start()
+        try:
+            self.archive.start()
+            self.node.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:

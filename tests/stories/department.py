@@ -88,7 +88,11 @@ class NodeProcess:
             said += self._process.stdout.read() or b""
             return b"ready" in said
 
-        wait_for("the node to be ready", ready, seconds=seconds)
+        try:
+            wait_for("the node to be ready", ready, seconds=seconds)
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> int:

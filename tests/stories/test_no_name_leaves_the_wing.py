@@ -52,17 +52,18 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Department
     department.node.rules(CHEST)
     canary = canary_study(slices=8)
     write_study(canary.datasets, folder / "study")
-    department.node.start()
-    assert store(folder / "study", department.node.dicom_port).returncode == 0
 
     def complete() -> bool:
-        refused = department.node.status()["quarantine"]
-        assert refused == []
+        assert department.node.status()["quarantine"] == []
         return {dcmread(path, stop_before_pixels=True).Modality for path in home.rglob("*.dcm")} >= {"SR", "OT"}
 
-    wait_for("results in the folder", complete, seconds=240, every=1)
-    yield department, {word.upper().encode() for word in canary.words.values()}, {uid.encode() for uid in canary.uids.values()}, home
-    department.node.stop()
+    try:
+        department.node.start()
+        assert store(folder / "study", department.node.dicom_port).returncode == 0
+        wait_for("results in the folder", complete, seconds=240, every=1)
+        yield department, {word.upper().encode() for word in canary.words.values()}, {uid.encode() for uid in canary.uids.values()}, home
+    finally:
+        department.node.stop()
 
 
 def test_there_is_something_to_find(story):
