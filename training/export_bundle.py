@@ -37,6 +37,21 @@ def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
     write_sums(folder)
 
 
+@app.command("measure")
+def measure(
+    pipeline: str,
+    folder: Path,
+    data: Annotated[Path, typer.Option(help="folder with images/ and dicom/")],
+) -> None:
+    """Measure a bundle at its thresholds on the validation split, and write figures and model card."""
+    described = importlib.import_module(f"training.bundles.{pipeline}")
+    bundle = Bundle.open(folder)
+    metadata = json.loads((folder / METADATA).read_text())
+    metadata["eval_metrics"] = described.figures(bundle, data, "val") | described.checks(bundle, data)
+    write_metadata(folder, metadata)
+    renew_card(pipeline, folder)
+
+
 @app.command("card")
 def renew_card(pipeline: str, folder: Path) -> None:
     """Write the model card of a bundle again from the figures in its metadata."""
@@ -67,10 +82,7 @@ def bundle_of(
     metadata["radnode"]["thresholds"] = recipe.thresholds(Bundle.open(folder), data)
     metadata["radnode"]["training"] = run
     write_metadata(folder, metadata)
-    figures = recipe.figures(Bundle.open(folder), data, "val") | recipe.checks(Bundle.open(folder), data)
-    metadata["eval_metrics"] = figures
-    (folder / "MODEL_CARD.md").write_text(recipe.model_card(metadata, figures))
-    write_metadata(folder, metadata)
+    measure(pipeline, folder, data)
     bundle = Bundle.open(folder)
     typer.echo(f"{bundle.name} {bundle.version} {bundle.digest} ({(folder / bundle.weights).stat().st_size / 1e6:.1f} MB, {SUMS})")
 
