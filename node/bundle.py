@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from pydicom.dataset import Dataset
+
 from node import codes
 from node.domain import Algorithm
 from node.errors import BundleDamaged, BundleInvalid
@@ -98,6 +100,24 @@ class Bundle:
     def intended_use(self) -> Mapping[str, Any]:
         """Machine-readable: modality, body_part, min_slices, max_slice_thickness_mm, …"""
         return dict(self.node.get("intended_use", {}))
+
+    def refusal(self, header: Dataset) -> str:
+        """Why an image with this header is outside the intended use; empty when the header does not speak against it.
+
+        Modality (unless it is unknown or OT), the patient's age (an age that can't be read does not count), and the body part where
+        the bundle says `body_part_required`: many CT headers name only one of several parts that were scanned.
+        """
+        use = self.intended_use
+        modality = str(header.get("Modality", "") or "")
+        if use.get("modality") and modality not in ("", "OT", *use["modality"]):
+            return f"the model was made for {' or '.join(use['modality'])}, not for {modality}"
+        years = age_in_years(str(header.get("PatientAge", "") or ""))
+        if years is not None and years < float(use.get("min_age_years", 0)):
+            return f"the model was made for patients from {use['min_age_years']} years on"
+        part = str(header.get("BodyPartExamined", "") or "").upper()
+        if use.get("body_part_required") and part and not any(allowed in part for allowed in use.get("body_part", ())):
+            return f"the model was made for {' or '.join(use['body_part'])}; the header names another body part"
+        return ""
 
     @property
     def thresholds(self) -> Mapping[str, float]:
@@ -191,6 +211,17 @@ def bundles_in(folder: Path) -> Iterator[Path]:
     """The bundle folders under `folder`: `<pipeline>/<version>/`, or a bundle lying there by itself."""
     for found in sorted(folder.rglob(METADATA)):
         yield found.parent.parent
+
+
+def age_in_years(age: str) -> float | None:
+    """Patient's Age (0010,1010), `nnnD`, `nnnW`, `nnnM` or `nnnY`, as years; a bare number counts as years.
+
+    None when it can't be read, and for `000Y`, which is what anonymizers write: the newborn have days, weeks or months.
+    """
+    match = re.fullmatch(r"\s*(\d{1,3})([DWMY]?)\s*", age)
+    if match is None or int(match[1]) == 0:
+        return None
+    return int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}[match[2]]
 
 
 def sha256(path: Path) -> str:

@@ -138,6 +138,8 @@ class BreastUltrasound(Pipeline):
 
     def run(self, volume: Volume, model: Any) -> Result:
         """Label, lesion, size. Raises OutsideIntendedUse when there is nothing to see in the picture."""
+        if why := self.bundle.refusal(volume.series.header):
+            raise OutsideIntendedUse(why)
         if volume.unit == "HU":
             raise OutsideIntendedUse("the model reads ultrasound pictures, not CT values")
         grey = grey_of(volume.pixels)

@@ -129,6 +129,8 @@ class CovidCt(Pipeline):
 
     def run(self, volume: Volume, model: Any) -> Result:
         """Infected voxels and their share. Raises OutsideIntendedUse when this is no axial chest CT in HU."""
+        if why := self.bundle.refusal(volume.series.header):
+            raise OutsideIntendedUse(why)
         upright = Upright.of(volume.affine)
         if volume.unit != "HU" or volume.pixels.ndim != 3:
             raise OutsideIntendedUse("the model needs CT values in Hounsfield units")

@@ -7,10 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 from safetensors.torch import save_file
 
 from node.bundle import SUMS, Bundle, bundles_in, write_sums
@@ -183,6 +187,39 @@ def test_the_other_engine_gives_the_same_answer(folder: Path) -> None:
     theirs = torch.sigmoid(bundle.network()(picture))
     assert ours.shape == theirs.shape == (3, 2, 16, 16)
     assert float((ours - theirs).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({}, ""),
+        ({"Modality": "CT", "PatientAge": "058Y", "BodyPartExamined": "CHEST"}, ""),
+        ({"Modality": "OT"}, ""),
+        ({"Modality": "MR"}, "made for CT, not for MR"),
+        ({"Modality": "CT", "PatientAge": "012Y"}, "from 18 years on"),
+        ({"Modality": "CT", "PatientAge": "011M"}, "from 18 years on"),
+        ({"Modality": "CT", "PatientAge": "81"}, ""),
+        ({"Modality": "CT", "PatientAge": "000Y"}, ""),
+        ({"Modality": "CT", "BodyPartExamined": "chest_to_pelvis"}, ""),
+        ({"Modality": "CT", "BodyPartExamined": "HEAD"}, "another body part"),
+    ],
+)
+def test_a_header_outside_the_intended_use_is_refused_with_the_reason(folder: Path, header: dict[str, str], reason: str) -> None:
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["radnode"]["intended_use"] = {"modality": ["CT"], "body_part": ["CHEST"], "body_part_required": True, "min_age_years": 18}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    write_sums(folder)
+    image = Dataset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # real headers hold ages that the Standard does not allow
+        image.update(
+            {tag_for_keyword(name): DataElement(tag_for_keyword(name), dictionary_VR(name), value) for name, value in header.items()}
+        )
+
+    why = Bundle.open(folder).refusal(image)
+
+    assert reason in why
+    assert bool(why) == bool(reason)
 
 
 def test_bundles_are_found_in_their_folder(folder: Path) -> None:
