@@ -162,12 +162,13 @@ _SOURCE = ("110153", "Source Role ID")
 
 def _participants(event: AuditEvent) -> Iterator[tuple[str, bool, tuple[str, str] | None]]:
     """(user, whether it asked for this, role): who acted, and the other side where there is one (PS3.15 A.5.3)."""
+    going_out = event.event is Event.BEGIN_TRANSFERRING or event.facts.get("direction") == "out"
     match event.event:
-        case Event.IMPORT | Event.BEGIN_TRANSFERRING | Event.INSTANCES_TRANSFERRED:
+        case Event.IMPORT | Event.INSTANCES_TRANSFERRED if not going_out:
             yield event.who, False, _DESTINATION
             if event.peer:
                 yield event.peer, True, _SOURCE
-        case Event.EXPORT:
+        case Event.EXPORT | Event.BEGIN_TRANSFERRING | Event.INSTANCES_TRANSFERRED:
             yield event.who, True, _SOURCE
             if event.peer:
                 yield event.peer, False, _DESTINATION

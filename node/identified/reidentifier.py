@@ -7,8 +7,10 @@ from io import BytesIO
 from typing import Any
 
 from pydicom import dcmread, dcmwrite
+from pydicom.config import RAISE
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pydicom.valuerep import validate_value
 
 from node.domain import CleanUid
 from node.errors import NodeError
@@ -35,6 +37,21 @@ TAKEN_OVER = (
     "EndAcquisitionDateTime",
     "RadiopharmaceuticalStartDateTime",
     "RadiopharmaceuticalStopDateTime",
+)
+#: of the SOP Instance Reference Macro, PS3.3 Table 10-11: both Type 1
+REFERENCE = ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")
+#: Type 1 and 2 of the Patient and General Study modules, PS3.3 C.7.1.1, C.7.2.1
+WHO = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
 )
 _CHARSET = Tag("SpecificCharacterSet")
 
@@ -111,8 +128,25 @@ def _modules_back(data_set: Dataset, identity: Identity) -> None:
         if tag.group in (0x0010, 0x0012) or (int(tag) in STUDY_TAGS and tag != _CHARSET):
             del data_set[tag]
     for element in attributes:
-        if element.tag != _CHARSET:
+        if element.keyword == "ReferencedStudySequence":
+            element.value = [item for item in element.value if all(item.get(keyword) for keyword in REFERENCE)]
+        if element.tag != _CHARSET and (element.keyword in WHO or _valid(element)):
             data_set[element.tag] = element
+
+
+def _valid(element: Any) -> bool:
+    """Whether a value may stand in a new object. Scanners write ages like `0Y` and references without a class; an object of ours may not.
+
+    Who the patient is and which study it was (`WHO`) come home whatever they look like.
+    """
+    if element.VR == "SQ":
+        return bool(element.value) and all(_valid(one) for item in element.value for one in item)
+    try:
+        for value in _values(element):
+            validate_value(element.VR, value, RAISE)
+    except ValueError:
+        return False
+    return True
 
 
 def _values(element: Any) -> list[str]:

@@ -11,7 +11,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 from highdicom import sr
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -177,6 +177,20 @@ def test_a_date_that_a_result_took_over_is_the_real_one_again(wing: Wing) -> Non
 
     assert result.AcquisitionDate != "20240103"
     assert home.AcquisitionDate == "20240103"
+
+
+def test_what_is_broken_in_the_source_does_not_break_the_result(wing: Wing) -> None:
+    half, whole = Dataset(), Dataset()
+    half.ReferencedSOPInstanceUID = "1.2.3.4"
+    whole.ReferencedSOPClassUID, whole.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", "1.2.3.5"
+    with config.disable_value_validation():
+        study = wing.deidentify(*slices(PatientAge="0Y", PatientComments="as she said", ReferencedStudySequence=[half, whole]))
+
+        home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(results(study)["SC"], study.ref.study)))
+
+    assert "PatientAge" not in home
+    assert home.PatientComments == "as she said"
+    assert [str(item.ReferencedSOPInstanceUID) for item in home.ReferencedStudySequence] == ["1.2.3.5"]
 
 
 def test_an_object_that_hides_a_clean_uid_does_not_go_out(wing: Wing, monkeypatch: pytest.MonkeyPatch) -> None:

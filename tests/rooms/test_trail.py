@@ -282,3 +282,14 @@ def test_the_json_export_can_be_checked_by_somebody_else(trail: Trail) -> None:
 
     assert [line["seq"] for line in lines] == list(range(1, 11))
     assert all(after["previous"] == before["hash"] for before, after in pairwise(lines))
+
+
+def test_who_sends_is_the_source_and_who_takes_is_the_destination():
+    def roles(**facts: str) -> dict[str, str]:
+        event = AuditEvent(event=Event.INSTANCES_TRANSFERRED, action=Action.CREATE, who="node", peer="archive", study="2.25.1", facts=facts)
+        message = ElementTree.fromstring(to_xml(event, datetime(2026, 1, 1, tzinfo=UTC)))
+        people = message.iter("ActiveParticipant")
+        return {one.attrib["UserID"]: one.find("RoleIDCode").attrib["originalText"] for one in people}
+
+    assert roles(direction="in") == {"node": "Destination Role ID", "archive": "Source Role ID"}
+    assert roles(direction="out") == {"node": "Source Role ID", "archive": "Destination Role ID"}
