@@ -31,7 +31,7 @@ from node.identified.deidentifier import Deidentifier
 from node.identified.delivery import Outbox
 from node.identified.folders import Folders
 from node.identified.identities import Identities
-from node.identified.intake import Accepted, Intake
+from node.identified.intake import Intake
 from node.identified.keys import Keyring, read_master_key
 from node.identified.orthanc_source import OrthancSource
 from node.identified.profile import Options, Profile
@@ -305,10 +305,6 @@ class House:
             clock=now,
         )
 
-    def accept(self, file: BinaryIO, origin: Origin, *, writer: VaultWriter) -> Accepted:
-        """An instance that came by HTTP; durable on return."""
-        return self.intake.accept(file.read(), origin, writer)
-
     def take_folder(self, folder: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> Counter[str]:
         """Take every DICOM file below a folder and settle what came; returns why files were left out, and how many."""
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -333,7 +329,7 @@ class House:
                 chosen.url,
                 chosen.username,
                 chosen.password.get_secret_value() if chosen.password else "",
-                accept=partial(self.accept, writer=writer),
+                accept=partial(self.intake.accept, writer=writer),
                 known=self.intake.known,
                 ours=self.outbox.ours,
                 expect=lambda study, count: self.intake.expect(self.clean_uids.of(study), count),

@@ -82,7 +82,7 @@ def _web_parts(home: House) -> WebParts:
     writer = home.vault.writer("web")
     sources = home.orthanc_sources(writer)
     return WebParts(
-        accept_instance=partial(home.accept, writer=writer),
+        accept_instance=partial(home.intake.accept, writer=writer),
         spool=home.spool,
         hook=lambda peer, study: sources[peer].study_is_stable(study),
         check_token=home.tokens.check,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from struct import unpack_from
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from sqlalchemy import ColumnElement, Engine, delete, func, select, update
@@ -20,7 +20,7 @@ from node.domain import CleanUid, Origin, StudyRef
 from node.errors import InstanceUnreadable
 from node.identified.blocks import Meta, origin_from_json, origin_json
 from node.identified.clean_uids import CleanUids
-from node.identified.head import HeadUnreadable, is_uid, read_head
+from node.identified.head import Head, HeadUnreadable, is_uid, read_head
 from node.identified.keys import Keyring
 from node.identified.named import IdentifiedStudy, ReceivedInstance
 from node.identified.tables import IdentityRow, InstanceRow, OutboxRow, QuarantineRow, SegmentRow, SegmentStudyRow, StudyRow
@@ -29,7 +29,7 @@ from node.ledger.database import reading
 
 RECEIVING, SETTLED, PROCESSED, QUARANTINED = "RECEIVING", "SETTLED", "PROCESSED", "QUARANTINED"
 _BATCH = 500
-_HEAD_BYTES = 64 << 10
+_HEAD_BYTES, _PIECE_BYTES = 64 << 10, 1 << 20
 
 _log = log.get(__name__)
 _Row = TypeVar("_Row", InstanceRow, StudyRow)
@@ -69,8 +69,8 @@ class Intake:
         self.counted: Counter[str] = Counter()  #: new, duplicate, conflict, own, unreadable; since this process began
 
     # --- arriving -----------------------------------------------------------------------------------------------------
-    def accept(self, part10: bytes | Path, origin: Origin, writer: VaultWriter) -> Accepted:
-        """Take a DICOM file (PS3.10) into the vault; durable on return.
+    def accept(self, part10: bytes | Path | BinaryIO, origin: Origin, writer: VaultWriter) -> Accepted:
+        """Take a DICOM file (PS3.10) into the vault, a piece at a time; durable on return. A file that is open is read from its start.
 
         Raises
         ------
@@ -79,26 +79,27 @@ class Intake:
         DiskFull
             Nothing was kept.
         """
-        if isinstance(part10, bytes):
-            return self._accept(memoryview(part10), origin, writer)
-        with part10.open("rb") as file:
-            if part10.stat().st_size == 0:
-                raise InstanceUnreadable("the file is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-                return self._accept(view, origin, writer)
+        if isinstance(part10, Path):
+            with part10.open("rb") as file:
+                return self._accept(file, origin, writer)
+        return self._accept(BytesIO(part10) if isinstance(part10, bytes) else part10, origin, writer)
 
-    def _accept(self, file: memoryview, origin: Origin, writer: VaultWriter) -> Accepted:
-        transfer_syntax_uid, start = _file_meta(file)
-        with file[start:] as data:
-            meta = self._meta(data, transfer_syntax_uid, origin)
-            own = self._is_ours(meta.sop_instance_uid)
-            if not own:
-                record = writer.begin(meta)
-                try:
+    def _accept(self, file: BinaryIO, origin: Origin, writer: VaultWriter) -> Accepted:
+        file.seek(0)
+        begin = file.read(_HEAD_BYTES)
+        transfer_syntax_uid, start = _file_meta(memoryview(begin))
+        head, data = _read_head(file, begin[start:], transfer_syntax_uid)
+        meta = self._meta(head, transfer_syntax_uid, origin)
+        own = self._is_ours(meta.sop_instance_uid)
+        if not own:
+            record = writer.begin(meta)
+            try:
+                while data:
                     record.write(data)
-                    record.commit()
-                finally:
-                    record.abandon()
+                    data = file.read(_PIECE_BYTES)
+                record.commit()
+            finally:
+                record.abandon()
         return Accepted(
             sop_class_uid=meta.sop_class_uid,
             sop_instance_uid=meta.sop_instance_uid,
@@ -107,14 +108,7 @@ class Intake:
             own=own,
         )
 
-    def _meta(self, data: memoryview, transfer_syntax_uid: str, origin: Origin) -> Meta:
-        size, head = _HEAD_BYTES, None
-        try:
-            while head is None:
-                head = read_head(bytes(data[:size]), transfer_syntax_uid, complete=size >= len(data))
-                size *= 4
-        except HeadUnreadable as why:
-            raise InstanceUnreadable(str(why)) from None
+    def _meta(self, head: Head, transfer_syntax_uid: str, origin: Origin) -> Meta:
         for name, uid in (
             ("SOP Class UID", head.sop_class_uid),
             ("SOP Instance UID", head.sop_instance_uid),
@@ -381,6 +375,19 @@ def why_settled(quiet_s: float, total: int, expected: int | None, *, settle_afte
     if quiet_s >= settle_after_s:
         return f"quiet for {settle_after_s:g} s"
     return ""
+
+
+def _read_head(file: BinaryIO, data: bytes, transfer_syntax_uid: str) -> tuple[Head, bytes]:
+    """The head of a data set that begins with `data` and goes on in `file`, and all that was read to find it."""
+    try:
+        while True:
+            more = file.read(max(_HEAD_BYTES, 3 * len(data)))
+            head = read_head(data + more, transfer_syntax_uid, complete=not more)
+            data += more
+            if head is not None:
+                return head, data
+    except HeadUnreadable as why:
+        raise InstanceUnreadable(str(why)) from None
 
 
 def _file_meta(file: memoryview) -> tuple[str, int]:
