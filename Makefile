@@ -10,7 +10,7 @@ demo: install
 	$(BIN)/radnode demo
 
 test: install-dev system
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: install-dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -29,7 +29,7 @@ class Department:
         self.node.settings["orthancs"] = {"archive": {"url": self.archive.url, "catch_up_every_s": 2}}
         self.node.settings["destinations"] = {"archive": {"kind": "orthanc", "url": self.archive.url}}
         self.node.settings.update(settings)
-        self.node.rules(CHEST)
+        self.node.rules(CHEST, BREAST)
 
     def start(self) -> Department:
         try:
