@@ -19,9 +19,9 @@ AIRWAY_HU = -900.0  #: mean below this, small and near the midline: trachea
 GAS_HU = -960.0  #: mean of a part this low is gas in the gut, not lung
 CLOSE_MM = 14.0  #: radius that closes vessels and consolidation in
 SMALLEST_PART = 0.06  #: of the largest part; anything smaller is not a lung
-CLOSE_UP = (0.2, 0.75)  #: share of the largest slice that is lung when the picture is cut at the lungs
+MOST_LUNG = 0.75  #: of a slice; more is air or noise
 HALVE_FROM = 400  #: rows and columns from which half the resolution is enough
-SMALLEST_SLICE_MM2 = 2500.0  #: lungs on a slice or series with less area than this are not looked at
+SMALLEST_SLICE_MM2 = 4000.0  #: lungs on a slice or series with less area than this are not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,11 @@ def find_lungs(
     pixel_mm2 = spacing_mm[1] * spacing_mm[2] * step**2
     body = _body(small)
     parts = _large_parts(_without_airways((small < AIR_HU) & body, small, body, pixel_mm2), small, pixel_mm2)
-    if parts is None:  # the chest wall may be cut off by the edge of the picture
+    if parts is None and _close_up(small):
         body = _body(small, framed=True)
         parts = _large_parts(_without_airways((small < AIR_HU) & body, small, body, pixel_mm2), small, pixel_mm2)
-        if parts is None or not CLOSE_UP[0] < float(parts.mean(axis=(1, 2)).max()) < CLOSE_UP[1]:
-            return None
+    if parts is None or float(parts.mean(axis=(1, 2)).max()) > MOST_LUNG:
+        return None
     low, high = _two_sides(parts, body)
     radius = max(2, round(CLOSE_MM / float(np.sqrt(pixel_mm2))))
     low, high = _closed(low, radius) & body, _closed(high, radius) & body
@@ -77,6 +77,12 @@ def find_lungs(
         low, high = _enlarged(low, hu.shape), _enlarged(high, hu.shape)
     high &= ~low
     return Lungs(left=high, right=low) if left_is_high_column else Lungs(left=low, right=high)
+
+
+def _close_up(hu: npt.NDArray[np.float32]) -> bool:
+    """Whether the picture is cut so close that its edge is chest wall (and some lung), and not the air round a patient."""
+    edge = np.concatenate([hu[:, 0], hu[:, -1], hu[:, :, 0], hu[:, :, -1]], axis=1)
+    return float((edge > -300).mean()) > 0.5
 
 
 def _halved(hu: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], int]:

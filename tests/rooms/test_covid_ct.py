@@ -221,8 +221,9 @@ def test_coronal_slices_are_refused(pipeline: CovidCt, shared: Path) -> None:
         pipeline.run(volume, greyer_than_lung)
 
 
-def test_an_abdomen_is_refused(pipeline: CovidCt, shared: Path) -> None:
-    [volume] = images_of(series_of([shared / "data" / "dicom" / "ct_covid_ny_sbu" / "A027284" / "axial_19000925-116.dcm"]))
+@pytest.mark.parametrize("name", ["A027284/axial_19000925-116", "A062055/axial_19001127-136", "A062055/axial_19001228-131"])
+def test_an_abdomen_is_refused(pipeline: CovidCt, shared: Path, name: str) -> None:
+    [volume] = images_of(series_of([shared / "data" / "dicom" / "ct_covid_ny_sbu" / f"{name}.dcm"]))
     with pytest.raises(OutsideIntendedUse, match="no lungs"):
         pipeline.run(volume, greyer_than_lung)
 

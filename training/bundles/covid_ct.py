@@ -16,7 +16,7 @@ from training import evaluate as e
 from training.datasets import covid_ct_medseg, dicom_ct
 from training.recipes.covid_ct import LOWER_PART, NETWORK
 
-SHARE_PERCENT, SHARE_SLOPE = 2.5, 4.0  #: the logistic curve from infected share to probability; set by hand, see the card
+SHARE_PERCENT, SHARE_SLOPE = 3.0, 4.0  #: the logistic curve from infected share to probability; set by hand, see the card
 NO_COVID = "dicom/ct_chest_lungpetctdx"
 COVID = "dicom/ct_covid_ny_sbu"
 
