@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -113,10 +114,23 @@ def read(grey: Floats, box: Box, network: Any) -> Reading:
     return Reading(np.asarray(logits, np.float32), lesion, malignant)
 
 
-def probabilities(logits: Floats, temperature: float) -> Floats:
-    """Calibrated class probabilities, (3,)."""
-    scaled = (logits - logits.max()) / temperature
-    return np.asarray(np.exp(scaled) / np.exp(scaled).sum(), np.float32)
+def probabilities(logits: Floats, limits: Mapping[str, float]) -> Floats:
+    """Calibrated class probabilities, (3,): logits over `temperature`, then weighted with `prior_<label>`.
+
+    Training shows the three classes evenly; the prior is how often they stand in the data.
+    """
+    prior = np.log([limits.get(f"prior_{label}", 1.0) for label in LABELS])
+    scaled = logits / limits.get("temperature", 1.0) + prior
+    chances = np.exp(scaled - scaled.max())
+    return np.asarray(chances / chances.sum(), np.float32)
+
+
+def outlined(reading: Reading, likely: Floats, limits: Mapping[str, float], smallest_pixels: float) -> Mask:
+    """The lesions of one picture. Where the whole picture is called normal, only what the map is sure of."""
+    mask = lesion_mask(reading.lesion, limits["lesion"], smallest_pixels)
+    if likely.argmax() == 0 and float(reading.lesion.max()) < limits.get("lesion_sure", 0.0):
+        return np.zeros_like(mask)
+    return mask
 
 
 def lesion_mask(lesion: Floats, threshold: float, smallest_pixels: float) -> Mask:
@@ -157,7 +171,7 @@ class BreastUltrasound(Pipeline):
         return self._result(volume, grey.shape, readings, key)
 
     def _likely(self, reading: Reading) -> Floats:
-        return probabilities(reading.logits, self.bundle.thresholds.get("temperature", 1.0))
+        return probabilities(reading.logits, self.bundle.thresholds)
 
     def _result(self, volume: Volume, shape: tuple[int, ...], readings: dict[int, tuple[Reading, ScanRegion]], key: int) -> Result:
         limits = self.bundle.thresholds
@@ -166,7 +180,7 @@ class BreastUltrasound(Pipeline):
         heat = np.zeros(shape, np.float32)
         for z, (reading, region) in readings.items():
             smallest = SMALLEST_LESION * (max(region.box.height, region.box.width) / SIZE) ** 2
-            mask[z] = lesion_mask(reading.lesion, limits["lesion"], smallest)
+            mask[z] = outlined(reading, self._likely(reading), limits, smallest)
             heat[z] = np.maximum(reading.lesion * 0.5, reading.malignant)
         label = LABELS[int(likely.argmax())]
         contradiction = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy.typing as npt
 
 from node.bundle import Bundle
 from node.imaging.letterbox import Box
-from node.pipelines.breast_ultrasound import LABELS, SIZE, SMALLEST_LESION, Reading, lesion_mask, probabilities, read
+from node.pipelines.breast_ultrasound import LABELS, SIZE, SMALLEST_LESION, Reading, outlined, probabilities, read
 from training import evaluate as e
 from training.datasets import busi_breast_us
 from training.recipes.breast_ultrasound import NETWORK, without_marks
 
+SURE = 0.9  #: how high the lesion map must reach for an outline in a picture that is called normal
 SENSITIVITY = 0.9  #: of malignant on validation, at which the malignant threshold is set
 
 LICENCE_NOTE = """The weights in this bundle were trained on BUSI (Al-Dhabyani et al., Data in Brief 28:104863, 2020), CC BY 4.0.
@@ -148,7 +150,7 @@ def metadata(version: str) -> dict[str, Any]:
             "pipeline": "breast_ultrasound",
             "family": "convolutional neural network",
             "labels": list(LABELS),
-            "thresholds": {"lesion": 0.5, "malignant": 0.5, "temperature": 1.0},
+            "thresholds": {"lesion": 0.5, "lesion_sure": SURE, "malignant": 0.5, "temperature": 1.0},
             "intended_use": {
                 "modality": ["US"],
                 "body_part": ["BREAST"],
@@ -175,8 +177,9 @@ def readings(bundle: Bundle, scans: list[busi_breast_us.Scan], *, inpainted: boo
     return [read(p, Box(0, 0, *p.shape), network) for p in pictures]
 
 
-def masks(found: list[Reading], limit: float) -> list[npt.NDArray[np.bool_]]:
-    return [lesion_mask(r.lesion, limit, SMALLEST_LESION * (max(r.lesion.shape) / SIZE) ** 2) for r in found]
+def masks(found: list[Reading], limits: Mapping[str, float]) -> list[npt.NDArray[np.bool_]]:
+    """The outlines as the pipeline draws them."""
+    return [outlined(r, probabilities(r.logits, limits), limits, SMALLEST_LESION * (max(r.lesion.shape) / SIZE) ** 2) for r in found]
 
 
 def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:
@@ -185,23 +188,29 @@ def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:
     found = readings(bundle, scans)
     truth = np.array([s.label for s in scans])
 
+    labels = [s.label for s in of_split(data, "train")]
+    prior = {f"prior_{label}": round(labels.count(i) / len(labels), 4) for i, label in enumerate(LABELS)}
+
     def log_loss(temperature: float) -> float:
-        chances = np.stack([probabilities(r.logits, temperature) for r in found])
+        chances = np.stack([probabilities(r.logits, prior | {"temperature": temperature}) for r in found])
         return float(-np.log(chances[np.arange(len(truth)), truth] + 1e-9).mean())
 
     temperature = float(min(np.arange(0.5, 4.01, 0.05), key=log_loss))
 
     def score(limit: float) -> float:
-        return e.mean_dice(e.counts(masks(found, limit), [s.mask for s in scans]))
+        limits = prior | {"lesion": limit, "lesion_sure": SURE, "temperature": temperature}
+        return e.mean_dice(e.counts(masks(found, limits), [s.mask for s in scans]))
 
     lesion = float(max((0.3, 0.4, 0.5, 0.6, 0.7), key=score))
-    likely = np.array([probabilities(r.logits, temperature)[2] for r in found])
+    likely = np.array([probabilities(r.logits, prior | {"temperature": temperature})[2] for r in found])
     called = np.sort(likely[truth == 2])[::-1]
     malignant = float(called[int(np.ceil(SENSITIVITY * len(called))) - 1])
     return {
         "lesion": lesion if score(lesion) > score(0.5) + 0.005 else 0.5,
+        "lesion_sure": SURE,
         "malignant": float(np.floor(malignant * 1000) / 1000),
         "temperature": round(temperature, 2),
+        **prior,
     }
 
 
@@ -214,10 +223,10 @@ def figures(bundle: Bundle, data: Path, split: str) -> dict[str, Any]:
     limits = bundle.thresholds
     groups = [s.group for s in scans]
     truth = np.array([s.label for s in scans])
-    table = e.counts(masks(found, limits["lesion"]), [s.mask for s in scans])
-    chances = np.stack([probabilities(r.logits, limits["temperature"]) for r in found]).astype(float)
-    clean = np.stack([probabilities(r.logits, limits["temperature"]) for r in inpainted]).astype(float)
-    slow = np.stack([probabilities(r.logits, limits["temperature"]) for r in exact]).astype(float)
+    table = e.counts(masks(found, limits), [s.mask for s in scans])
+    chances = np.stack([probabilities(r.logits, limits) for r in found]).astype(float)
+    clean = np.stack([probabilities(r.logits, limits) for r in inpainted]).astype(float)
+    slow = np.stack([probabilities(r.logits, limits) for r in exact]).astype(float)
     called = chances.argmax(axis=1)
     malignant = chances[:, 2] >= limits["malignant"]
     confusion = e.confusion(called.tolist(), truth.tolist(), len(LABELS))
@@ -234,7 +243,7 @@ def figures(bundle: Bundle, data: Path, split: str) -> dict[str, Any]:
         "auc_malignant": e.figure(groups, lambda i: e.auc(chances[i, 2], truth[i] == 2)),
         "auc_malignant_marks_removed": e.figure(groups, lambda i: e.auc(clean[i, 2], truth[i] == 2)),
         "auc_malignant_float32": round(e.auc(slow[:, 2], truth == 2), 3),
-        "dice_lesion_float32": round(e.lesion_dice(e.counts(masks(exact, limits["lesion"]), [s.mask for s in scans])), 3),
+        "dice_lesion_float32": round(e.lesion_dice(e.counts(masks(exact, limits), [s.mask for s in scans])), 3),
         "auc_lesion": e.figure(groups, lambda i: e.auc(1 - chances[i, 0], truth[i] > 0)),
         "accuracy": e.figure(groups, lambda i: float((called[i] == truth[i]).mean())),
         "balanced_accuracy": round(e.balanced_accuracy(confusion), 3),
@@ -258,7 +267,7 @@ def checks(bundle: Bundle, data: Path) -> dict[str, Any]:
         square[: scan.grey.shape[0], : scan.grey.shape[1]] = scan.grey
         marked = with_marks(square, np.random.default_rng(number))[: scan.grey.shape[0], : scan.grey.shape[1]]
         pair = [read(p, Box(0, 0, *scan.grey.shape), network) for p in (scan.grey, np.ascontiguousarray(marked))]
-        plain, with_ink = (float(probabilities(r.logits, bundle.thresholds["temperature"])[2]) for r in pair)
+        plain, with_ink = (float(probabilities(r.logits, bundle.thresholds)[2]) for r in pair)
         moved.append(abs(plain - with_ink))
     return {"malignant_moved_by_marks": {"mean": round(float(np.mean(moved)), 3), "p95": round(float(np.percentile(moved, 95)), 3)}}
 
@@ -277,8 +286,9 @@ def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
 ## What it does
 The tissue region of the picture (the machine's own region where the header names it, else what is not black) is put in grey on a
 {SIZE} x {SIZE} canvas with its aspect kept. One U-Net with a ResNet18 encoder gives two maps (lesion, malignant lesion) and three class
-logits; the picture and its mirror image are averaged. Logits are divided by a temperature of {limits["temperature"]} (set on validation).
-The outline is cut at {limits["lesion"]}; *malignant* is called from {limits["malignant"]}, where {SENSITIVITY:.0%} of the malignant
+logits; the picture and its mirror image are averaged. Logits are divided by a temperature of {limits["temperature"]} (set on validation)
+and weighted with how often each class stands in the training data (training itself shows them evenly).
+The outline is cut at {limits["lesion"]}, and left out in a picture called normal unless the map reaches {limits["lesion_sure"]}; *malignant* is called from {limits["malignant"]}, where {SENSITIVITY:.0%} of the malignant
 validation pictures are called. The heatmap is the larger of the malignant map and half the lesion map.
 
 ## Data
