@@ -22,6 +22,7 @@ SIZE = 192  #: pixels of the canvas the network sees
 LABELS = ("normal", "benign", "malignant")
 MOST_FRAMES = 32  #: of a clip, evenly spaced
 SMALLEST_LESION = 35  #: pixels of the canvas
+MOST_COLOUR = 0.02  #: share of the tissue; marks and a logo may be coloured
 LESION_COLOR = (240, 180, 30)
 
 NORMAL = codes.Code("17621005", "SCT", "Normal")
@@ -43,6 +44,14 @@ def grey_of(pixels: NDArray[Any]) -> Floats:
         return np.clip(grey, 0, 1)
     full = 255.0 if top <= 255.0 else top  # 8-bit pictures keep their brightness; deeper ones use their range
     return np.asarray(np.clip(grey / full, 0, 1), np.float32)
+
+
+def coloured_share(frame: NDArray[Any], box: Box) -> float:
+    """How much of the box is clearly coloured, 0 to 1; 0 for a grey frame (rows, columns)."""
+    if frame.ndim != 3:
+        return 0.0
+    part = frame[box.top : box.bottom, box.left : box.right].astype(np.int16)
+    return float((part.max(axis=-1) - part.min(axis=-1) > 60).mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +173,20 @@ class BreastUltrasound(Pipeline):
             part = grey[z, region.box.top : region.box.bottom, region.box.left : region.box.right]
             if min(part.shape) < 32 or float(part.std()) < 0.01:
                 continue
+            self._refuse_other_examinations(volume.pixels[z], region)
             readings[int(z)] = (read(grey[z], region.box, model), region)
         if not readings:
             raise OutsideIntendedUse("the picture shows nothing: too small or of one grey")
         key = max(readings, key=lambda z: float(1 - self._likely(readings[z][0])[0]) + 1e-3 * float(readings[z][0].lesion.max()))
         return self._result(volume, grey.shape, readings, key)
+
+    def _refuse_other_examinations(self, frame: NDArray[Any], region: ScanRegion) -> None:
+        """Colour in the tissue is Doppler or elastography; a picture that reaches deep into the body is of something else."""
+        if coloured_share(frame, region.box) > MOST_COLOUR:
+            raise OutsideIntendedUse("the picture holds colour (Doppler, elastography); the model reads grey B-mode pictures")
+        deepest = float(self.bundle.intended_use.get("max_depth_mm", np.inf))
+        if region.pixel_mm and region.box.height * region.pixel_mm[0] > deepest:
+            raise OutsideIntendedUse(f"the picture reaches deeper than {deepest:.0f} mm: not a breast")
 
     def _likely(self, reading: Reading) -> Floats:
         return probabilities(reading.logits, self.bundle.thresholds)

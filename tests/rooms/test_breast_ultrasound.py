@@ -215,6 +215,23 @@ def test_a_picture_of_one_grey_is_refused(pipeline: BreastUltrasound, value: int
         pipeline.run(picture(np.full((200, 300), value, np.uint8)), dark_is_lesion)
 
 
+def test_colour_in_the_tissue_is_refused(pipeline: BreastUltrasound) -> None:
+    colour = np.repeat(a_disc(300, 400, (120, 250), 40)[..., None], 3, axis=-1)
+    assert pipeline.run(picture(colour), dark_is_lesion).analysed
+    colour[100:180, 150:230] = (200, 30, 20)
+    with pytest.raises(OutsideIntendedUse, match="Doppler"):
+        pipeline.run(picture(colour), dark_is_lesion)
+
+
+@pytest.mark.parametrize("name", ["aloka_16bit_palette", "philips_ob_rle"])
+def test_a_picture_from_deep_in_the_body_is_refused(pipeline: BreastUltrasound, shared: Path, name: str) -> None:
+    file = shared / "data" / "dicom" / "us" / f"{name}.dcm"
+    instance = Instance(header=pydicom.dcmread(file, stop_before_pixels=True), path=file)
+    volume = next(images_of(Series(series_instance_uid=CleanUid("2.25.3"), modality="US", instances=(instance,))))
+    with pytest.raises(OutsideIntendedUse, match="deeper than 110 mm"):
+        pipeline.run(volume, dark_is_lesion)
+
+
 def test_ct_values_are_refused(pipeline: BreastUltrasound) -> None:
     with pytest.raises(OutsideIntendedUse, match="CT"):
         pipeline.run(replace(picture(a_disc(64, 64, (30, 30), 10)), unit="HU"), dark_is_lesion)

@@ -157,6 +157,7 @@ def metadata(version: str) -> dict[str, Any]:
                 "body_part_required": True,
                 "min_slices": 1,
                 "min_rows": 64,
+                "max_depth_mm": 110,
                 "min_age_years": 18,
             },
             "licence": {"name": "CC BY 4.0", "non_commercial": False, "text": "LICENSE"},
@@ -339,6 +340,7 @@ with pre-training and a random split reaches Dice 0.76 on BUSI. A random split l
   (one in four) is far above practice: **the probability is one among such pictures, not a risk.**
 - Large lesions that fill the picture, several lesions at once, and lesions of fat's brightness are outlined badly.
 - Cysts are *benign* here; BI-RADS categories were never seen.
-- Doppler colour, elastography, split screens, phantoms and other organs are outside its use.
+- Colour (Doppler, elastography) and calibrated pictures deeper than 110 mm are refused. Split screens, 3-D views and other organs are
+  outside its use too, but can't be told from the pixels: route by the order, not by modality alone.
 - Labels of BUSI have known faults (same lesion in two classes, other organs): Pawłowska et al., Data in Brief 48:109247, 2023.
 """
