@@ -169,7 +169,7 @@ class CovidCt(Pipeline):
                     name="infection" if laterality is None else f"infection, {laterality.meaning.lower()} lung",
                     code=INFECTIOUS_LUNG_DISEASE,
                     probability=self.probability_present(here),
-                    present=bool(here >= self.bundle.thresholds["share_percent"]),
+                    present=bool(present and here >= self.bundle.thresholds["share_percent"]),  # decided once, for both lungs
                     site=codes.LUNG,
                     laterality=laterality,
                     measurements=measurements(spots, lung, voxel_ml),
@@ -179,7 +179,7 @@ class CovidCt(Pipeline):
             )
         segment = Segment(
             number=1,
-            label="Infection",
+            label="Infection" if present else "Opacity below the decision threshold",
             mask=mask,
             category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
             type=codes.LESION,

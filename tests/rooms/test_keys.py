@@ -161,7 +161,7 @@ def test_a_master_key_that_the_settings_name_is_never_made(tmp_path):
     assert not (tmp_path / "default.key").exists()
 
 
-@pytest.mark.parametrize("text", ["", "short", base64.b64encode(os.urandom(16)).decode(), "not base64 !!"])
+@pytest.mark.parametrize("text", ["", "short", base64.b64encode(bytes(16)).decode(), "not base64 !!"])
 def test_a_master_key_that_is_not_32_bytes_is_refused_without_being_repeated(tmp_path, text):
     with pytest.raises(MasterKeyWrong) as refused:
         read_master_key(None, text, tmp_path / "default.key")
