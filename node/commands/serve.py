@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
+import time
 
 import typer
 
 from node import scp
 from node.commands.options import Config, house
+from node.errors import NodeError
 from node.supervisor import Part, Supervisor, part_command
+
+PORT_PATIENCE_S = 10
 
 
 def serve(config: Config = None) -> None:
@@ -27,6 +33,18 @@ def worker(config: Config = None) -> None:
     _run(config, gateway=False, worker=True)
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    """The DICOM port. Parts of a node that was killed hold it for a moment longer."""
+    end = time.monotonic() + PORT_PATIENCE_S
+    while True:
+        try:
+            return scp.bind(host, port)
+        except OSError as why:
+            if why.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise NodeError(f"the DICOM port can't be opened: {why.strerror}. Choose another scp.host or scp.port", port=port) from None
+            time.sleep(0.2)
+
+
 def _run(config: Config, *, gateway: bool, worker: bool) -> None:
     home = house(config)
     settings = home.settings
@@ -34,7 +52,7 @@ def _run(config: Config, *, gateway: bool, worker: bool) -> None:
     parts, said = [], []
     if gateway:
         home.check()
-        listener = scp.bind(settings.scp.host, settings.scp.port)
+        listener = _listen(settings.scp.host, settings.scp.port)
         fd = listener.fileno()
         os.set_inheritable(fd, True)
         parts += [

@@ -1,0 +1,164 @@
+"""The front door as its users find it: what each command says, leaves, and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydicom import dcmread
+
+from node.testing.studies import a_study, write_study
+from tests.conftest import ROOT
+
+BREAST_RULE = {"name": "breast", "when": {"modality": "US"}, "run": "breast_ultrasound", "send_to": "pacs"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    """A settings file with one rule and one destination."""
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": [BREAST_RULE]}))
+    path = tmp_path / "radnode.yaml"
+    content = {
+        "data_dir": str(tmp_path / "data"),
+        "rules": str(tmp_path / "rules.yaml"),
+        "destinations": {"pacs": {"kind": "folder", "path": str(tmp_path / "pacs")}},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def radnode(*words: str | Path, config: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RADNODE_")}
+    command = [sys.executable, "-m", "node", *map(str, words), *(["--config", str(config)] if config else [])]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_an_unknown_command_is_wrong_usage():
+    assert radnode("prozess").returncode == 2
+
+
+def test_a_mistyped_setting_is_named_and_exits_with_2(tmp_path: Path):
+    config = tmp_path / "radnode.yaml"
+    config.write_text("scp: {prot: 1}")
+
+    done = radnode("status", config=config)
+
+    assert done.returncode == 2
+    assert "scp.prot" in done.stderr
+    assert "port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_process_leaves_results_with_their_names_and_a_summary(settings: Path, tmp_path: Path):
+    [source] = a_study("US", patient=4, kind="malignant")
+    write_study([source], tmp_path / "study")
+    (tmp_path / "study" / "notes.txt").write_text("not DICOM")
+
+    done = radnode("process", tmp_path / "study", "--out", tmp_path / "out", config=settings)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("breast_ultrasound: malignant")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    [job] = summary["jobs"]
+    assert [finding["name"] for finding in job["findings"]] == ["normal", "benign", "malignant"]
+    assert sum(summary["files_left_out"].values()) == 1
+    written = {path.name: dcmread(path) for path in (tmp_path / "out").glob("*.dcm")}
+    assert set(written) == {f"breast_ultrasound-1-{role}.dcm" for role in ("SEG", "SC", "SR")}
+    for result in written.values():
+        assert result.PatientName == source.PatientName
+        assert result.StudyInstanceUID == source.StudyInstanceUID
+
+
+def test_process_with_a_pipeline_that_does_not_fit_says_why_and_fails_nothing(settings: Path, tmp_path: Path):
+    write_study(a_study("CR", slices=20, patient=3), tmp_path / "study")
+
+    done = radnode("process", tmp_path / "study", "--out", tmp_path / "out", "--pipeline", "breast_ultrasound", config=settings)
+
+    assert "no rule met a series" in done.stdout
+    assert not list((tmp_path / "out").glob("*.dcm"))
+
+
+def test_explain_names_the_rule_and_the_reason(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=2, rows=64), tmp_path / "study")
+
+    done = radnode("explain", tmp_path / "study", config=settings)
+
+    assert done.returncode == 0, done.stderr
+    assert "breast" in done.stdout
+    assert "not run" in done.stdout
+    assert "CT" in done.stdout
+
+
+def test_a_rules_file_with_an_unknown_key_names_its_line(settings: Path, tmp_path: Path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("rules:\n  - name: x\n    when: {modality: CT}\n    rum: covid_ct\n")
+
+    done = radnode("rules", "check", bad, config=settings)
+
+    assert done.returncode == 2
+    assert "line 4" in done.stderr
+    assert "run" in done.stderr
+    assert radnode("rules", "check", tmp_path / "rules.yaml", config=settings).returncode == 0
+
+
+def test_a_flipped_byte_in_a_bundle_is_found(tmp_path: Path):
+    shutil.copytree(ROOT / "models" / "breast_ultrasound", tmp_path / "models" / "breast_ultrasound")
+    config = tmp_path / "radnode.yaml"
+    config.write_text(yaml.safe_dump({"data_dir": str(tmp_path / "data"), "bundles_dir": str(tmp_path / "models")}))
+    assert radnode("bundles", "verify", config=config).returncode == 0
+    weights = tmp_path / "models" / "breast_ultrasound" / "1.0.0" / "models" / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+
+    done = radnode("bundles", "verify", config=config)
+
+    assert done.returncode == 1
+    assert "model.safetensors" in done.stdout
+
+
+def test_a_folder_loses_its_names_and_gets_them_back(settings: Path, tmp_path: Path):
+    sources = a_study("CT", slices=3, rows=64, patient=2)
+    files = write_study(sources, tmp_path / "in" / "Doe Jane")
+
+    away = radnode("deidentify", tmp_path / "in", tmp_path / "clean", config=settings)
+    back = radnode("reidentify", tmp_path / "clean", tmp_path / "home", config=settings)
+
+    assert (away.returncode, back.returncode) == (0, 0), away.stderr + back.stderr
+    assert "Doe" not in " ".join(str(path) for path in (tmp_path / "clean").rglob("*"))
+    for path in (tmp_path / "clean").rglob("*.dcm"):
+        assert dcmread(path).PatientName != sources[0].PatientName
+    assert [(tmp_path / "home" / "Doe Jane" / file.name).read_bytes() for file in files] == [file.read_bytes() for file in files]
+    trail = radnode("audit", "tail", "--json", config=settings)
+    assert "re-identification" in trail.stdout
+
+
+def test_tokens_are_shown_once_and_can_be_disabled(settings: Path):
+    token = radnode("tokens", "create", "pacs", "--role", "integrator", config=settings).stdout.strip()
+
+    listed = radnode("tokens", "list", config=settings).stdout
+    assert "pacs" in listed
+    assert token not in listed
+    assert radnode("tokens", "disable", "pacs", config=settings).returncode == 0
+    assert "disabled" in radnode("tokens", "list", config=settings).stdout
+    assert radnode("tokens", "create", "x", "--role", "emperor", config=settings).returncode == 1
+
+
+def test_status_of_a_node_that_has_done_nothing(settings: Path):
+    facts = json.loads(radnode("status", "--json", config=settings).stdout)
+
+    assert facts["studies"]["RECEIVING"] == 0
+    assert facts["deliveries"]["pacs"]["QUEUED"] == 0
+    assert set(facts["pipelines"]) == {"covid_ct", "breast_ultrasound"}
+
+
+def test_the_attribute_table_is_what_the_documentation_shows(settings: Path):
+    assert radnode("deidentification", config=settings).stdout.strip() == (ROOT / "docs" / "deidentification.md").read_text().strip()
