@@ -555,7 +555,11 @@ class House:
         source = self.settings.intake.count_from
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
-        _ = self.destinations, self.rules, self.clean_uids, self.trail
+        _ = self.destinations, self.clean_uids, self.trail
+        if not self.rules.rules:
+            _log.warning("there are no rules, so nothing will be analysed; name a file in `rules`")
+        if not self.settings.scp.callers:
+            _log.warning("nobody may send by C-STORE; name callers in `scp.callers`")
 
     def runner(self, *, inline: bool = False) -> Runner:
         """Who carries out jobs on this machine: warm worker processes, or (`inline`) this very process."""
