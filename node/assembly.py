@@ -5,12 +5,12 @@ from __future__ import annotations
 import getpass
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
@@ -18,13 +18,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import Settings
-from node import inference, log, scp
+from node import log, scp
 from node.audit import Action, AuditEvent, Event, Outcome, Type
 from node.bundle import Bundle
 from node.destinations.interface import Destination
-from node.domain import Channel, CleanUid, Job, Origin, Route, Study, StudyRef
-from node.errors import InstanceUnreadable, NodeError, ProcessingFailed, RulesInvalid, SettingsInvalid, StudyRefused
-from node.housekeeping import Chore
+from node.domain import Channel, Origin
+from node.errors import InstanceUnreadable, NodeError, RulesInvalid, SettingsInvalid
 from node.identified import counting
 from node.identified.clean_uids import CleanUids
 from node.identified.deidentifier import Deidentifier
@@ -42,35 +41,24 @@ from node.identified.spool import spool
 from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.ledger.decisions import Decisions
-from node.ledger.jobs import Jobs, job_id
+from node.ledger.jobs import Jobs
 from node.ledger.tokens import Tokens
 from node.ledger.trail import Head, Trail, key_of
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
-from node.router import Needs, RuleSet, decide, read_rules, routes_for
+from node.router import Needs, RuleSet, read_rules
 from node.runners.inline import InlineRunner
 from node.runners.interface import Runner
 from node.runners.local import LocalRunner
-from node.workflow import Workflow
 
 _log = log.get(__name__)
 
 NO_RULES = RuleSet(rules=(), text="")
-MOST_TRIES = 3  #: a study that our own fault stops so often is set aside
 
 
 def now() -> datetime:
     """The clock of the node."""
     return datetime.now(UTC)
-
-
-class _Noted(NamedTuple):
-    """A decision as the ledger keeps it."""
-
-    series: str
-    rule: str
-    met: bool
-    reasons: Sequence[str]
 
 
 class House:
@@ -82,7 +70,6 @@ class House:
         self.identified = settings.data_dir / "identified"
         self.clean = settings.data_dir / "clean"
         self.studies, self.results = self.clean / "studies", self.clean / "results"
-        self._tries: dict[StudyRef, int] = {}
 
     # --- the clean side -----------------------------------------------------------------------------------------------------
     @cached_property
@@ -342,6 +329,13 @@ class House:
             for name, chosen in self.settings.orthancs.items()
         }
 
+    def instances_at_source(self, study_instance_uid: str) -> int | None:
+        """How many instances the configured source says the study has (by its original UID)."""
+        chosen = self.settings
+        return counting.expected_instances(
+            chosen.sources[chosen.intake.count_from], study_instance_uid, calling_ae_title=chosen.scp.ae_title
+        )
+
     def spool(self) -> BinaryIO:
         """An empty file for an instance on its way in."""
         return spool(self.identified / "spool")
@@ -362,190 +356,6 @@ class House:
                 what=f"association refused: {why}",
             )
         )
-
-    # --- the path of a study ------------------------------------------------------------------------------------------------
-    @cached_property
-    def workflow(self) -> Workflow:
-        return Workflow(
-            deidentify=self._deidentify,
-            choose=self._choose,
-            schedule=self._schedule,
-            submit=self.jobs.submit,
-            processed=self.intake.processed,
-            objects_of=self.jobs.objects_of,
-            deliver=lambda written, job: self.outbox.put(written, job.route.destinations),
-            handed_over=self._handed_over,
-            set_aside=self._set_aside,
-        )
-
-    def _deidentify(self, ref: StudyRef) -> Study:
-        study = self.deidentifier.deidentify(self.intake.open(ref))
-        self._remember(Event.INSTANCES_ACCESSED, Action.READ, study, f"de-identified, revision {ref.revision}")
-        return study
-
-    def _choose(self, study: Study) -> Sequence[Route]:
-        rules = self.rules
-        decided = decide(study, rules, self.needs)
-        self.decisions.record(
-            study.ref,
-            [_Noted(d.series.series_instance_uid, d.rule.name, d.met, [reason.words for reason in d.reasons]) for d in decided],
-        )
-        return routes_for(study, rules, self.needs)
-
-    def _schedule(self, study: Study, route: Route) -> Job:
-        series = next(series for series in study if series.series_instance_uid == route.series)
-        inputs = tuple(sorted(instance.sop_instance_uid for instance in series.instances))
-        algorithm = self.bundles[route.pipeline].algorithm
-        id_ = job_id(study.ref.study, route.series, route.pipeline, algorithm.version, algorithm.digest, inputs)
-        return Job(
-            id=id_,
-            study=study.ref,
-            pseudonym=study.pseudonym,
-            folder=study.folder,
-            route=route,
-            algorithm=algorithm,
-            inputs=inputs,
-        )
-
-    def _handed_over(self, job: Job) -> None:
-        self.jobs.handed_over(job)
-        outcome = Outcome.SUCCESS if not job.reason else Outcome.MAJOR_FAILURE
-        self._remember(
-            Event.INSTANCES_ACCESSED, Action.CREATE, job, f"analysed by {job.route.pipeline} {job.algorithm.version}", outcome=outcome
-        )
-
-    def _set_aside(self, ref: StudyRef, why: StudyRefused) -> None:
-        self.quarantine.set_aside(ref, why)
-        self.intake.refused(ref)
-        self.trail.record(
-            AuditEvent(
-                event=Event.INSTANCES_ACCESSED,
-                action=Action.READ,
-                outcome=Outcome.MAJOR_FAILURE,
-                study=ref.study,
-                what=f"refused: {type(why).__name__}",
-            )
-        )
-        _log.warning("study refused", extra={"study": ref.study, "because": type(why).__name__})
-
-    def _remember(self, event: Event, action: Action, of: Study | Job, what: str, *, outcome: Outcome = Outcome.SUCCESS) -> None:
-        study = of.ref.study if isinstance(of, Study) else of.study.study
-        self.trail.record(AuditEvent(event=event, action=action, outcome=outcome, study=study, patient=of.pseudonym, what=what))
-
-    # --- chores ---------------------------------------------------------------------------------------------------------------
-    def chores(self) -> list[Chore]:
-        """What the gateway does again and again."""
-        writer = self.vault.writer("orthanc")
-        sources = self.orthanc_sources(writer)
-        chores = [
-            Chore(name="index", every_s=0.2, do=self.intake.index_new),
-            Chore(name="settle", every_s=0.3, do=self.settle),
-            Chore(name="hand over", every_s=0.3, do=self.hand_over),
-            Chore(name="deliver", every_s=0.3, do=partial(self.outbox.send_due, 5)),
-            *([Chore(name="count", every_s=2, do=self.count)] if self.settings.intake.count_from else []),
-            Chore(name="expire", every_s=600, do=self.expire),
-            Chore(name="verify the audit trail", every_s=6 * 3600, do=self.verify_trail),
-        ]
-        for name, source in sources.items():
-            chores.append(Chore(name=f"fetch from {name}", every_s=0.5, do=source.fetch_due))
-            chores.append(Chore(name=f"catch up with {name}", every_s=self.settings.orthancs[name].catch_up_every_s, do=source.catch_up))
-        return chores
-
-    def count(self) -> None:
-        """Ask the configured source how many instances each arriving study has (Query, PS3.15 A.5.3.10)."""
-        name = self.settings.intake.count_from
-        for study, original in self.intake.uncounted():
-            count = counting.expected_instances(self.settings.sources[name], original, calling_ae_title=self.settings.scp.ae_title)
-            self.trail.record(
-                AuditEvent(event=Event.QUERY, action=Action.EXECUTE, peer=name, study=study, what="number of study related instances")
-            )
-            self.intake.expect(study, count or 0)
-
-    def settle(self) -> int:
-        """Begin the path of every study that has settled. Our own fault in one study does not stop the others."""
-        refs = self.intake.settled()
-        for ref in refs:
-            try:
-                self._arrived(ref)
-                self.workflow.study_is_stable(ref)
-            except Exception as why:
-                self._failed(ref, why)
-            else:
-                self._tries.pop(ref, None)
-        return len(refs)
-
-    def _arrived(self, ref: StudyRef) -> None:
-        origin, count, because = self.intake.arrival(ref)
-        self.trail.record(
-            AuditEvent(
-                event=Event.INSTANCES_TRANSFERRED,
-                action=Action.CREATE,
-                who=f"AETITLES={origin.called_ae or self.settings.scp.ae_title}",
-                peer=origin.calling_ae or origin.peer,
-                study=ref.study,
-                what=f"study received by {origin.channel}",
-                facts={"instances": str(count), "revision": str(ref.revision), "settled": because},
-            )
-        )
-
-    def _failed(self, ref: StudyRef, why: Exception) -> None:
-        tries = self._tries[ref] = self._tries.get(ref, 0) + 1
-        place = log.where_it_failed(why)
-        _log.exception("a study can't be processed", extra={"study": ref.study, "tries": tries})
-        if tries < MOST_TRIES:
-            self.intake.give_again(ref)
-        else:
-            self._set_aside(ref, ProcessingFailed(f"failed {tries} times at {place}"))
-            self._tries.pop(ref, None)
-
-    def hand_over(self) -> int:
-        """Put the objects of finished jobs into the outbox, and report jobs that were given up."""
-        finished = self.jobs.completed_not_handed_over()
-        for job in finished:
-            self.workflow.job_is_done(job)
-        for job in self.jobs.set_aside_not_reported():
-            self._report_failure(job)
-            self.workflow.job_is_done(job)
-        return len(finished)
-
-    def _report_failure(self, job: Job) -> None:
-        """A job that was given up becomes a report that says so: never silence."""
-        try:
-            made, summary = inference.write_refusal(
-                job,
-                job.reason,
-                clean_folder=self.clean,
-                results_folder=self.results,
-                written_at=self.jobs.scheduled_at(job.id) or now(),
-                predecessor=self.jobs.predecessor_report(job),
-            )
-        except NodeError:
-            _log.exception("a job that was given up can't be reported", extra={"job": job.id})
-            return
-        self.jobs.reported(job, made, summary)
-
-    def expire(self) -> int:
-        """Forget studies that are older than retention says."""
-        studies = self.intake.older_than(now() - timedelta(days=self.settings.retention.keep_days))
-        if studies:
-            self.purge(*studies)
-        return len(studies)
-
-    def purge(self, *studies: CleanUid) -> None:
-        """Make studies unreadable and forget them: the key, the sealed instances, the clean copy, the results."""
-        for study in studies:
-            for job in self.jobs.of_study(study):
-                shutil.rmtree(self.results / job.id, ignore_errors=True)
-            shutil.rmtree(self.studies / study, ignore_errors=True)
-        self.intake.purge(*studies)
-        for study in studies:
-            self.trail.record(AuditEvent(event=Event.STUDY_DELETED, action=Action.DELETE, study=study, what="purged"))
-
-    def verify_trail(self) -> None:
-        """Say loudly when the audit trail was altered."""
-        verdict = self.trail.verify()
-        if not verdict.intact:
-            _log.error("THE AUDIT TRAIL WAS ALTERED", extra={"record": verdict.seq, "because": verdict.reason})
 
     # --- running --------------------------------------------------------------------------------------------------------------
     def check(self) -> None:

@@ -14,6 +14,7 @@ import uvicorn
 from node import scp
 from node.assembly import House, now
 from node.commands.options import Config, house
+from node.gateway import Gateway
 from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
 from node.web.app import WebParts, create_app
@@ -51,7 +52,7 @@ def _end_asked() -> threading.Event:
 
 def _until_the_end(home: House) -> None:
     ending = _end_asked()
-    chores = Housekeeping(home.chores())
+    chores = Housekeeping(Gateway(home).chores())
     with home.noted("gateway"):
         chores.start()
         say_ready()

@@ -16,6 +16,7 @@ from node.assembly import House
 from node.commands.offline import own_house
 from node.commands.options import EXAMPLE_RULES, Config, house
 from node.domain import JobState
+from node.gateway import Gateway
 
 
 def process(
@@ -67,13 +68,14 @@ def _process(home: House, study_dir: Path) -> dict[str, Any]:
         step = progress.add_task("reading", total=None)
         left_out = home.take_folder(study_dir, lambda done, of: progress.update(step, completed=done, total=of))
         progress.update(step, description="de-identifying", total=None)
-        while home.settle():
+        gateway = Gateway(home)
+        while gateway.settle():
             pass  # a study that fails is tried again, then set aside
         progress.update(step, description="running models")
         with home.runner(inline=True) as runner:
             runner.run_waiting()
         progress.update(step, description="writing results")
-        home.hand_over()
+        gateway.hand_over()
         home.outbox.send_due()
         home.outbox.close()
     return _summary(home, left_out)

@@ -8,6 +8,7 @@ import typer
 
 from node.commands.options import Config, house
 from node.domain import CleanUid
+from node.gateway import Gateway
 
 
 def purge(
@@ -15,5 +16,5 @@ def purge(
     config: Config = None,
 ) -> None:
     """Delete the study's key, its sealed instances, its clean copy and its results here. Objects already delivered stay where they are."""
-    house(config, quiet=True).purge(*(CleanUid(uid) for uid in study))
+    Gateway(house(config, quiet=True)).purge(*(CleanUid(uid) for uid in study))
     typer.echo(f"{len(study)} {'studies' if len(study) > 1 else 'study'} purged.")

@@ -202,8 +202,8 @@ def _by_codec(ds: FileDataset, syntax: UID, numbers: Sequence[int], uid: str) ->
 
 
 def _syntax_name(syntax: UID) -> str:
-    name = syntax.name
-    return name if name != str(syntax) else f"{syntax}"
+    """Its number, and its name where a library knows one."""
+    return str(syntax) if syntax.name == str(syntax) else f"{syntax.name} ({syntax})"
 
 
 def _file_size(instance: Instance) -> int:

@@ -40,7 +40,8 @@ def department(tmp_path_factory: pytest.TempPathFactory):
 def test_one_set_of_results_whoever_is_killed(department: Department, tmp_path: Path, part: str, moment: float | str):
     node = department.node
     number = MOMENTS.index((part, moment))
-    sources = a_study("CT", slices=6, patient=20 + number, study=number)
+    slices = 6 if isinstance(moment, float) else 24  # long enough to be met while it runs
+    sources = a_study("CT", slices=slices, patient=20 + number, study=number)
     write_study(sources, tmp_path / "study")
     jobs_before = node.status()["jobs"]
     assert store(tmp_path / "study", node.dicom_port).returncode == 0
@@ -48,7 +49,7 @@ def test_one_set_of_results_whoever_is_killed(department: Department, tmp_path: 
     if isinstance(moment, float):
         time.sleep(moment)
     else:
-        wait_for(f"a job to be {moment}", lambda: node.status()["jobs"][moment] > jobs_before[moment], seconds=120, every=0.05)
+        wait_for(f"a job to be {moment}", lambda: node.status()["jobs"][moment] > jobs_before[moment], seconds=120, every=0.02)
     node.kill(part)
     if part == "serve":
         node.start()
