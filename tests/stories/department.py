@@ -45,8 +45,9 @@ def wait_for(what: str, ask: Callable[[], T | None], *, seconds: float = 120, ev
 class NodeProcess:
     """`radnode serve` with its own data folder and settings."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, half: str = "serve", **settings: Any) -> None:
         self.folder = folder
+        self.half = half  #: serve, or one of its halves: gateway, worker
         self.data = folder / "data"
         self.dicom_port, self.web_port = free_port(), free_port()
         self.config = folder / "radnode.yaml"
@@ -73,7 +74,7 @@ class NodeProcess:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RADNODE_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "node", "serve", "--config", str(self.config)],
+                [sys.executable, "-m", "node", self.half, "--config", str(self.config)],
                 cwd=ROOT,
                 env=environment,
                 stdout=subprocess.PIPE,
