@@ -54,7 +54,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary data folder of the node, and say where it is.")] = False,
 ) -> None:
     """Start a node and a small PACS on loopback, send one study per pipeline by C-STORE, show what comes back."""
-    console = Console(width=max(100, Console().width))
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     with _folder(keep) as folder:
         samples = _run(folder, Console(stderr=True))
         _leave(samples, out)
