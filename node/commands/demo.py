@@ -125,7 +125,7 @@ def _samples() -> Iterator[Sample]:
 @contextmanager
 def _node(folder: Path, pacs: Pacs) -> Iterator[int]:
     """`radnode serve` with an embedded default; gives its DICOM port."""
-    port, web = _free_port(), _free_port()
+    port, web = _free_ports()
     settings = {
         "data_dir": str(folder / "data"),
         "rules": str(folder / "rules.yaml"),
@@ -213,7 +213,9 @@ def _headline(sample: Sample) -> tuple[str, str]:
     return "-", "-"
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+def _free_ports() -> tuple[int, int]:
+    """Two TCP ports that were free on loopback a moment ago: held together, so that they differ."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
