@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from ssl import SSLContext
 from types import TracebackType
@@ -67,8 +68,10 @@ class Pacs:
         """Be down: the port is closed and open associations are aborted."""
         if self._server is not None:
             for association in self._server.active_associations:
-                association.abort()
-            self._server.shutdown()
+                with suppress(OSError, RuntimeError, AttributeError):  # the peer may be gone at the same moment
+                    association.abort()
+            with suppress(OSError):
+                self._server.shutdown()
             self._server = None
 
     def __enter__(self) -> Pacs:
