@@ -16,7 +16,8 @@ from node.destinations.interface import Destination
 from node.errors import DeliveryFailed, DeliveryRefused
 from node.registry import Registry
 from node.testing.pacs import Pacs
-from tests.orthanc_server import OrthancServer, free_port
+from tests.orthanc_server import OrthancServer
+from tests.ports import free_port
 
 REGISTRY: Registry[Destination] = Registry("node.destinations", Destination)  # type: ignore[type-abstract]
 KINDS = sorted(REGISTRY)

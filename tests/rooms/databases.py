@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sqlalchemy import Engine, text
 from node.ledger.database import open_engine, open_ledger, sqlite_url
 from node.ledger.tables import Base
 from tests.conftest import need
+from tests.ports import free_port
 
 
 @cache
@@ -42,9 +42,7 @@ def postgres_server() -> Iterator[str]:
     if programs:
         os.environ["PATH"] = f"{os.environ['PATH']}:{programs[-1]}"
     initdb, pg_ctl = need("initdb", "postgresql"), need("pg_ctl", "postgresql")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="radnode-pg-"))
     mine: list[str] = []
     if os.geteuid() == 0:  # the server refuses to run as root

@@ -9,7 +9,8 @@ from config import SourceSettings
 from node.identified.counting import expected_instances
 from node.testing.pacs import Pacs
 from tests.contracts.test_every_destination import a_picture
-from tests.orthanc_server import OrthancServer, free_port
+from tests.orthanc_server import OrthancServer
+from tests.ports import free_port
 
 
 @pytest.fixture

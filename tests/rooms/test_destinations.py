@@ -33,7 +33,7 @@ from node.errors import DeliveryFailed, DeliveryRefused
 from node.testing.pacs import Pacs
 from tests.conftest import need
 from tests.contracts.test_every_destination import a_picture
-from tests.orthanc_server import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ from node.identified.spool import spool
 from node.identified.tables import Base, ChangeRow, FetchRow
 from tests.conftest import need
 from tests.contracts.test_every_destination import a_picture
-from tests.orthanc_server import OrthancServer, free_port
+from tests.orthanc_server import OrthancServer
+from tests.ports import free_port
 
 
 class Vault:

@@ -26,7 +26,7 @@ from node.errors import DeliveryFailed, DeliveryRefused, DiskFull, InstanceUnrea
 from node.identified.spool import spool
 from node.web.app import WebParts, create_app
 from tests.contracts.test_every_destination import a_picture
-from tests.orthanc_server import free_port
+from tests.ports import free_port
 
 http = httpx.Client(timeout=60)  # one for all calls: making one costs more than a call
 SECRET = "a secret between two"

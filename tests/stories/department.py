@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,15 +19,9 @@ import yaml
 import config
 from node.assembly import House
 from tests.conftest import ROOT, need
+from tests.ports import free_port
 
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    """A TCP port that was free on loopback a moment ago."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def wait_for(what: str, ask: Callable[[], T | None], *, seconds: float = 120, every: float = 0.2) -> T:
