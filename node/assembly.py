@@ -23,7 +23,7 @@ from node.audit import Action, AuditEvent, Event, Outcome, Type
 from node.bundle import Bundle
 from node.destinations.interface import Destination
 from node.domain import Channel, Origin
-from node.errors import InstanceUnreadable, NodeError, RulesInvalid, SettingsInvalid
+from node.errors import InstanceUnreadable, NodeError, NothingToDo, RulesInvalid, SettingsInvalid
 from node.identified import counting
 from node.identified.clean_uids import CleanUids
 from node.identified.deidentifier import Deidentifier
@@ -305,7 +305,7 @@ class House:
             progress(number, len(files))
         writer.close()
         if not self.intake.index_new():
-            raise NodeError("there is no DICOM object in the folder")
+            raise NothingToDo
         return left_out
 
     def orthanc_sources(self, writer: VaultWriter) -> dict[str, OrthancSource]:
@@ -368,8 +368,6 @@ class House:
         _ = self.destinations, self.clean_uids, self.trail
         if not self.rules.rules:
             _log.warning("there are no rules, so nothing will be analysed; name a file in `rules`")
-        if not self.settings.scp.callers:
-            _log.warning("nobody may send by C-STORE; name callers in `scp.callers`")
 
     def runner(self, *, inline: bool = False) -> Runner:
         """Who carries out jobs on this machine: warm worker processes, or (`inline`) this very process."""

@@ -32,6 +32,10 @@ class RulesInvalid(NodeError):
     """The rules can't be used; correct the line that is named."""
 
 
+class NothingToDo(NodeError):
+    """There is no DICOM object in the folder; name one that holds the files of a study."""
+
+
 class PluginBroken(NodeError):
     """A plug-in that a rule or a setting names can't be loaded."""
 

@@ -6,10 +6,9 @@ import json
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from node.commands.options import Config, Json, house
+from node.commands.options import Config, Json, house, wide_console
 
 app = typer.Typer(help="The audit trail: verify, export, tail.", no_args_is_help=True)
 
@@ -62,4 +61,4 @@ def tail(
             record.get("what", ""),
             str(record.get("outcome", "")),
         )
-    Console().print(table)
+    wide_console().print(table)

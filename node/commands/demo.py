@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from node.commands.options import wide_console
 from node.errors import NodeError
 from node.testing.pacs import Pacs
 from node.testing.scanner import send
@@ -54,7 +55,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary data folder of the node, and say where it is.")] = False,
 ) -> None:
     """Start a node and a small PACS on loopback, send one study per pipeline by C-STORE, show what comes back."""
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = wide_console()
     with _folder(keep) as folder:
         samples = _run(folder, Console(stderr=True))
         _leave(samples, out)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 import config
 from node import log
@@ -15,6 +17,11 @@ EXAMPLE_RULES = Path(__file__).parents[2] / "rules.example.yaml"
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (YAML); default: RADNODE_CONFIG.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+def wide_console() -> Console:
+    """Standard output for tables: as wide as the terminal, and wide enough where nobody watches."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def house(file: Path | None, *, quiet: bool = False) -> House:

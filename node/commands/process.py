@@ -28,16 +28,19 @@ def process(
     """De-identify, route, infer, write, re-identify: the same path as a node takes, on a folder. Nothing of it is kept but the results."""
     given = house(config, quiet=True).settings
     out.mkdir(parents=True, exist_ok=True)
-    (out / "rules.yaml").write_text(_rules(given.rules or EXAMPLE_RULES, pipeline))
+    rules = out.absolute() / "rules.yaml"
+    rules.write_text(_rules(given.rules or EXAMPLE_RULES, pipeline))
     changes: dict[str, Any] = {
-        "rules": out.absolute() / "rules.yaml",
+        "rules": rules,
         "destinations": {"out": {"kind": "folder", "path": str(out.absolute())}},
         "intake": given.intake.model_copy(update={"settle_after_s": 0.0}),
     }
-    with own_house(given, **changes) as home:
-        summary = _process(home, study_dir)
-        _name_files(out, summary)
-    (out / "rules.yaml").unlink()
+    try:
+        with own_house(given, **changes) as home:
+            summary = _process(home, study_dir)
+            _name_files(out, summary)
+    finally:
+        rules.unlink()
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     for job in summary["jobs"]:
         said = (

@@ -10,12 +10,14 @@ import time
 
 import typer
 
-from node import scp
+from node import log, scp
 from node.commands.options import Config, house
 from node.errors import NodeError
 from node.supervisor import Part, Supervisor, part_command
 
 PORT_PATIENCE_S = 10
+
+_log = log.get(__name__)
 
 
 def serve(config: Config = None) -> None:
@@ -52,6 +54,8 @@ def _run(config: Config, *, gateway: bool, worker: bool) -> None:
     parts, said = [], []
     if gateway:
         home.check()
+        if not settings.scp.callers:
+            _log.warning("nobody may send by C-STORE; name callers in `scp.callers`")
         listener = _listen(settings.scp.host, settings.scp.port)
         fd = listener.fileno()
         os.set_inheritable(fd, True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from node.commands.options import Config, Json, house
+from node.commands.options import Config, Json, house, wide_console
 
 
 def status(config: Config = None, as_json: Json = False) -> None:
@@ -17,7 +16,7 @@ def status(config: Config = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return
-    console = Console()
+    console = wide_console()
     console.print("studies    ", "  ".join(f"{count} {state.lower()}" for state, count in facts["studies"].items()))
     console.print("jobs       ", "  ".join(f"{count} {state.lower()}" for state, count in facts["jobs"].items()))
     console.print("disk       ", f"{facts['free_mb']} MB above the watermark")

@@ -84,6 +84,17 @@ def test_process_with_a_pipeline_that_does_not_fit_says_why_and_fails_nothing(se
     assert not list((tmp_path / "out").glob("*.dcm"))
 
 
+def test_process_of_a_folder_without_dicom_says_so_and_leaves_nothing(settings: Path, tmp_path: Path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "notes.txt").write_text("no image here")
+
+    done = radnode("process", tmp_path / "study", "--out", tmp_path / "out", config=settings)
+
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("radnode: There is no DICOM object in the folder")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_explain_names_the_rule_and_the_reason(settings: Path, tmp_path: Path):
     write_study(a_study("CT", slices=2, rows=64), tmp_path / "study")
 
