@@ -20,6 +20,7 @@ from pydicom.uid import (
 
 from node.testing.phantom_breast_ultrasound import BreastUltrasound, Kind, breast_ultrasound
 from node.testing.phantom_chest_ct import ChestCt, chest_ct
+from node.testing.phantom_ct_head import HeadCt, ct_head
 
 IMPLEMENTATION_UID = "2.25.331187602941873467158223069371418735531"
 
@@ -83,8 +84,8 @@ def uid_of(*words: object) -> str:
     return "2.25." + str(int.from_bytes(hashlib.sha256("\x1f".join(map(str, words)).encode()).digest()[:16], "big"))
 
 
-def ct_instances(phantom: ChestCt, *, patient: int = 1, study: int = 1, name: str = "") -> list[Dataset]:
-    """The chest as CT Image Storage, the highest slice first."""
+def ct_instances(phantom: ChestCt | HeadCt, *, patient: int = 1, study: int = 1, name: str = "") -> list[Dataset]:
+    """The chest (or another part) as CT Image Storage, the highest slice first."""
     total = phantom.hu.shape[0]
     frame_of_reference, series = uid_of("frame", name), uid_of("series", name)
     out = []
@@ -111,6 +112,20 @@ def ct_instances(phantom: ChestCt, *, patient: int = 1, study: int = 1, name: st
         _grey(ds, (phantom.hu[k].astype(np.int32) + 1024).astype(np.uint16), stored=12)
         out.append(ds)
     return out
+
+
+def ct_head_study(patient: int = 1, study: int = 1, **options: Any) -> list[Dataset]:
+    """One study of one series of a whole head, as `a_study` makes them; `options`: of the phantom, and DICOM keywords."""
+    keywords = {name: value for name, value in options.items() if tag_for_keyword(name) is not None}
+    rest = {name: value for name, value in options.items() if name not in keywords}
+    datasets = ct_instances(ct_head(**rest), patient=patient, study=study, name=f"CT head {patient} {study} {sorted(rest.items())}")
+    usual = {"StudyDescription": "CT Schädel nativ", "SeriesDescription": "CT HEAD", "ProtocolName": "Head", "BodyPartExamined": "HEAD"}
+    for ds in datasets:
+        for keyword, value in {**usual, "WindowCenter": 40, "WindowWidth": 80, "ConvolutionKernel": "H30s", **keywords}.items():
+            setattr(ds, keyword, value)
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    return datasets
 
 
 def us_instance(phantom: BreastUltrasound, *, patient: int = 1, study: int = 1, name: str = "") -> Dataset:
@@ -197,4 +212,4 @@ def _ds(number: float) -> str:
     return f"{number:.9g}"
 
 
-__all__ = ["Kind", "a_study", "cr_instance", "ct_instances", "uid_of", "us_instance", "write_study"]
+__all__ = ["Kind", "a_study", "cr_instance", "ct_head_study", "ct_instances", "uid_of", "us_instance", "write_study"]
