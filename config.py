@@ -127,6 +127,7 @@ class DeidentificationSettings(Room):
     clean_descriptors: bool = True
     retain_safe_private: bool = True
     unflagged_pixels: Literal["accept", "refuse"] = "accept"  #: images of a kind that often carries text and that say nothing of it
+    recognizable_features: Literal["keep", "refuse", "deface"] = "keep"  #: CT, MR and PET volumes that show a face
 
 
 class Settings(BaseSettings):

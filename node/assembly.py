@@ -26,6 +26,7 @@ from node.domain import Channel, Origin
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RulesInvalid, SettingsInvalid
 from node.identified import counting
 from node.identified.clean_uids import CleanUids
+from node.identified.defacing import Faces
 from node.identified.deidentifier import Deidentifier
 from node.identified.delivery import Outbox
 from node.identified.folders import Folders
@@ -53,6 +54,7 @@ from node.runners.local import LocalRunner
 
 _log = log.get(__name__)
 
+BRAIN_MASK = "brain_mask"  #: the bundle that finds brains in MR and PET
 NO_RULES = RuleSet(rules=(), text="")
 
 
@@ -201,7 +203,12 @@ class House:
     @cached_property
     def deidentifier(self) -> Deidentifier:
         unflagged = self.settings.deidentification.unflagged_pixels
-        return Deidentifier(self.profile, self.clean_uids, self.identities, self.studies, unflagged=unflagged)
+        return Deidentifier(self.profile, self.clean_uids, self.identities, self.studies, unflagged=unflagged, faces=self.faces)
+
+    @cached_property
+    def faces(self) -> Faces:
+        models = [folder for folder in self.bundle_folders() if folder.parent.name == BRAIN_MASK]
+        return Faces(self.settings.deidentification.recognizable_features, models[-1] if models else None)
 
     @cached_property
     def reidentifier(self) -> Reidentifier:
@@ -217,6 +224,7 @@ class House:
             profile=self.profile,
             clean_uids=self.clean_uids,
             unflagged=self.settings.deidentification.unflagged_pixels,
+            faces=self.faces,
             workers=workers,
         )
 

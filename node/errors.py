@@ -53,6 +53,10 @@ class BurnedInAnnotation(StudyRefused):
     """The pixels may show who the patient is; blank the region or leave the study refused."""
 
 
+class RecognizableFeatures(StudyRefused):
+    """The images may show a face; leave the study refused, send it without the series, or set `deidentification.recognizable_features`."""
+
+
 class SopClassRefused(StudyRefused):
     """This kind of object can't be de-identified here, so it goes no further."""
 

@@ -15,10 +15,11 @@ from pydicom.filereader import read_dataset
 
 from node import log
 from node.domain import CleanUid, Origin, Pseudonym, Study
-from node.errors import BurnedInAnnotation, IdentityConflict, InstanceUnreadable, SopClassRefused
+from node.errors import BurnedInAnnotation, IdentityConflict, InstanceUnreadable, RecognizableFeatures, SopClassRefused
 from node.identified import pixels
 from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import Cleaner, CleanInstance, LeftOut, Opened, identifiers, open_data_set
+from node.identified.defacing import Faces, Treated
 from node.identified.elements import Malformed, whole
 from node.identified.identities import Identities
 from node.identified.named import IdentifiedStudy, Identity, ReceivedInstance
@@ -26,6 +27,7 @@ from node.identified.profile import Profile
 from node.imaging.study import instance_path, read_study, write_manifest
 
 LEFT_OUT = "left_out.json"  #: instances that are no images: clean UID, SOP class, reason
+FEATURES = "recognizable_features.json"  #: what was done about faces, series by series; not there when nothing was asked for
 
 _PATIENT_ID, _ISSUER, _STUDY, _CHARSET = 0x00100020, 0x00100021, 0x0020000D, 0x00080005
 #: Patient, General Study, Patient Study and Clinical Trial modules (PS3.3 C.7.1, C.7.2): groups 0010 and 0012, and of the others
@@ -55,6 +57,8 @@ class Deidentifier:
         The clean volume: `<study>/r<revision>` below it becomes the study's folder.
     unflagged
         What to do with images that often carry text and say nothing of it (`pixels.decide`).
+    faces
+        What to do with volumes that show a face; nothing when it is not given.
     """
 
     def __init__(
@@ -65,12 +69,14 @@ class Deidentifier:
         folder: Path,
         *,
         unflagged: pixels.Unflagged = "accept",
+        faces: Faces | None = None,
     ) -> None:
         self.profile = profile
         self._clean_uids = clean_uids
         self._identities = identities
         self._folder = folder
         self._unflagged: pixels.Unflagged = unflagged
+        self._faces = faces or Faces()
 
     def deidentify(self, study: IdentifiedStudy) -> Study:
         """The study without a name, on the clean volume; its identity sealed. The same revision again gives the same.
@@ -133,6 +139,8 @@ class Deidentifier:
             if any(instance.sop_class_uid and instance.reason != "not an image" for instance in left_out):
                 raise BurnedInAnnotation("the study holds captures of a screen only", study=study.ref.study)
             raise SopClassRefused("the study holds no image", study=study.ref.study)
+        if self._faces.on:
+            left_out += self._without_faces(draft, study.ref.study)
         (draft / LEFT_OUT).write_text(json.dumps([_as_json(instance) for instance in left_out], indent=1))
         write_manifest(draft, ref=study.ref, pseudonym=cleaner.pseudonym, origin=origin)
         self._identities.put(
@@ -144,6 +152,16 @@ class Deidentifier:
             extra={"study": study.ref.study, "revision": study.ref.revision, "instances": written, "left_out": len(left_out)},
         )
 
+    def _without_faces(self, draft: Path, study: CleanUid) -> list[LeftOut]:
+        """Take the faces out of the draft, before it becomes the study's folder; the instances that don't go on."""
+        files = sorted(draft.glob("*/*.dcm"))
+        treated = self._faces.treat(files)
+        out = [instance for one in treated for instance in _taken_away(one)]
+        if len(out) == len(files):
+            raise RecognizableFeatures("the study holds localizers of a head only", study=study)
+        (draft / FEATURES).write_text(json.dumps([{"series": t.series, "done": t.done, "reason": t.reason} for t in treated], indent=1))
+        return out
+
     def _opened(self, study: IdentifiedStudy) -> Iterator[tuple[ReceivedInstance, Opened]]:
         for received in study.instances():
             try:
@@ -151,6 +169,14 @@ class Deidentifier:
             except Malformed as why:
                 raise InstanceUnreadable(str(why), instance=self._clean_uids.of(received.sop_instance_uid)) from None
             yield received, opened
+
+
+def _taken_away(treated: Treated) -> Iterator[LeftOut]:
+    for path, instance in treated.left_out:
+        path.unlink()
+        yield LeftOut(
+            sop_class_uid=instance.sop_class_uid, sop_instance_uid=instance.sop_instance_uid, reason="a localizer that may show a profile"
+        )
 
 
 def cleaner_for(

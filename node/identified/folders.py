@@ -28,8 +28,10 @@ from node.errors import IdentityConflict, InstanceUnreadable, KeyMissing, StudyR
 from node.identified import pixels
 from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import EXPLICIT, IMPLICIT, Cleaner, CleanInstance, LeftOut, Opened, identifiers, open_data_set
+from node.identified.defacing import Faces
 from node.identified.deidentifier import patient_of, pseudonym_of, study_attributes
 from node.identified.elements import LONG_VRS, SHORT_VRS, Malformed
+from node.identified.folder_faces import Written, move, staging, take_out
 from node.identified.identities import Identities, Sealer
 from node.identified.named import Identity
 from node.identified.profile import Profile
@@ -65,6 +67,7 @@ class _Done:
     outcomes: list[dict[str, str]] = field(default_factory=list)
     original_uid: dict[CleanUid, str] = field(default_factory=dict)
     originals: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)  #: one for each of `originals`
 
 
 class Folders:
@@ -88,6 +91,7 @@ class Folders:
         profile: Profile,
         clean_uids: CleanUids,
         unflagged: pixels.Unflagged = "accept",
+        faces: Faces | None = None,
         workers: int = 1,
     ) -> None:
         self._engine = engine
@@ -97,6 +101,7 @@ class Folders:
         self._profile = profile
         self._clean_uids = clean_uids
         self._unflagged: pixels.Unflagged = unflagged
+        self._faces = faces or Faces()
         self._workers = workers
 
     # --- the way in ---------------------------------------------------------------------------------------------------------
@@ -116,9 +121,9 @@ class Folders:
         heads: dict[CleanUid, Path] = {}
         for chunk in chunks:
             heads.setdefault(chunk.study, chunk.files[0][0])
-        work = _Work(self._profile, self._clean_uids, self._unflagged, target)
         pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
-        with pool or nullcontext():
+        with pool or nullcontext(), staging(target) if self._faces.on else nullcontext(target) as place:
+            work = _Work(self._profile, self._clean_uids, self._unflagged, place)
             results: Iterator[_Done] = pool.map(work, chunks) if pool else map(work, chunks)
             for chunk, done in zip(chunks, results, strict=True):
                 studies[done.study].append(done)
@@ -126,11 +131,28 @@ class Folders:
                 done_files += len(chunk.files)
                 if progress:
                     progress(done_files, len(files))
+            if self._faces.on:
+                self._without_faces([done for parts in studies.values() for done in parts], source, place, target, pool)
         for study, parts in studies.items():
             self._seal(study, parts, heads[study])
         report = self._report(outcomes, counts, studies, time.monotonic() - began)
         (target / REPORT).write_text(json.dumps(report, indent=1))
         return report
+
+    def _without_faces(self, parts: list[_Done], source: Path, place: Path, target: Path, pool: ProcessPoolExecutor | None) -> None:
+        """Take the faces out, then let the files be seen. What was painted over comes home from the whole original."""
+        written = [file for done in parts for file in done.written]
+        take_out(self._faces, place, written, pool)
+        for done in parts:
+            originals = []
+            for (facts, rest), file in zip(done.originals, done.written, strict=True):
+                if file.painted:
+                    key = _key_of((place / file.outcome["file"]).read_bytes())
+                    facts, rest = {"path": facts["path"], "whole": True, "key": key}, (source / facts["path"]).read_bytes()
+                if not file.gone:
+                    originals.append((facts, rest))
+            done.originals = originals
+        move(place, target, written)
 
     def _sorted(self, files: list[Path], source: Path) -> tuple[list[_Chunk], list[dict[str, str]], dict[str, int]]:
         """Files by study, each study with its patient."""
@@ -207,6 +229,7 @@ class Folders:
             "deidentified": how_many["deidentified"],
             "left_out": how_many["left out"],
             "refused": how_many["refused"],
+            **({"defaced": sum("face" in outcome for outcome in outcomes)} if self._faces.on else {}),
             "studies": len(studies),
             "patients": len({part.pseudonym for parts in studies.values() for part in parts}),
             "seconds": round(seconds, 3),
@@ -317,7 +340,9 @@ class _Work:
             return {"outcome": "left out", "instance": instance.sop_instance_uid, "sop_class": kind, "reason": instance.reason}
         place = self._place(relative, instance)
         done.originals.append(_original(data, opened, instance, relative))
-        return {"outcome": "deidentified", "instance": instance.sop_instance_uid, "file": str(place.relative_to(self.target))}
+        outcome = {"outcome": "deidentified", "instance": str(instance.sop_instance_uid), "file": str(place.relative_to(self.target))}
+        done.written.append(Written(outcome, instance.series_instance_uid))
+        return outcome
 
     def _place(self, relative: Path, instance: CleanInstance) -> Path:
         """Where the clean file lies, and write it there. Two files of one instance in one folder get a number."""
@@ -353,6 +378,15 @@ def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: Pa
 def _key(instance: str, pixel_chunk: bytes | memoryview) -> str:
     """Which original a clean file came from: its instance and its pixels. With other pixels it is another file, and is named as such."""
     return f"{instance} {hashlib.sha256(pixel_chunk).hexdigest()}"
+
+
+def _key_of(clean: bytes) -> str:
+    """The key of a clean file as it lies there."""
+    opened = _open(clean)
+    element = opened.pixel_data if opened else None
+    assert opened is not None
+    assert element is not None
+    return _key(opened.value(_SOP_INSTANCE).decode("ascii", "replace"), opened.data[element.start : element.end])
 
 
 def _packed(originals: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:

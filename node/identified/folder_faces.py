@@ -1,0 +1,94 @@
+"""Faces leave a folder: its clean files lie in a hidden place until every series has been looked at, then they go where they belong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from node.errors import RecognizableFeatures, StudyRefused
+from node.identified.defacing import Faces, Treated
+
+Outcome = dict[str, str]
+
+
+@dataclass(slots=True)
+class Written:
+    """One clean file: its line in the report, its series, and whether it stays."""
+
+    outcome: Outcome
+    series: str
+    painted: bool = field(default=False)  #: with new pixels: the whole original is needed for the way home
+    gone: bool = field(default=False)
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A hidden folder below `target`, gone afterwards with all that is still in it."""
+    place = target / f".radnode-{os.getpid()}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def take_out(faces: Faces, place: Path, written: Iterable[Written], pool: ProcessPoolExecutor | None) -> None:
+    """Treat every series of the files at `place`. Outcomes are changed; a file that is refused or left out is deleted."""
+    by_series: dict[str, list[Written]] = defaultdict(list)
+    for file in written:
+        by_series[file.series].append(file)
+    groups = list(by_series.values())
+    paths = [[place / file.outcome["file"] for file in group] for group in groups]
+    work: Callable[[list[Path]], Treated | str] = partial(_treated, faces)
+    results = pool.map(work, paths) if pool else map(work, paths)
+    for group, files, result in zip(groups, paths, results, strict=True):
+        out = set(files) if isinstance(result, str) else {path for path, _ in result.left_out}
+        for file, path in zip(group, files, strict=True):
+            if path in out:
+                path.unlink()
+                file.gone = True
+                _say(file.outcome, result)
+            elif isinstance(result, Treated) and result.done == "defaced":
+                file.outcome["face"] = "removed"
+                file.painted = path in result.painted
+
+
+def move(place: Path, target: Path, written: Iterable[Written]) -> None:
+    """To where they belong. A file that lies there already stays, the new one gets a number."""
+    for file in written:
+        if file.gone:
+            continue
+        source, wanted = place / file.outcome["file"], target / file.outcome["file"]
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        path, number = wanted, 1
+        while path.exists():
+            number += 1
+            path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+        source.rename(path)
+        file.outcome["file"] = str(path.relative_to(target))
+
+
+def _treated(faces: Faces, files: list[Path]) -> Treated | str:
+    """What was done to a series, or why it is refused. For whatever process."""
+    try:
+        [treated] = faces.treat(files)
+    except StudyRefused as why:
+        return str(why)
+    return treated
+
+
+def _say(outcome: Outcome, result: Treated | str) -> None:
+    instance = outcome.get("instance", "")
+    outcome.clear()
+    if isinstance(result, str):
+        outcome.update(outcome="refused", instance=instance, kind=RecognizableFeatures.__name__, reason=result)
+    else:
+        outcome.update(outcome="left out", instance=instance, sop_class="", reason="a localizer that may show a profile")
