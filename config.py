@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from node.errors import SettingsInvalid
@@ -122,12 +122,26 @@ class RetentionSettings(Room):
 class DeidentificationSettings(Room):
     """Options of the profile (PS3.15 Annex E, `node/identified/profile.py`)."""
 
-    retain_patient_characteristics: bool = True
-    modified_dates: bool = True
+    clean_pixel_data: bool = True
+    clean_graphics: bool = False
+    clean_structured_content: bool = False
     clean_descriptors: bool = True
+    full_dates: bool = False  #: needs `modified_dates: false`
+    modified_dates: bool = True
+    retain_patient_characteristics: bool = True
+    retain_device_identity: bool = False
+    retain_uids: bool = False  #: for `radnode deidentify` and `reidentify` only
     retain_safe_private: bool = True
+    retain_institution_identity: bool = False
+    cap_ages: bool = True  #: ages over 89 years become 90 (HIPAA Safe Harbor)
     unflagged_pixels: Literal["accept", "refuse"] = "accept"  #: images of a kind that often carries text and that say nothing of it
     recognizable_features: Literal["keep", "refuse", "deface"] = "keep"  #: CT, MR and PET volumes that show a face
+
+    @model_validator(mode="after")
+    def _one_kind_of_dates(self) -> DeidentificationSettings:
+        if self.full_dates and self.modified_dates:
+            raise ValueError("dates are either kept in full or modified: with full_dates set modified_dates to false")
+        return self
 
 
 class Settings(BaseSettings):

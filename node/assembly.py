@@ -193,15 +193,24 @@ class House:
         chosen = self.settings.deidentification
         return Profile(
             Options(
-                retain_patient_characteristics=chosen.retain_patient_characteristics,
-                retain_modified_dates=chosen.modified_dates,
+                clean_pixel_data=chosen.clean_pixel_data,
+                clean_graphics=chosen.clean_graphics,
+                clean_structured_content=chosen.clean_structured_content,
                 clean_descriptors=chosen.clean_descriptors,
+                retain_full_dates=chosen.full_dates,
+                retain_modified_dates=chosen.modified_dates,
+                retain_patient_characteristics=chosen.retain_patient_characteristics,
+                retain_device_identity=chosen.retain_device_identity,
+                retain_uids=chosen.retain_uids,
                 retain_safe_private=chosen.retain_safe_private,
+                retain_institution_identity=chosen.retain_institution_identity,
+                cap_ages=chosen.cap_ages,
             )
         )
 
     @cached_property
     def deidentifier(self) -> Deidentifier:
+        self._names_stay_out()
         unflagged = self.settings.deidentification.unflagged_pixels
         return Deidentifier(self.profile, self.clean_uids, self.identities, self.studies, unflagged=unflagged, faces=self.faces)
 
@@ -209,6 +218,13 @@ class House:
     def faces(self) -> Faces:
         models = [folder for folder in self.bundle_folders() if folder.parent.name == BRAIN_MASK]
         return Faces(self.settings.deidentification.recognizable_features, models[-1] if models else None)
+
+    def _names_stay_out(self) -> None:
+        """In the hall a study is known by its clean UID: rules, jobs, results and the way home rest on it."""
+        if self.settings.deidentification.retain_uids:
+            raise SettingsInvalid(
+                "deidentification.retain_uids is for `radnode deidentify` only: a node tells studies apart by their clean UIDs; set it to false"
+            )
 
     @cached_property
     def reidentifier(self) -> Reidentifier:
@@ -368,6 +384,7 @@ class House:
     # --- running --------------------------------------------------------------------------------------------------------------
     def check(self) -> None:
         """Everything that can be wrong before the start: settings of destinations, rules, the master key."""
+        self._names_stay_out()
         self.studies.mkdir(parents=True, exist_ok=True)
         self.results.mkdir(parents=True, exist_ok=True)
         source = self.settings.intake.count_from

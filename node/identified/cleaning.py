@@ -8,12 +8,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import cache
+from functools import cache, cached_property
 from io import BytesIO
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydicom import uid as pydicom_uid
+from pydicom.charset import python_encoding
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
@@ -23,21 +25,19 @@ from pydicom.tag import Tag
 from node import __version__
 from node.domain import CleanUid, Pseudonym
 from node.errors import BurnedInAnnotation, InstanceUnreadable
-from node.identified import pixels, words
+from node.identified import content_trees, dummies, marks, overlays, pixels, words
 from node.identified.clean_uids import CleanUids
 from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, scan
-from node.identified.profile import ENUMERATED_TAGS, SAFE_PRIVATE, Act, Profile, image_sop_classes
+from node.identified.objects import why_left_out
+from node.identified.profile import CONTENT_ITEMS, ENUMERATED_TAGS, OVERLAY_ELEMENTS, SAFE_PRIVATE, Act, Profile, Rule, other_sop_classes
 
 IMPLEMENTATION_CLASS_UID = "2.25.317435850861110966420474364964815608580"
 IMPLEMENTATION_VERSION_NAME = f"RADNODE_{__version__}"
-METHOD = (f"Radnode {__version__}", "PS3.15 Table E.1-1 2026c")
 
 IMPLICIT, EXPLICIT = str(pydicom_uid.ImplicitVRLittleEndian), str(pydicom_uid.ExplicitVRLittleEndian)
 DEFLATED, BIG_ENDIAN = str(pydicom_uid.DeflatedExplicitVRLittleEndian), str(pydicom_uid.ExplicitVRBigEndian)
 INFLATED_AT_MOST = 4 << 30  #: bytes; a deflated data set that grows beyond is no image
 
-#: image SOP classes that left the Standard and still come
-RETIRED_IMAGES = frozenset(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("3", "5", "6", "12.3"))
 #: schemes whose codes and meanings are public, PS3.16 section 8
 STANDARD_SCHEMES: Mapping[bytes, re.Pattern[bytes]] = {
     b"SCT": re.compile(rb"\d{6,18}"),
@@ -66,8 +66,13 @@ _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _MODALITY = 0x00080016, 0x00080018, 
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 _REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL = 0x00120062, 0x00120063, 0x00120064, 0x00280303
 _CODE_VALUES, _SCHEME, _MEANING = (0x00080100, 0x00080119, 0x00080120), 0x00080102, 0x00080104
+_CONTENT, _CHARSET = 0x0040A730, 0x00080005
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _IDENTIFIERS = (0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00380010)
+
+
+#: no rule of its own for any element
+_NOTHING: Mapping[int, Rule] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +85,23 @@ class CleanInstance:
     study_instance_uid: CleanUid
     transfer_syntax_uid: str
     pixels_clean: bool
+    written_uid: str  #: the SOP Instance UID in the object: the clean one, or with Retain UIDs the original
     chunks: tuple[bytes | memoryview, ...]  #: the data set's bytes, in order
+
+    @property
+    def pixel_chunk(self) -> bytes | memoryview:
+        """The pixel data element; empty for an object without."""
+        return next((chunk for chunk in reversed(self.chunks) if chunk[:2] == b"\xe0\x7f"), b"")
 
     def file(self) -> Iterator[bytes | memoryview]:
         """A whole Part 10 file: zero preamble, our own file meta information (PS3.15 E.1.1), the data set."""
-        yield _file_meta(self.sop_class_uid, self.sop_instance_uid, self.transfer_syntax_uid)
+        yield _file_meta(self.sop_class_uid, self.written_uid, self.transfer_syntax_uid)
         yield from self.chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """An instance that is no image for a model; it stays in the vault."""
+    """An instance that does not leave: no image for a model, or nothing that a table of attributes can clean. It stays where it is."""
 
     sop_class_uid: str
     sop_instance_uid: CleanUid
@@ -156,12 +167,14 @@ class Cleaner:
         *,
         banned: frozenset[str] = frozenset(),
         unflagged: pixels.Unflagged = "accept",
+        images_only: bool = True,
     ) -> None:
         self.profile = profile
         self.pseudonym = pseudonym
         self.shift_days = clean_uids.date_shift_days(pseudonym) if profile.options.retain_modified_dates else 0
         self.original_uid: dict[CleanUid, str] = {}
         self._unflagged = unflagged
+        self._images_only = images_only
         self._banned = banned
         self._clean_uids = clean_uids
         self._uids: dict[bytes, bytes] = {}
@@ -183,20 +196,19 @@ class Cleaner:
         sop_class = opened.value(_SOP_CLASS).decode("ascii", "replace")
         instance = self.uid(opened.value(_SOP_INSTANCE)) if opened.value(_SOP_INSTANCE) else CleanUid("")
         try:
-            _require(opened)
-            if sop_class not in image_sop_classes() and sop_class not in RETIRED_IMAGES:
+            _require_sop(opened)
+            reason = why_left_out(sop_class, self.profile.options, images_only=self._images_only, of_a_study=bool(opened.value(_STUDY)))
+            if reason:
                 known = sop_class in pydicom_uid.UID_dictionary
-                return LeftOut(
-                    sop_class_uid=sop_class if known else "",
-                    sop_instance_uid=instance,
-                    reason="not an image" if known else "an unknown SOP class",
-                )
-            decision = pixels.decide(_facts(opened), unflagged=self._unflagged)
+                return LeftOut(sop_class_uid=sop_class if known else "", sop_instance_uid=instance, reason=reason)
+            _require(opened)
+            image = not is_other(sop_class)
+            decision = pixels.decide(_facts(opened), unflagged=self._unflagged if image else "accept")
             if decision.verdict is pixels.Verdict.LEAVE_OUT:
                 return LeftOut(sop_class_uid=sop_class, sop_instance_uid=instance, reason=decision.reason)
             if decision.verdict is pixels.Verdict.BURNED_IN:
                 raise BurnedInAnnotation(decision.reason, instance=instance)
-            pixel_chunk = _checked_pixels(opened, instance)
+            pixel_chunk = _checked_pixels(opened, instance) if image or opened.pixel_data is not None else b""
             pixels_clean = decision.verdict is pixels.Verdict.CLEAN and self.profile.options.clean_pixel_data
             chunks = _Walk(self, opened, sop_class).chunks(self._ours(opened, pixels_clean=pixels_clean), pixel_chunk)
             return CleanInstance(
@@ -206,6 +218,7 @@ class Cleaner:
                 study_instance_uid=self.uid(opened.value(_STUDY)),
                 transfer_syntax_uid=opened.transfer_syntax_uid,
                 pixels_clean=pixels_clean,
+                written_uid=self._kept_uid(opened.value(_SOP_INSTANCE)).decode() if self.profile.options.retain_uids else instance,
                 chunks=chunks,
             )
         except Malformed as why:
@@ -214,18 +227,26 @@ class Cleaner:
     # --- what is written in place of what was there ------------------------------------------------------------------------
     def _ours(self, opened: Opened, *, pixels_clean: bool) -> dict[int, bytes]:
         explicit, name = opened.explicit, self.pseudonym.encode()
+        before = _earlier(opened)
+        codes = marks.method_codes(before.codes, self.profile.codes(pixels_clean=pixels_clean))
+        method = marks.method(before.method, lambda text: words.clean(text, self._banned))
+        longitudinal = marks.longitudinal(before.longitudinal, self.profile.longitudinal)
         ours = {
             _PATIENT_NAME: encode(_PATIENT_NAME, b"PN", name, explicit=explicit),
             _PATIENT_ID: encode(_PATIENT_ID, b"LO", name, explicit=explicit),
             _REMOVED: encode(_REMOVED, b"CS", b"YES", explicit=explicit),
-            _METHOD: encode(_METHOD, b"LO", "\\".join(METHOD).encode(), explicit=explicit),
-            _METHOD_CODES: _codes(self.profile, pixels_clean, explicit),
-            _LONGITUDINAL: encode(_LONGITUDINAL, b"CS", self.profile.longitudinal.encode(), explicit=explicit),
+            _METHOD: encode(_METHOD, b"LO", "\\".join(method).encode(), explicit=explicit),
+            _METHOD_CODES: _codes_of(codes, explicit),
+            _LONGITUDINAL: encode(_LONGITUDINAL, b"CS", longitudinal.encode(), explicit=explicit),
         }
-        if self.profile.options.retain_patient_characteristics and not _age(opened.value(_AGE)):
-            age = _age_from_dates(opened)
+        options = self.profile.options
+        if options.retain_patient_characteristics and not _age(opened.value(_AGE), cap=options.cap_ages):
+            age = _age_from_dates(opened, cap=options.cap_ages)
             if age or _AGE in opened.top:
                 ours[_AGE] = encode(_AGE, b"AS", age, explicit=explicit)
+        charset = opened.value(_CHARSET)
+        if charset and (options.retain_device_identity or options.retain_institution_identity) and _defined_terms(charset):
+            ours[_CHARSET] = encode(_CHARSET, b"CS", charset, explicit=explicit)  # kept names are written in it
         return ours
 
     def _uid(self, original: bytes) -> bytes:
@@ -237,10 +258,15 @@ class Cleaner:
             clean = self._uids[original] = uid.encode()
         return clean
 
+    def _kept_uid(self, original: bytes) -> bytes:
+        """The UID itself when it is one; what only stands in a UID's place goes the way of all."""
+        return original if original in _WELL_KNOWN or _UID.fullmatch(original) else self._uid(original)
+
     def _date(self, value: bytes) -> bytes:
         moved = self._dates.get(value)
         if moved is None:
-            moved = self._dates[value] = shifted(value, -self.shift_days)
+            moved = shifted(value, -self.shift_days)
+            moved = self._dates[value] = value if moved and not self.shift_days else moved
         return moved
 
     def _words(self, value: bytes) -> bytes:
@@ -259,18 +285,24 @@ class _Walk:
         self.cleaner, self.profile = cleaner, cleaner.profile
         self.data, self.explicit, self.sop_class = opened.data, opened.explicit, sop_class
         self.opened = opened
+        self._options_on = frozenset(self.profile.options.names)
 
     def chunks(self, ours: dict[int, bytes], pixel_chunk: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
-        top: list[Element] = [e for e in self.opened.elements if e.tag not in ours and e.tag not in _PIXELS]
+        planes = overlays.kept_groups(self.data, self.opened.elements) if self.profile.options.clean_graphics else frozenset()
+        top: list[Element] = [
+            e for e in self.opened.elements if e.tag not in ours and e.tag not in _PIXELS and (e.tag >> 24 != 0x60 or e.tag >> 16 in planes)
+        ]
         out: dict[int, bytes | memoryview] = dict(self._data_set(top, self.explicit, 0, 0)[0])
         out.update(ours)
         pixel_data = self.opened.pixel_data
-        if pixel_data is not None:
+        if pixel_data is not None and pixel_chunk:
             out[pixel_data.tag] = pixel_chunk
         return tuple(out[tag] for tag in sorted(out))
 
-    def _data_set(self, elements: Iterable[Element], explicit: bool, parent: int, depth: int) -> tuple[list[tuple[int, bytes]], bool]:
-        """The clean elements of one data set or item, and whether anything is different."""
+    def _data_set(
+        self, elements: Iterable[Element], explicit: bool, parent: int, depth: int, instead: Mapping[int, Rule] = _NOTHING
+    ) -> tuple[list[tuple[int, bytes]], bool]:
+        """The clean elements of one data set or item, and whether anything is different. `instead`: rules for this item alone."""
         data, sop_class = self.data, self.sop_class
         same = explicit == self.explicit
         changed = not same
@@ -284,6 +316,8 @@ class _Walk:
                 changed = self._private(element, creators, out, explicit) or changed
                 continue
             rule = known.get((tag, vr)) or decide(tag, vr, parent, sop_class)
+            if instead and tag in instead:
+                rule = instead[tag]
             act = rule.act
             if act == Act.KEEP:
                 size = VALUE_SIZE.get(vr)
@@ -327,13 +361,59 @@ class _Walk:
     def _sequence(self, element: Element, explicit: bool, depth: int) -> tuple[bytes, bool]:
         changed = element.vr == b"UN" or explicit != self.explicit
         bodies = []
+        tree = element.tag in CONTENT_ITEMS and self.profile.options.clean_structured_content
         for elements, here in items(self.data, element, explicit=explicit, depth=depth + 1):
-            inner, different = self._data_set(elements, here, element.tag, depth + 1)
+            instead = self._content_item(elements, here, depth) if tree else _NOTHING
+            if instead is None:
+                changed = True
+                continue
+            inner, different = self._data_set(elements, here, element.tag, depth + 1, instead)
             changed = changed or different
             bodies.append(b"".join(chunk for _, chunk in inner))
+        if tree and changed and not bodies:
+            return self._empty_tree(element.tag, depth), True
         if not changed:
             return self.data[element.start : element.end], False
         return self._encode(element.tag, b"SQ", b"".join(encode_item(body) for body in bodies)), True
+
+    def _content_item(self, elements: list[Element], explicit: bool, depth: int) -> Mapping[int, Rule] | None:
+        """Rules for the value of a content item, after Table E.3.4-1; None for an item that goes, with all below it."""
+        kind, code, scheme = self._concept(elements, explicit, depth)
+        value = content_trees.VALUES.get(kind, 0)
+        match content_trees.action(kind, code, scheme, self._options_on):
+            case "X" if not self._by_reference:
+                return None
+            case "X" | "D":
+                return {value: Rule(Act.UID if kind == b"UIDREF" else Act.DUMMY, Act.DUMMY)} if value else _NOTHING
+            case "K" if kind == b"TEXT":
+                return {value: Rule(Act.KEEP, Act.DUMMY)}
+            case "K" if kind == b"UIDREF":
+                return {value: Rule(Act.KEEP_UID, Act.DUMMY)}
+            case _:
+                return {value: Rule(Act.WORDS, Act.DUMMY)} if kind == b"TEXT" else _NOTHING
+
+    def _concept(self, elements: list[Element], explicit: bool, depth: int) -> tuple[bytes, bytes, bytes]:
+        """Value Type, and Code Value and Coding Scheme Designator of the concept name."""
+        found = {0x00080100: b"", 0x00080102: b""}
+        kind = b""
+        for element in elements:
+            if element.tag == content_trees.VALUE_TYPE:
+                kind = self.data[element.value : element.value_end].strip(b" \0")
+            elif element.tag == content_trees.CONCEPT_NAME and element.vr in {b"SQ", b"UN"}:
+                for inner, _ in items(self.data, element, explicit=explicit, depth=depth + 2)[:1]:
+                    found |= {e.tag: self.data[e.value : e.value_end].strip(b" \0") for e in inner if e.tag in found}
+        return kind, found[0x00080100], found[0x00080102]
+
+    @cached_property
+    def _by_reference(self) -> bool:
+        """Items point to others by their place in the tree (PS3.3 C.17.3.2.5), so none may go: they get a dummy value."""
+        return b"\x40\x00\x73\xdb" in self.data
+
+    def _empty_tree(self, tag: int, depth: int) -> bytes:
+        """Nothing of a content tree is left: at its root one item that says nothing, below no sequence at all."""
+        if tag != _CONTENT:
+            return self._encode(tag, b"SQ", b"")
+        return self._encode(tag, b"SQ", dummies.sequence(tag, explicit=self.explicit)) if not depth else b""
 
     def _value(self, act: Act, tag: int, vr: bytes, value: bytes) -> bytes | None:
         """The clean value; None for one that may not stay and has no clean form."""
@@ -343,7 +423,9 @@ class _Walk:
         if act == Act.CODE:
             return self._coded_string(tag, value)
         if act == Act.UID:
-            return _each(value, lambda one: one if one.decode("ascii", "replace") in _WELL_KNOWN else cleaner._uid(one))
+            return _each(value, lambda one: one if one in _WELL_KNOWN else cleaner._uid(one))
+        if act == Act.KEEP_UID:
+            return _each(value, cleaner._kept_uid)
         if act == Act.DATE:
             return _each(value, cleaner._date)
         if act == Act.TIME:
@@ -354,7 +436,7 @@ class _Walk:
         if act == Act.WORDS:
             return b"\\".join(cleaner._words(part) for part in value.split(b"\\")) if b"\\" in value else cleaner._words(value)
         if act == Act.AGE:
-            return _age(value.strip(b" \0"))
+            return _age(value.strip(b" \0"), cap=self.profile.options.cap_ages)
         return None
 
     def _coded_string(self, tag: int, value: bytes) -> bytes | None:
@@ -365,13 +447,13 @@ class _Walk:
         return b"\\".join(self.cleaner._words(one) if one.translate(None, _CODE_CHARACTERS) else one for one in value.split(b"\\"))
 
     def _placeholder(self, tag: int, vr: bytes, act: Act) -> bytes:
-        vr = dictionary_vr(tag) if vr in {b"UN", b""} else vr
+        vr = vr_of(tag) or vr if vr in {b"UN", b""} else vr
         if act == Act.DUMMY:
-            return self._encode(tag, vr, _DUMMIES.get(vr, b"" if vr == b"SQ" else b"ANONYMIZED"))
+            return self._encode(tag, vr, dummies.sequence(tag, explicit=self.explicit) if vr == b"SQ" else dummies.value(vr))
         return self._encode(tag, vr, b"")
 
     def _encode(self, tag: int, vr: bytes, value: bytes) -> bytes:
-        return encode(tag, dictionary_vr(tag) if vr in {b"UN", b""} else vr, value, explicit=self.explicit)
+        return encode(tag, vr_of(tag) if vr in {b"UN", b""} else vr, value, explicit=self.explicit)
 
     # --- codes: a public code keeps its value and meaning, a house's own one its shape at most -------------------------------
     def _code(self, out: list[tuple[int, bytes]], coded: list[int]) -> bool:
@@ -436,28 +518,8 @@ _NUMERIC = b"0123456789+-.eE\\ \0"
 _TEMPORAL = b"0123456789.:-\\ \0"
 _CODE_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\\0" + b"/.-+"  # the last four are not allowed, and usual
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\0"
-_WELL_KNOWN = frozenset(pydicom_uid.UID_dictionary)
-_DUMMIES = {
-    b"AE": b"ANONYMIZED",
-    b"AS": b"000Y",
-    b"CS": b"UNKNOWN",
-    b"DA": b"19000101",
-    b"DT": b"19000101000000",
-    b"TM": b"000000",
-    b"DS": b"0",
-    b"IS": b"0",
-    b"PN": b"ANONYMIZED",
-    b"UR": b"urn:anonymized",
-    b"UI": b"2.25.0",
-    b"OB": b"\0\0",
-    b"OW": b"\0\0",
-    b"US": b"\0\0",
-    b"SS": b"\0\0",
-    b"UL": b"\0\0\0\0",
-    b"SL": b"\0\0\0\0",
-    b"FL": b"\0\0\0\0",
-    b"FD": b"\0\0\0\0\0\0\0\0",
-}
+_WELL_KNOWN = frozenset(uid.encode() for uid in pydicom_uid.UID_dictionary)
+_UID = re.compile(rb"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))+")
 _DA = re.compile(rb"(\d{4})[.]?(\d{2})[.]?(\d{2})")
 _DT = re.compile(rb"(\d{4})(\d{2})?(\d{2})?((?:\d{2}){0,3}(?:\.\d{1,6})?)([+-]\d{4})?")
 _AS = re.compile(rb"(\d{3})([DWMY])")
@@ -481,25 +543,27 @@ def shifted(value: bytes, days: int) -> bytes:
 
 
 def _each(value: bytes, change: Any) -> bytes | None:
-    """Change each value of a multi-valued one. Padding goes."""
+    """Change each value of a multi-valued one. Padding goes, unless nothing changes."""
     parts = [part.strip(b" \0") for part in value.split(b"\\")]
     done = [change(part) if part else b"" for part in parts]
-    return None if any(part and not new for part, new in zip(parts, done, strict=True)) else b"\\".join(done)
+    if any(part and not new for part, new in zip(parts, done, strict=True)):
+        return None
+    return value if done == parts and parts == value.rstrip(b" \0").split(b"\\") else b"\\".join(done)
 
 
 def _holds(value: bytes, banned: frozenset[str]) -> bool:
     return bool(banned) and any(token.upper() in banned for token in value.decode("ascii", "replace").replace("\\", " ").split())
 
 
-def _age(value: bytes) -> bytes:
-    """A well-formed age; over 89 years all are 090Y (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)). Empty for what is none."""
+def _age(value: bytes, *, cap: bool) -> bytes:
+    """A well-formed age; with `cap` over 89 years all are 090Y (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)). Empty for what is none."""
     match = _AS.fullmatch(value)
     if match is None:
         return b""
-    return b"090Y" if match[2] == b"Y" and int(match[1]) > 89 else value
+    return b"090Y" if cap and match[2] == b"Y" and int(match[1]) > 89 else value
 
 
-def _age_from_dates(opened: Opened) -> bytes:
+def _age_from_dates(opened: Opened, *, cap: bool) -> bytes:
     """Patient's Age at the study, since the birth date goes."""
     try:
         born = _day(opened.value(_BIRTH_DATE))
@@ -510,7 +574,7 @@ def _age_from_dates(opened: Opened) -> bytes:
         return b""
     days, months = (then - born).days, (then.year - born.year) * 12 + then.month - born.month - (then.day < born.day)
     if months >= 24:
-        return _age(b"%03dY" % min(months // 12, 999))
+        return _age(b"%03dY" % min(months // 12, 999), cap=cap)
     return b"%03dM" % months if days > 90 else b"%03dD" % days
 
 
@@ -524,28 +588,87 @@ def _day(value: bytes) -> date | None:
 
 # --- checks ---------------------------------------------------------------------------------------------------------------------
 def identifiers(opened: Opened) -> frozenset[str]:
-    """The patient's own numbers, in upper case: they stay in no text, even where they look like a kernel."""
+    """The patient's own numbers, and the names of everybody in the data set, in upper case: they stay in no text.
+
+    A vocabulary can't tell Dr. Head from a head, and a number can look like a kernel.
+    """
     found = set()
     for tag in _IDENTIFIERS:
-        for token in re.findall(r"\w+", opened.value(tag).decode("latin-1")):
-            if len(token) >= 3:
-                found.add(token.upper())
+        found |= {token.upper() for token in re.findall(r"\w+", opened.value(tag).decode("latin-1")) if len(token) >= 3}
+    for name in _names(opened.data, opened.elements, opened.explicit, 0):
+        found |= {token.upper() for token in re.findall(r"[^\W_]+", name.decode("latin-1")) if len(token) >= 2}
     return frozenset(found)
 
 
+def _names(data: bytes, elements: Iterable[Element], explicit: bool, depth: int) -> Iterator[bytes]:
+    """Every PN at every depth. A sequence that can't be read has none: it is found out when it is cleaned."""
+    for element in elements:
+        if element.vr == b"PN":
+            yield data[element.value : element.value_end]
+        elif element.vr == b"SQ":
+            try:
+                for inner, here in items(data, element, explicit=explicit, depth=depth + 1):
+                    yield from _names(data, inner, here, depth + 1)
+            except Malformed:
+                continue
+
+
+_REQUIRED_OF_ALL = {_SOP_INSTANCE: "SOP Instance UID", _SOP_CLASS: "SOP Class UID"}
 _REQUIRED = {
-    _SOP_INSTANCE: "SOP Instance UID",
-    _SOP_CLASS: "SOP Class UID",
     _STUDY: "Study Instance UID",
     _SERIES: "Series Instance UID",
     _MODALITY: "Modality",
 }
 
 
-def _require(opened: Opened) -> None:
-    for tag, name in _REQUIRED.items():
+def _require_sop(opened: Opened) -> None:
+    _require(opened, _REQUIRED_OF_ALL)
+
+
+def _require(opened: Opened, required: Mapping[int, str] = _REQUIRED) -> None:
+    for tag, name in required.items():
         if not opened.value(tag):
             raise Malformed(f"it has no {name}")
+
+
+def is_other(sop_class: str) -> bool:
+    """No image: its pixels, where it has any, are numbers (a dose, a mask, a map)."""
+    return sop_class in other_sop_classes()
+
+
+class _Earlier(NamedTuple):
+    """What the object says of an earlier de-identification; empty where its identity was not removed."""
+
+    method: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    longitudinal: str = ""
+
+
+def _earlier(opened: Opened) -> _Earlier:
+    if opened.value(_REMOVED) != b"YES":
+        return _Earlier()
+    codes = opened.top.get(_METHOD_CODES)
+    values = []
+    if codes is not None and codes.vr == b"SQ":
+        for inner, _ in items(opened.data, codes, explicit=opened.explicit, depth=1):
+            values += [
+                opened.data[e.value : e.value_end].strip(b" \0").decode("ascii", "replace") for e in inner if e.tag == _CODE_VALUES[0]
+            ]
+    method = tuple(text.strip() for text in opened.value(_METHOD).decode("latin-1").split("\\") if text.strip())
+    return _Earlier(method, tuple(values), opened.value(_LONGITUDINAL).decode("ascii", "replace"))
+
+
+def _defined_terms(charset: bytes) -> bool:
+    """Every value is a Defined Term of Specific Character Set (PS3.3 C.12.1.1.2)."""
+    return all(term.strip().decode("ascii", "replace") in python_encoding for term in charset.split(b"\\"))
+
+
+@cache
+def vr_of(tag: int) -> bytes:
+    """The VR of a standard attribute, also of a repeating group and of one that Table E.1-1 knows better than the dictionary."""
+    if tag >> 24 == 0x60:
+        return OVERLAY_ELEMENTS.get(tag & 0xFFFF, b"")
+    return dictionary_vr(tag)
 
 
 def _facts(opened: Opened) -> dict[str, str]:
@@ -617,10 +740,6 @@ def _codes_of(codes: tuple[Any, ...], explicit: bool) -> bytes:
             + encode(0x00080104, b"LO", code.meaning.encode(), explicit=explicit)
         )
     return encode(_METHOD_CODES, b"SQ", body, explicit=explicit)
-
-
-def _codes(profile: Profile, pixels_clean: bool, explicit: bool) -> bytes:
-    return _codes_of(profile.codes(pixels_clean=pixels_clean), explicit)
 
 
 def _file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:

@@ -41,7 +41,7 @@ from node.identified.tables import StudyRow
 REPORT = "report.json"
 PURPOSE = "folder"
 AT_ONCE = 32  #: files of one study given to a process at a time
-DIRECTORY = "1.2.840.10008.1.3.10"  #: Media Storage Directory: a list of names and paths
+DIRECTORY, DIRECTORY_NAME = "1.2.840.10008.1.3.10", "Media Storage Directory Storage"  #: a DICOMDIR
 
 Progress = Callable[[int, int], None]  #: files done, files in all
 _SOP_INSTANCE, _STUDY = 0x00080018, 0x0020000D
@@ -103,6 +103,7 @@ class Folders:
         self._unflagged: pixels.Unflagged = unflagged
         self._faces = faces or Faces()
         self._workers = workers
+        self._study_of: dict[str, CleanUid] = {}
 
     # --- the way in ---------------------------------------------------------------------------------------------------------
     def deidentify(self, source: Path, target: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -164,6 +165,9 @@ class Folders:
         for path in files:
             try:
                 with path.open("rb") as file, _mapped(file.fileno()) as data:
+                    if data_set_of(data)[2] == DIRECTORY:
+                        outcomes.append({"outcome": "left out", "sop_class": DIRECTORY_NAME, "reason": "a list of names and paths"})
+                        continue
                     opened = _open(data)
                     if opened is None:
                         counts["not_dicom"] += 1
@@ -280,13 +284,14 @@ class Folders:
             return {"outcome": "refused", "reason": _plain(why)}
         if opened is None:
             return {"outcome": "not dicom"}
-        study = CleanUid(opened.value(_STUDY).decode("ascii", "replace"))
+        study = self._known_study(opened.value(_STUDY).decode("ascii", "replace"))
         instance = opened.value(_SOP_INSTANCE).decode("ascii", "replace")
         try:
             if study not in known:
                 known[study] = self._originals(study)
             pixel_data = opened.pixel_data
-            chunk = opened.data[pixel_data.start : pixel_data.end] if pixel_data else b""
+            told_by = pixel_data or opened.elements[0]
+            chunk = opened.data[told_by.start : pixel_data.end if pixel_data else len(opened.data)]
             waiting = known[study].get(_key(instance, chunk))
             if waiting:
                 facts, rest = waiting.pop(0)
@@ -295,6 +300,13 @@ class Folders:
             return _written(target / relative, reidentifier.name_again(data, study), {"outcome": "named", "instance": instance})
         except (KeyMissing, CleanUidLeft) as why:
             return {"outcome": "refused", "instance": instance, "reason": str(why)}
+
+    def _known_study(self, uid: str) -> CleanUid:
+        """The study of a file by the Study Instance UID in it: the clean one, or with Retain UIDs the original."""
+        if uid not in self._study_of:
+            study = CleanUid(uid)
+            self._study_of[uid] = study if self._identities.has(study) else self._clean_uids.of(uid)
+        return self._study_of[uid]
 
     def _originals(self, study: CleanUid) -> dict[str, list[tuple[dict[str, Any], bytes]]]:
         found: dict[str, list[tuple[dict[str, Any], bytes]]] = {}
@@ -317,7 +329,7 @@ class _Work:
 
     def __call__(self, chunk: _Chunk) -> _Done:
         pseudonym = pseudonym_of(chunk.patient, chunk.study, self.clean_uids)
-        cleaner = Cleaner(self.profile, self.clean_uids, pseudonym, banned=chunk.banned, unflagged=self.unflagged)
+        cleaner = Cleaner(self.profile, self.clean_uids, pseudonym, banned=chunk.banned, unflagged=self.unflagged, images_only=False)
         done = _Done(chunk.study, pseudonym, cleaner.shift_days)
         for path, relative in chunk.files:
             done.outcomes.append(self._one(path, relative, cleaner, done))
@@ -328,7 +340,7 @@ class _Work:
         data = path.read_bytes()
         try:
             opened = _open(data)
-            if opened is None:
+            if opened is None:  # looked at a moment ago
                 return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": "it changed while it was read"}
             instance = cleaner.clean(opened)
         except StudyRefused as why:
@@ -365,19 +377,22 @@ class _Work:
 def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: Path) -> tuple[dict[str, Any], bytes]:
     """Everything but the pixel data, which the clean file has; all of it where the pixels were written anew."""
     pixel_data = opened.pixel_data
-    written = next((chunk for chunk in reversed(instance.chunks) if isinstance(chunk, memoryview)), b"")
-    same = opened.whole and pixel_data is not None and bool(written)
+    written = instance.pixel_chunk
+    same = opened.whole and pixel_data is not None and isinstance(written, memoryview)
     facts: dict[str, Any] = {"path": str(relative), "whole": not same}
     if same and pixel_data is not None:
-        facts |= {"split": pixel_data.start, "key": _key(instance.sop_instance_uid, written)}
+        facts |= {"split": pixel_data.start, "key": _key(instance.written_uid, written)}
         return facts, data[: pixel_data.start] + data[pixel_data.end :]
-    facts["key"] = _key(instance.sop_instance_uid, written or max(instance.chunks, key=len))
+    facts["key"] = _key(instance.written_uid, written or b"".join(instance.chunks))
     return facts, data
 
 
-def _key(instance: str, pixel_chunk: bytes | memoryview) -> str:
-    """Which original a clean file came from: its instance and its pixels. With other pixels it is another file, and is named as such."""
-    return f"{instance} {hashlib.sha256(pixel_chunk).hexdigest()}"
+def _key(instance: str, told_by: bytes | memoryview) -> str:
+    """Which original a clean file came from: its instance and its pixels, or where it has none the whole data set.
+
+    With others it is another file, and is named as such.
+    """
+    return f"{instance} {hashlib.sha256(told_by).hexdigest()}"
 
 
 def _key_of(clean: bytes) -> str:

@@ -27,13 +27,18 @@ class Options:
     """Options of the profile that are switched on. Their names are the columns of Table E.1-1."""
 
     clean_pixel_data: bool = True
+    clean_recognizable_visual_features: bool = False  #: claimed only for an object whose features were removed
+    clean_graphics: bool = False
+    clean_structured_content: bool = False
     clean_descriptors: bool = True
-    retain_patient_characteristics: bool = True
-    retain_modified_dates: bool = True
     retain_full_dates: bool = False
+    retain_modified_dates: bool = True
+    retain_patient_characteristics: bool = True
     retain_device_identity: bool = False
-    retain_institution_identity: bool = False
+    retain_uids: bool = False  #: for folders only: the hall knows a study by its clean UID
     retain_safe_private: bool = True
+    retain_institution_identity: bool = False
+    cap_ages: bool = True  #: no option of PS3.15: ages over 89 years become 90 (HIPAA Safe Harbor, 45 CFR 164.514(b)(2))
 
     def __post_init__(self) -> None:
         if self.retain_full_dates and self.retain_modified_dates:
@@ -41,21 +46,45 @@ class Options:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those that are on."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name))
+        """Those of PS3.15 that are on."""
+        return tuple(field.name for field in fields(self) if field.name in OPTION_CODES and getattr(self, field.name))
 
 
 #: CID 7050 De-identification Method
 OPTION_CODES = {
     "clean_pixel_data": Code("113101", "DCM", "Clean Pixel Data Option"),
+    "clean_recognizable_visual_features": Code("113102", "DCM", "Clean Recognizable Visual Features Option"),
+    "clean_graphics": Code("113103", "DCM", "Clean Graphics Option"),
+    "clean_structured_content": Code("113104", "DCM", "Clean Structured Content Option"),
     "clean_descriptors": Code("113105", "DCM", "Clean Descriptors Option"),
     "retain_full_dates": Code("113106", "DCM", "Retain Longitudinal Temporal Information Full Dates Option"),
     "retain_modified_dates": Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"),
     "retain_patient_characteristics": Code("113108", "DCM", "Retain Patient Characteristics Option"),
     "retain_device_identity": Code("113109", "DCM", "Retain Device Identity Option"),
+    "retain_uids": Code("113110", "DCM", "Retain UIDs Option"),
     "retain_safe_private": Code("113111", "DCM", "Retain Safe Private Option"),
     "retain_institution_identity": Code("113112", "DCM", "Retain Institution Identity Option"),
 }
+
+
+#: what each option does here, for the page
+OPTION_DOES = {
+    "clean_pixel_data": "text in the pixels is looked for; claimed for an object whose pixels are known to show none",
+    "clean_recognizable_visual_features": "claimed for an object whose face was removed",
+    "clean_graphics": "overlays that mark a region of interest stay, graphic annotations stay with their texts cleaned by vocabulary; "
+    "overlays that may be writing and curves go. Off: all of them go",
+    "clean_structured_content": "reports and other content trees go out, item by item after Table E.3.4-1. Off: they are left out",
+    "clean_descriptors": "descriptions keep the words of a vocabulary. Off: they go as the table says",
+    "retain_full_dates": "dates and times stay",
+    "retain_modified_dates": "dates move by one number of days for each patient, times stay",
+    "retain_patient_characteristics": "sex, age, size, weight and the like stay",
+    "retain_device_identity": "serial numbers, station names and the like stay; AE titles go",
+    "retain_uids": "UIDs stay; for `radnode deidentify` only, the node itself refuses to start with it",
+    "retain_safe_private": "the private attributes of the list below stay",
+    "retain_institution_identity": "names and addresses of institutions stay",
+}
+#: where an item of a content tree may stand: children of a report, of an acquisition context, of a specimen preparation step
+CONTENT_ITEMS = frozenset({0x0040A730, 0x00400555, 0x00400612})
 
 
 class Act(IntEnum):
@@ -66,7 +95,7 @@ class Act(IntEnum):
     EMPTY = 2  #: Z: zero length; a dummy is allowed, we don't need one
     DUMMY = 3  #: D: a value that says nothing and keeps the object valid
     UID = 4  #: U: the clean UID
-    DATE = 5  #: C of a DA or DT: moved by the patient's shift
+    DATE = 5  #: a DA or DT that stays: moved by the patient's shift, which is 0 with full dates
     TIME = 6  #: a TM that must look like one
     WORDS = 7  #: C of a text: words of the vocabulary stay
     WALK = 8  #: a sequence: its items are treated one by one
@@ -75,6 +104,7 @@ class Act(IntEnum):
     CODE = 11  #: CS: kept when it is one, else as WORDS
     AGE = 12  #: AS: kept when it is one, ages over 89 become 090Y
     CODED = 13  #: Code Value, Scheme or Meaning: decided with the item it stands in
+    KEEP_UID = 14  #: kept when it is a UID, else a clean one
 
 
 class Rule(NamedTuple):
@@ -169,6 +199,11 @@ SAFE_PRIVATE: dict[tuple[int, str, int], bytes] = {
     (0x7053, "Philips PET Private Group", 0x09): b"DS",  # Activity Concentration Factor
 }
 
+#: elements of an overlay plane (60xx) that stay with Clean Graphics, and their VRs (PS3.3 C.9.2, retired ones left out)
+OVERLAY_ELEMENTS = {0x0010: b"US", 0x0011: b"US", 0x0015: b"IS", 0x0040: b"CS", 0x0045: b"LO", 0x0050: b"SS", 0x0051: b"US"}
+OVERLAY_ELEMENTS |= {0x0022: b"LO", 0x1500: b"LO", 0x4000: b"LT", 0x0100: b"US", 0x0102: b"US", 0x1301: b"IS", 0x1302: b"DS", 0x1303: b"DS"}
+OVERLAY_ELEMENTS |= {0x3000: b"OW"}
+
 _BINARY = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SV", b"UV", b"US", b"SS", b"UL", b"SL", b"FL", b"FD", b"AT"})
 _TEXT = frozenset({b"LO", b"LT", b"SH", b"ST", b"UC", b"UT"})
 
@@ -201,18 +236,24 @@ class _Types:
 
     def __init__(self) -> None:
         content: dict[str, Any] = json.loads(TYPES.read_text())
-        self.known = frozenset(content["image_sop_classes"])
+        self.images = frozenset(content["image_sop_classes"])
+        self.others = frozenset(content["other_sop_classes"])
+        self.known = self.images | self.others
         self.top = {
             int(tag, 16): {sop: type_ for type_, sops in by_type.items() for sop in sops} for tag, by_type in content["top_level"].items()
         }
-        self.nested = {int(p, 16): {int(t, 16): type_ for t, type_ in inner.items()} for p, inner in content["nested"].items()}
+        self.nested, self.nested_other = (
+            {int(p, 16): {int(t, 16): type_ for t, type_ in inner.items()} for p, inner in content[which].items()}
+            for which in ("nested", "nested_other")
+        )
         self.text_type_1 = frozenset(int(tag, 16) for tag in content["text_type_1"])
 
     def of(self, tag: int, parent: int, sop_class: str) -> str:
         """1, 2 or 3; empty when the SOP class is not in the table. A conditional type counts as its unconditional one: the element is there."""
         if sop_class not in self.known:
             return ""
-        found = self.nested.get(parent, {}).get(tag, "3") if parent else self.top.get(tag, {}).get(sop_class, "3")
+        nested = self.nested if sop_class in self.images else self.nested_other
+        found = nested.get(parent, {}).get(tag, "3") if parent else self.top.get(tag, {}).get(sop_class, "3")
         return str(found)[0]
 
 
@@ -223,7 +264,12 @@ def _types() -> _Types:
 
 def image_sop_classes() -> frozenset[str]:
     """SOP classes with an image IOD in PS3.3."""
-    return _types().known
+    return _types().images
+
+
+def other_sop_classes() -> frozenset[str]:
+    """SOP classes with any other IOD in PS3.3."""
+    return _types().others
 
 
 class Profile:
@@ -250,9 +296,12 @@ class Profile:
             found = known[tag, vr] = self._decide(tag, vr, parent, sop_class)
         return found
 
-    def codes(self, *, pixels_clean: bool) -> tuple[Code, ...]:
+    def codes(self, *, pixels_clean: bool, features_clean: bool = False) -> tuple[Code, ...]:
         """De-identification Method Code Sequence: the profile and each option that was used, no others."""
-        on = [name for name in OPTION_CODES if name in self._on and (name != "clean_pixel_data" or pixels_clean)]
+        unused = {
+            name for name, used in (("clean_pixel_data", pixels_clean), ("clean_recognizable_visual_features", features_clean)) if not used
+        }
+        on = [name for name in OPTION_CODES if name in self._on and name not in unused]
         return (BASIC_PROFILE, *(OPTION_CODES[name] for name in on))
 
     @property
@@ -262,15 +311,27 @@ class Profile:
 
     def _decide(self, tag: int, vr: bytes, parent: int, sop_class: str) -> Rule:
         group = tag >> 16
-        if tag & 0xFFFF == 0 or tag in _OBSOLETE or group < 0x0008 or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
+        if tag & 0xFFFF == 0 or tag in _OBSOLETE or group < 0x0008 or 0x5000 <= group <= 0x50FF:
             return Rule(Act.REMOVE, Act.REMOVE)
+        if 0x6000 <= group <= 0x60FF:
+            return self._overlay_rule(tag, vr, parent)
         proper = dictionary_vr(tag)
         if vr in {b"UN", b""}:
             vr = proper
         row = _listed().get(tag)
         if row is None and not proper:
             return Rule(Act.REMOVE, Act.REMOVE)  # an attribute that we don't know can't be called clean
-        return self._listed_rule(row, tag, vr or row.vr.encode(), parent, sop_class) if row else self._unlisted_rule(tag, vr, proper)
+        return (
+            self._listed_rule(row, tag, vr or row.vr.encode(), parent, sop_class) if row else self._unlisted_rule(tag, vr, proper, parent)
+        )
+
+    def _overlay_rule(self, tag: int, vr: bytes, parent: int) -> Rule:
+        """An element of an overlay plane. Whole planes are decided on before (`node/identified/overlays.py`)."""
+        proper = OVERLAY_ELEMENTS.get(tag & 0xFFFF)
+        fits = proper is not None and (vr in {proper, b""} or (proper == b"OW" and vr == b"OB"))
+        if parent or not self.options.clean_graphics or not fits or proper is None:
+            return Rule(Act.REMOVE, Act.REMOVE)
+        return Rule(Act.WORDS if proper in _TEXT else _keep(tag, proper), Act.REMOVE)
 
     def _listed_rule(self, row: Row, tag: int, vr: bytes, parent: int, sop_class: str) -> Rule:
         basic = self._resolve(row.basic, vr, _types().of(tag, parent, sop_class))
@@ -280,9 +341,10 @@ class Profile:
         if vr in _BINARY and row.vr and row.vr.encode() not in _BINARY:
             return Rule(basic, basic)  # a text under the cover of a binary VR
         if "C" not in actions:
+            # with modified dates a calibration of today, kept, would tell the patient's shift
             return Rule(_keep(tag, vr), basic)
         if vr in {b"DA", b"DT"}:
-            return Rule(Act.DATE if self.options.retain_modified_dates else Act.KEEP, basic)
+            return Rule(Act.DATE, basic)
         if vr == b"TM":
             return Rule(Act.TIME, basic)
         if row.tag == "00080201":  # Timezone Offset From UTC: no date to move
@@ -308,20 +370,24 @@ class Profile:
             return Act.WALK  # a reference that the IOD asks for, to clean UIDs
         return {"X": Act.REMOVE, "Z": Act.EMPTY, "D": Act.DUMMY}[best]
 
-    def _unlisted_rule(self, tag: int, vr: bytes, proper: bytes) -> Rule:
+    def _unlisted_rule(self, tag: int, vr: bytes, proper: bytes, parent: int) -> Rule:
         empty = Act.DUMMY if tag in _types().text_type_1 else Act.EMPTY
         if tag in _CODED:
-            return Rule(Act.CODED, Act.DUMMY)
+            around = _listed()[parent].options if parent in _listed() else {}
+            kept = any(
+                around.get(option) == "K" and option in self._on for option in ("retain_device_identity", "retain_institution_identity")
+            )
+            return Rule(Act.KEEP if kept else Act.CODED, Act.DUMMY)
         if vr in _BINARY and proper not in _BINARY:
             return Rule(empty, empty)  # a text under the cover of a binary VR
         if vr == b"UI":
-            return Rule(Act.KEEP if tag in _CLASS_UIDS else Act.UID, Act.EMPTY)
+            return Rule(Act.KEEP_UID if tag in _CLASS_UIDS or self.options.retain_uids else Act.UID, Act.EMPTY)
         if vr == b"SQ" or proper == b"SQ":
             return Rule(Act.WALK, Act.EMPTY) if vr == proper else Rule(Act.REMOVE, Act.REMOVE)
         if vr in {b"PN", b"AE", b"UR"}:
             return Rule(empty, empty)
         if vr in {b"DA", b"DT"}:
-            return Rule(Act.DATE if self.options.retain_modified_dates else Act.KEEP if self.dates_kept else Act.EMPTY, Act.EMPTY)
+            return Rule(Act.DATE if self.dates_kept else Act.EMPTY, Act.EMPTY)
         if vr == b"TM":
             return Rule(Act.TIME if self.dates_kept else Act.EMPTY, Act.EMPTY)
         if vr in _TEXT:
@@ -341,6 +407,12 @@ def _keep(tag: int, vr: bytes) -> Act:
         return Act.CODE
     if vr == b"AS":
         return Act.AGE
+    if vr == b"UI":
+        return Act.KEEP_UID
+    if vr in {b"DA", b"DT"}:
+        return Act.DATE
+    if vr == b"TM":
+        return Act.TIME
     if vr in _TEXT and tag == _ETHNIC_GROUP:
         return Act.WORDS
     return Act.KEEP
@@ -355,6 +427,7 @@ _SAYS = {
     Act.DUMMY: "dummy",
     Act.UID: "clean UID",
     Act.DATE: "moved by the patient's shift",
+    Act.KEEP_UID: "kept if a UID",
     Act.TIME: "kept",
     Act.WORDS: "words of the vocabulary kept",
     Act.WALK: "items treated one by one",

@@ -120,7 +120,7 @@ def _graded(original_folder: Path, output_folder: Path, manifest: Manifest, opti
     for instance in manifest.instances:
         found = outputs.get(instance.number, [])
         if not found:
-            if instance.may_be_withheld:
+            if instance.may_be_withheld or (instance.needs and instance.needs not in options):
                 report.withheld += 1
             else:
                 report.missing.append(instance.file)
@@ -175,6 +175,7 @@ class _Judge:
         self._flags: dict[str, int] = dict.fromkeys(FLAGS, 0)
         self._wrong: dict[str, int] = {}
         self._pseudonyms: dict[int, set[str]] = defaultdict(set)
+        self._keeps_uids = "retain_uids" in options
         self._allowed = {row.tag for row in published_rows() if "K" in {row.options[o] for o in row.options if o in options}}
 
     # --- one file ----------------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ class _Judge:
         self._item(instance, original, clean, (), types)
         meta, uid = _rows()["00020003"], "MediaStorageSOPInstanceUID"
         self._place(instance, meta, original.file_meta[uid], clean.file_meta.get(Tag(uid)), (), types)
-        if instance.character_set != "ascii":
+        if instance.character_set != "ascii" and not self._options & {"retain_device_identity", "retain_institution_identity"}:
             self._letters(instance, clean, data)
         inflated = data if str(clean.file_meta.get("TransferSyntaxUID", "")) != "1.2.840.10008.1.2.1.99" else _plain(clean)
         self.words(instance, data + inflated, instance.file)
@@ -292,7 +293,10 @@ class _Judge:
 
     def _sequence(self, asked: set[str], before: DataElement, after: Any, type_: str) -> tuple[str, str]:
         words = {w for item in before.value for w in _texts(item)} & {w for item in after.value for w in _texts(item)}
-        words = {w for w in words if w.upper() in self._manifest.words or w.startswith(UID_ROOT)}
+        rows = self._manifest.words
+        words = {
+            w for w in words if rows.get(w.upper(), "K") not in {"K", *self._allowed} or (w.startswith(UID_ROOT) and not self._keeps_uids)
+        }
         if words:
             return "fail", "items kept"
         return ("ok" if asked & {"D", "Z", "U*"} or ("X" in asked and type_ in {"1", "2"}) else "safe"), "cleaned items"
@@ -410,17 +414,17 @@ def _plain(ds: Dataset) -> bytes:
 def _types(sop_class: str) -> Mapping[tuple[tuple[str, ...], str], str]:
     """Type of each attribute in the IOD, by path and keyword: PS3.3 as highdicom carries it. Conditional counts as given."""
     found: dict[tuple[tuple[str, ...], str], str] = {}
-    standard = files("highdicom").joinpath("_standard")
-    iod = json.loads(standard.joinpath("sop_class_iod_map.json").read_text()).get(sop_class)
-    if iod is None:
-        return found
-    modules = json.loads(standard.joinpath("iod_module_map.json").read_text())[iod]
-    attributes = json.loads(standard.joinpath("module_attribute_map.json").read_text())
-    for module in modules:
-        for attribute in attributes.get(module["key"], []):
+    iod = _standard("sop_class_iod_map").get(sop_class)
+    for module in _standard("iod_module_map")[iod] if iod else []:
+        for attribute in _standard("module_attribute_map").get(module["key"], []):
             key = (tuple(attribute["path"]), attribute["keyword"])
             found[key] = min(found.get(key, "3"), attribute["type"][0])
     return found
+
+
+@cache
+def _standard(name: str) -> Any:
+    return json.loads(files("highdicom").joinpath("_standard", f"{name}.json").read_text())
 
 
 __all__ = ["CODES", "FLAGS", "Report", "grade"]

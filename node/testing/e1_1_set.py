@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
@@ -65,6 +66,12 @@ def published_rows() -> tuple[Row, ...]:
     return tuple(Row(*row) for row in json.loads(text)["rows"])
 
 
+@cache
+def listed_tags() -> frozenset[str]:
+    """Tags of the rows."""
+    return frozenset(row.tag for row in published_rows())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One file of the set."""
@@ -76,6 +83,7 @@ class Instance:
     transfer_syntax_uid: str
     character_set: str
     may_be_withheld: bool = False  #: not handing it out is right: a burned-in name, a document
+    needs: str = ""  #: nor without this option: a report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +139,12 @@ _PLAN: Sequence[tuple[str, str, str, Who]] = (
 
 def write_set(folder: Path) -> Manifest:
     """Write the files below `folder`, by person and study, and tell what lies in them. The same bytes every time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a library's word on odd values, of which the set is full
+        return _written(folder)
+
+
+def _written(folder: Path) -> Manifest:
     words: dict[str, str] = {}
     instances = []
     for number, (kind, character_set, transfer_syntax, who) in enumerate(_PLAN, 1):
@@ -148,6 +162,7 @@ def write_set(folder: Path) -> Manifest:
                 transfer_syntax_uid=transfer_syntax,
                 character_set=character_set,
                 may_be_withheld=kind in {"burned in", "document"},
+                needs="clean_structured_content" if kind in {"report", "key objects"} else "",
             )
         )
     letters = {text: name for name, (_, text) in CHARACTER_SETS.items() if text}
@@ -171,15 +186,13 @@ def planted(number: int, kind: str, character_set: str, transfer_syntax: str, wh
         ds.PatientName = f"{ds.PatientName}={letters}"
     plant.rows(ds, "T", skip=own)
     if kind not in {"burned in", "document"}:
-        shallow, deep = Dataset(), Dataset()
-        plant.rows(shallow, "O", skip=set())
-        plant.rows(deep, "D", skip=set())
-        ds.AnatomicRegionSequence = Items([shallow])
-        for keyword in reversed(CARRIERS):
+        nested = Dataset()
+        plant.rows(nested, "O" if number % 2 else "D", skip=set())
+        for keyword in CARRIERS[2:] if number % 2 else CARRIERS[::-1]:  # one deep, or three
             around = Dataset()
-            setattr(around, keyword, Items([deep]))
-            deep = around
-        ds.update(deep)
+            setattr(around, keyword, Items([nested]))
+            nested = around
+        ds.update(nested)
     plant.elsewhere(ds)
     plant.private(ds)
     ds.preamble = f"{plant.word('preamble', 'preamble')}\n".encode().ljust(128, b"\0")
@@ -256,7 +269,9 @@ class _Plant:
         """What an item of a listed sequence may tell."""
         item = Dataset()
         for keyword in ("PatientID", "InstitutionName", "CodeValue", "CodeMeaning", "PersonName", "TextValue"):
-            item.add(DataElement(Tag(keyword), dictionary_VR(Tag(keyword)), self.word(f"{place}/{keyword}", where)))
+            own = f"{int(Tag(keyword)):08X}"
+            told = own if own in listed_tags() else where
+            item.add(DataElement(Tag(keyword), dictionary_VR(Tag(keyword)), self.word(f"{place}/{where}/{keyword}", told)))
         item.CodingSchemeDesignator = "99ZQ"
         item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
         item.ReferencedSOPInstanceUID = f"{UID_ROOT}.3.{self.who[0]}.{self.who[1]}.{int(where, 16)}"

@@ -38,7 +38,7 @@ def rule(keyword: str, vr: bytes, sop_class: str = CT, parent: str = "", options
         ("PatientSex", b"CS", Act.CODE),
         ("PatientWeight", b"DS", Act.NUMBER),
         ("FrameOfReferenceUID", b"UI", Act.UID),
-        ("SOPClassUID", b"UI", Act.KEEP),
+        ("SOPClassUID", b"UI", Act.KEEP_UID),
         ("InstitutionName", b"LO", Act.REMOVE),
         ("IconImageSequence", b"SQ", Act.REMOVE),
         ("Manufacturer", b"LO", Act.TECHNICAL),
@@ -79,7 +79,7 @@ def test_dates_are_kept_or_moved_but_not_both() -> None:
 
     full = Profile(Options(retain_full_dates=True, retain_modified_dates=False))
     assert full.longitudinal == "UNMODIFIED"
-    assert full.rule(0x00080020, b"DA").act is Act.KEEP
+    assert full.rule(0x00080020, b"DA").act is Act.DATE
 
 
 def test_what_is_not_known_goes() -> None:

@@ -1,0 +1,22 @@
+"""What dciodvfy says of a file, so that before and after can be compared."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+#: values and item numbers differ without meaning anything; the place and the fault stay
+_VARIES = re.compile(r"(?:value|Value) = <.*?>|\[\d+\]|<(?!/)[^>]*>|= <[^>]*>")
+
+
+def errors_of(dciodvfy: str, path: Path) -> Counter[str]:
+    """Errors, counted."""
+    told = subprocess.run([dciodvfy, "-new", str(path)], capture_output=True, text=True, errors="replace", check=False)
+    return Counter(_VARIES.sub("", line) for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error"))
+
+
+def new_errors(dciodvfy: str, before: Path, after: Path) -> list[str]:
+    """Errors of the clean file that the original has not."""
+    return sorted(errors_of(dciodvfy, after) - errors_of(dciodvfy, before))
