@@ -13,7 +13,14 @@ from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, Pydanti
 from node.errors import SettingsInvalid
 
 PREFIX = "RADNODE_"
-NOT_SETTINGS = {"RADNODE_CONFIG", "RADNODE_SHARED", "RADNODE_TEST_OPTIONAL", "RADNODE_SECRETS_DIR", "RADNODE_READY_FD"}
+NOT_SETTINGS = {
+    "RADNODE_CONFIG",
+    "RADNODE_SHARED",
+    "RADNODE_TEST_OPTIONAL",
+    "RADNODE_TEST_EVERY_FILE",
+    "RADNODE_SECRETS_DIR",
+    "RADNODE_READY_FD",
+}
 
 
 class Room(BaseModel):

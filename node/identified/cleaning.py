@@ -29,7 +29,17 @@ from node.identified import content_trees, dummies, marks, overlays, pixels, wor
 from node.identified.clean_uids import CleanUids
 from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, scan
 from node.identified.objects import why_left_out
-from node.identified.profile import CONTENT_ITEMS, ENUMERATED_TAGS, OVERLAY_ELEMENTS, SAFE_PRIVATE, Act, Profile, Rule, other_sop_classes
+from node.identified.profile import (
+    CONTENT_ITEMS,
+    ENUMERATED_TAGS,
+    OVERLAY_ELEMENTS,
+    SAFE_PRIVATE,
+    TYPED_TAGS,
+    Act,
+    Profile,
+    Rule,
+    other_sop_classes,
+)
 
 IMPLEMENTATION_CLASS_UID = "2.25.317435850861110966420474364964815608580"
 IMPLEMENTATION_VERSION_NAME = f"RADNODE_{__version__}"
@@ -66,6 +76,7 @@ _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _MODALITY = 0x00080016, 0x00080018, 
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 _REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL = 0x00120062, 0x00120063, 0x00120064, 0x00280303
 _CODE_VALUES, _SCHEME, _MEANING = (0x00080100, 0x00080119, 0x00080120), 0x00080102, 0x00080104
+_COMMITTEE, _APPROVAL = 0x00120081, 0x00120082
 _CONTENT, _CHARSET = 0x0040A730, 0x00080005
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _IDENTIFIERS = (0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00380010)
@@ -293,6 +304,8 @@ class _Walk:
             e for e in self.opened.elements if e.tag not in ours and e.tag not in _PIXELS and (e.tag >> 24 != 0x60 or e.tag >> 16 in planes)
         ]
         out: dict[int, bytes | memoryview] = dict(self._data_set(top, self.explicit, 0, 0)[0])
+        if _APPROVAL in self.opened.top and not self.profile.options.retain_institution_identity:
+            out.pop(_COMMITTEE, None)  # a name that may stand beside the number only, and the number is gone (PS3.3 C.7.1.3)
         out.update(ours)
         pixel_data = self.opened.pixel_data
         if pixel_data is not None and pixel_chunk:
@@ -433,6 +446,8 @@ class _Walk:
         if act == Act.TECHNICAL:
             plain = len(value) <= 64 * 8 and not value.translate(None, _PRINTABLE)
             return value if plain and not _holds(value, cleaner._banned) else cleaner._words(value)
+        if act == Act.WORDS and tag in TYPED_TAGS:
+            return words.clean(value.decode("latin-1")).encode()  # a coded part of the body, also where a person is called Head
         if act == Act.WORDS:
             return b"\\".join(cleaner._words(part) for part in value.split(b"\\")) if b"\\" in value else cleaner._words(value)
         if act == Act.AGE:

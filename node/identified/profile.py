@@ -217,6 +217,7 @@ _TYPED = _tags(TYPED_CODES)
 _CLASS_UIDS = _tags(CLASS_UID_KEYWORDS)
 _CODED = _tags(CODED_KEYWORDS)
 _OBSOLETE = _tags(OBSOLETE_KEYWORDS)
+TYPED_TAGS = _TYPED
 ENUMERATED_TAGS = {int(tag_for_keyword(keyword) or 0): values for keyword, values in ENUMERATED.items()}
 
 
@@ -334,7 +335,7 @@ class Profile:
         return Rule(Act.WORDS if proper in _TEXT else _keep(tag, proper), Act.REMOVE)
 
     def _listed_rule(self, row: Row, tag: int, vr: bytes, parent: int, sop_class: str) -> Rule:
-        basic = self._resolve(row.basic, vr, _types().of(tag, parent, sop_class))
+        basic = self._resolve(row.basic, vr, _types().of(tag, parent, sop_class), image=sop_class not in _types().others)
         actions = {row.options[name] for name in row.options if name in self._on}
         if not actions:
             return Rule(basic, basic)
@@ -353,7 +354,7 @@ class Profile:
             return Rule(Act.WALK, basic)
         return Rule(Act.WORDS, basic) if vr in _TEXT or vr == b"CS" else Rule(basic, basic)
 
-    def _resolve(self, action: str, vr: bytes, type_: str) -> Act:
+    def _resolve(self, action: str, vr: bytes, type_: str, *, image: bool) -> Act:
         """One act for an action that leaves a choice: what the IOD asks for, or the safer for validity where it is not known."""
         choices = action.split("/")
         if "U" in choices or (vr == b"UI" and choices != ["X"]):
@@ -363,7 +364,8 @@ class Profile:
         if type_ == "2" and choices == ["X"]:
             return Act.EMPTY
         if "U*" in choices:
-            return {"1": Act.WALK, "2": Act.WALK, "3": Act.REMOVE}.get(type_, Act.WALK)
+            # what an object is about (a mask, a map, a report) is told by its references; an image stands by itself
+            return Act.REMOVE if type_ == "3" and image else Act.WALK
         order = {"1": "DZX", "2": "ZDX", "3": "XZD"}.get(type_, "ZDX" if "D" not in choices else "DZX")
         best = next(letter for letter in order if letter in choices)
         if vr == b"SQ" and best == "D" and len(choices) > 1:

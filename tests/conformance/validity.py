@@ -6,6 +6,10 @@ import re
 import subprocess
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 #: values and item numbers differ without meaning anything; the place and the fault stay
 _VARIES = re.compile(r"(?:value|Value) = <.*?>|\[\d+\]|<(?!/)[^>]*>|= <[^>]*>")
@@ -18,5 +22,11 @@ def errors_of(dciodvfy: str, path: Path) -> Counter[str]:
 
 
 def new_errors(dciodvfy: str, before: Path, after: Path) -> list[str]:
-    """Errors of the clean file that the original has not."""
-    return sorted(errors_of(dciodvfy, after) - errors_of(dciodvfy, before))
+    """Errors of the clean file that the original has not. Of a deflated original dciodvfy sees the start only, so it is read plain."""
+    with TemporaryDirectory() as folder:
+        if b"1.2.840.10008.1.2.1.99" in before.read_bytes()[:1024]:
+            plain = dcmread(before)
+            plain.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            before = Path(folder) / "plain.dcm"
+            plain.save_as(before, enforce_file_format=True)
+        return sorted(errors_of(dciodvfy, after) - errors_of(dciodvfy, before))
