@@ -27,14 +27,14 @@ from node.domain import CleanUid, Pseudonym
 from node.errors import BurnedInAnnotation, InstanceUnreadable
 from node.identified import content_trees, dummies, marks, overlays, pixels, words
 from node.identified.clean_uids import CleanUids
-from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, scan
+from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, looks_implicit, scan
 from node.identified.objects import why_left_out
 from node.identified.profile import (
     CONTENT_ITEMS,
     ENUMERATED_TAGS,
+    LABEL_TAGS,
     OVERLAY_ELEMENTS,
     SAFE_PRIVATE,
-    TYPED_TAGS,
     Act,
     Profile,
     Rule,
@@ -76,6 +76,7 @@ _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _MODALITY = 0x00080016, 0x00080018, 
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 _REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL = 0x00120062, 0x00120063, 0x00120064, 0x00280303
 _CODE_VALUES, _SCHEME, _MEANING = (0x00080100, 0x00080119, 0x00080120), 0x00080102, 0x00080104
+_BODY_PART = 0x00180015
 _COMMITTEE, _APPROVAL = 0x00120081, 0x00120082
 _CONTENT, _CHARSET = 0x0040A730, 0x00080005
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
@@ -161,6 +162,8 @@ def open_data_set(data: bytes, transfer_syntax_uid: str, start: int = 0) -> Open
     elif transfer_syntax_uid == BIG_ENDIAN:
         data, transfer_syntax_uid, whole, start = _little_endian(data[start:]), EXPLICIT, False, 0
     explicit = transfer_syntax_uid != IMPLICIT
+    if explicit and len(data) >= start + 8 and looks_implicit(data, start):
+        data, whole, start = _explicit(data[start:]), False, 0
     elements, _ = scan(data, start, len(data), explicit=explicit)
     opened = Opened(data, elements, explicit, transfer_syntax_uid, whole)
     opened.top = {element.tag: element for element in elements}
@@ -432,7 +435,7 @@ class _Walk:
         """The clean value; None for one that may not stay and has no clean form."""
         cleaner = self.cleaner
         if act == Act.NUMBER:
-            return None if value.translate(None, _NUMERIC) else value
+            return value if _NUMBERS.fullmatch(value) else None
         if act == Act.CODE:
             return self._coded_string(tag, value)
         if act == Act.UID:
@@ -442,11 +445,13 @@ class _Walk:
         if act == Act.DATE:
             return _each(value, cleaner._date)
         if act == Act.TIME:
-            return None if value.translate(None, _TEMPORAL) else value
+            return value if _TIMES.fullmatch(value) else None
+        if act == Act.ZONE:
+            return value if _ZONE.fullmatch(value) else None
         if act == Act.TECHNICAL:
             plain = len(value) <= 64 * 8 and not value.translate(None, _PRINTABLE)
             return value if plain and not _holds(value, cleaner._banned) else cleaner._words(value)
-        if act == Act.WORDS and tag in TYPED_TAGS:
+        if act == Act.WORDS and tag == _BODY_PART:
             return words.clean(value.decode("latin-1")).encode()  # a coded part of the body, also where a person is called Head
         if act == Act.WORDS:
             return b"\\".join(cleaner._words(part) for part in value.split(b"\\")) if b"\\" in value else cleaner._words(value)
@@ -457,6 +462,8 @@ class _Walk:
     def _coded_string(self, tag: int, value: bytes) -> bytes | None:
         if tag in ENUMERATED_TAGS:
             return value if value.strip(b" \0").upper() in ENUMERATED_TAGS[tag] else None
+        if tag in LABEL_TAGS and _holds(value.replace(b"_", b" "), self.cleaner._banned):
+            return None
         if not value.translate(None, _CODE_CHARACTERS):
             return value
         return b"\\".join(self.cleaner._words(one) if one.translate(None, _CODE_CHARACTERS) else one for one in value.split(b"\\"))
@@ -530,7 +537,12 @@ class _Walk:
 
 # --- values -------------------------------------------------------------------------------------------------------------------
 _NUMERIC = b"0123456789+-.eE\\ \0"
-_TEMPORAL = b"0123456789.:-\\ \0"
+# possessive throughout: a megabyte of digits and a letter at the end costs one pass
+_NUMBER = rb" *+(?:[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?)?+ *+"
+_NUMBERS = re.compile(_NUMBER + rb"(?:\\" + _NUMBER + rb")*+\0?")
+_TIME = rb" *+(?:\d{2}(?::?\d{2}(?::?\d{2}(?:\.\d{1,6})?)?)?)?+ *+"
+_TIMES = re.compile(_TIME + rb"(?:\\" + _TIME + rb")*+\0?")
+_ZONE = re.compile(rb"[+-]\d{4} *\0?")
 _CODE_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\\0" + b"/.-+"  # the last four are not allowed, and usual
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\0"
 _WELL_KNOWN = frozenset(uid.encode() for uid in pydicom_uid.UID_dictionary)
@@ -791,6 +803,20 @@ def _inflate(data: bytes) -> bytes:
     if inflater.unconsumed_tail or not inflater.eof:
         raise Malformed("its deflated bytes have no end")
     return plain
+
+
+def _explicit(data: bytes) -> bytes:
+    """Implicit VR under the name of an explicit transfer syntax, as some writers leave it, as what it says it is."""
+    try:
+        data_set = read_dataset(BytesIO(data), is_implicit_VR=True, is_little_endian=True)
+        out = DicomBytesIO()
+        out.is_little_endian, out.is_implicit_VR = True, False
+        if "PixelData" in data_set and data_set["PixelData"].is_undefined_length:
+            data_set["PixelData"].VR = "OB"
+        write_dataset(out, data_set)
+        return bytes(out.getvalue())
+    except Exception:
+        raise Malformed("it can't be read as Implicit VR") from None
 
 
 def _little_endian(data: bytes) -> bytes:

@@ -75,7 +75,7 @@ def scan(data: bytes, pos: int, end: int, *, explicit: bool, depth: int = 0, ite
     found: list[Element] = []
     append = found.append
     header, h, i, long_vrs, short_vrs = _HEADER.unpack_from, _H.unpack_from, _I.unpack_from, LONG_VRS, SHORT_VRS
-    if explicit and pos + 8 <= end and not item and _looks_implicit(data, pos):
+    if explicit and pos + 8 <= end and not item and looks_implicit(data, pos):
         explicit = False  # some writers put Implicit VR items into Explicit VR data sets
     while pos < end:
         if pos + 8 > end:
@@ -123,12 +123,12 @@ def items(data: bytes, element: Element, *, explicit: bool, depth: int) -> list[
     while pos < end:
         length, pos = _item_header(data, pos, end)
         if length == UNDEFINED:
-            here = explicit and not (pos + 8 <= end and _looks_implicit(data, pos))
+            here = explicit and not (pos + 8 <= end and looks_implicit(data, pos))
             elements, pos = scan(data, pos, end, explicit=here, depth=depth, item=True)
         else:
             if pos + length > end:
                 raise Malformed("an item is longer than its sequence")
-            here = explicit and not (length >= 8 and _looks_implicit(data, pos))
+            here = explicit and not (length >= 8 and looks_implicit(data, pos))
             elements, pos = scan(data, pos, pos + length, explicit=here, depth=depth)
         found.append((elements, here))
     return found
@@ -183,7 +183,8 @@ _FRAGMENT_VRS = frozenset({b"OB", b"OW"})
 _ZERO_PADDED = frozenset({b"UI", b"OB", b"UN", b"OW", b"OF", b"OD", b"OL", b"OV"})
 
 
-def _looks_implicit(data: bytes, pos: int) -> bool:
+def looks_implicit(data: bytes, pos: int) -> bool:
+    """Where an element of Explicit VR should begin there is no VR."""
     vr = data[pos + 4 : pos + 6]
     return vr not in SHORT_VRS and vr not in LONG_VRS and data[pos : pos + 2] != b"\xfe\xff"
 
@@ -215,7 +216,7 @@ def _skip_undefined(data: bytes, pos: int, end: int, *, explicit: bool, depth: i
             raise Malformed("a sequence holds something that is no item")
         pos += 8
         if length == UNDEFINED:
-            here = explicit and not (pos + 8 <= end and _looks_implicit(data, pos))
+            here = explicit and not (pos + 8 <= end and looks_implicit(data, pos))
             _, pos = scan(data, pos, end, explicit=here, depth=depth, item=True)
         elif pos + length > end:
             raise Malformed("an item is longer than what is left")

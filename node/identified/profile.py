@@ -104,6 +104,7 @@ class Act(IntEnum):
     CODE = 11  #: CS: kept when it is one, else as WORDS
     AGE = 12  #: AS: kept when it is one, ages over 89 become 090Y
     CODED = 13  #: Code Value, Scheme or Meaning: decided with the item it stands in
+    ZONE = 15  #: Timezone Offset From UTC: kept when it is one
     KEEP_UID = 14  #: kept when it is a UID, else a clean one
 
 
@@ -141,7 +142,9 @@ TECHNICAL_KEYWORDS = (
     "TransducerType",
 )
 #: coded strings that a person types or that a local protocol fills: read by the vocabulary
-TYPED_CODES = ("BodyPartExamined",)
+TYPED_CODES = ("BodyPartExamined", "ContentLabel")
+#: coded strings whose values are made up on the spot: kept unless they name somebody
+LABELS = ("GraphicLayer",)
 #: UIDs that name a kind of thing, never a thing
 CLASS_UID_KEYWORDS = (
     "SOPClassUID",
@@ -217,7 +220,8 @@ _TYPED = _tags(TYPED_CODES)
 _CLASS_UIDS = _tags(CLASS_UID_KEYWORDS)
 _CODED = _tags(CODED_KEYWORDS)
 _OBSOLETE = _tags(OBSOLETE_KEYWORDS)
-TYPED_TAGS = _TYPED
+_BODY_PART = 0x00180015
+LABEL_TAGS = _tags(LABELS)
 ENUMERATED_TAGS = {int(tag_for_keyword(keyword) or 0): values for keyword, values in ENUMERATED.items()}
 
 
@@ -349,7 +353,7 @@ class Profile:
         if vr == b"TM":
             return Rule(Act.TIME, basic)
         if row.tag == "00080201":  # Timezone Offset From UTC: no date to move
-            return Rule(Act.NUMBER, basic)
+            return Rule(Act.ZONE, basic)
         if vr == b"SQ":
             return Rule(Act.WALK, basic)
         return Rule(Act.WORDS, basic) if vr in _TEXT or vr == b"CS" else Rule(basic, basic)
@@ -395,8 +399,8 @@ class Profile:
         if vr in _TEXT:
             return Rule(Act.TECHNICAL if tag in _TECHNICAL else Act.WORDS, empty)
         if tag in _TYPED:
-            return Rule(Act.WORDS, Act.EMPTY)
-        return Rule(_keep(tag, vr), Act.EMPTY)
+            return Rule(Act.WORDS, Act.EMPTY if tag == _BODY_PART else Act.DUMMY)
+        return Rule(_keep(tag, vr), Act.DUMMY if tag in LABEL_TAGS else Act.EMPTY)
 
 
 def _keep(tag: int, vr: bytes) -> Act:
@@ -430,6 +434,7 @@ _SAYS = {
     Act.UID: "clean UID",
     Act.DATE: "moved by the patient's shift",
     Act.KEEP_UID: "kept if a UID",
+    Act.ZONE: "kept if an offset",
     Act.TIME: "kept",
     Act.WORDS: "words of the vocabulary kept",
     Act.WALK: "items treated one by one",

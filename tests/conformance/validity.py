@@ -25,7 +25,7 @@ def new_errors(dciodvfy: str, before: Path, after: Path) -> list[str]:
     """Errors of the clean file that the original has not. Of a deflated original dciodvfy sees the start only, so it is read plain."""
     with TemporaryDirectory() as folder:
         if b"1.2.840.10008.1.2.1.99" in before.read_bytes()[:1024]:
-            plain = dcmread(before)
+            plain = dcmread(before, force=True)
             plain.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             before = Path(folder) / "plain.dcm"
             plain.save_as(before, enforce_file_format=True)
