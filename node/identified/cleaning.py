@@ -528,6 +528,8 @@ class _Walk:
         size = VALUE_SIZE.get(vr)
         if (len(value) % size) if size else value.translate(None, _NUMERIC if vr in {b"DS", b"IS"} else _CODE_CHARACTERS):
             return True
+        if _holds(value, self.cleaner._banned) or (vr in {b"FD", b"FL"} and len(value) > 4 and not value.translate(None, _PRINTABLE[:95])):
+            return True  # a number of the patient, or a text where a number should be
         written = vr if element.vr == b"" else element.vr
         if not any(tag == creator.tag for tag, _ in out):
             out.append((creator.tag, encode(creator.tag, b"LO", name.encode(), explicit=self.explicit)))

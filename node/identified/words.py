@@ -34,6 +34,13 @@ def clean(text: str, banned: frozenset[str] = frozenset()) -> str:
     """
     if not text or len(text) > LONGEST:
         return ""
+    kept = _pass(text, banned)
+    while kept and (again := _pass(kept, banned)) != kept:
+        kept = again  # what stands together now may be a number that did not before
+    return kept
+
+
+def _pass(text: str, banned: frozenset[str]) -> str:
     words = vocabulary()
     text = _DATE.sub(" \x00 ", text)
     kept: list[tuple[int, int, str]] = []
