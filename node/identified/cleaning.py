@@ -195,6 +195,12 @@ class Cleaner:
         self._dates: dict[bytes, bytes] = {}
         self._texts: dict[bytes, bytes] = {}
 
+    def ban(self, identifying: frozenset[str]) -> None:
+        """Words that may stand in no text from here on."""
+        if not identifying <= self._banned:
+            self._banned |= identifying
+            self._texts.clear()
+
     def uid(self, original: bytes) -> CleanUid:
         """The clean UID, remembered for the way home."""
         return CleanUid(self._uid(original).decode())

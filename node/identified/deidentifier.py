@@ -127,6 +127,7 @@ class Deidentifier:
                 cleaner = cleaner_for(opened, self.profile, self._clean_uids, patient, unflagged=self._unflagged)
             if opened.value(_STUDY) and cleaner.uid(opened.value(_STUDY)) != study.ref.study:
                 raise InstanceUnreadable("it belongs to another study", instance=self._clean_uids.of(received.sop_instance_uid))
+            cleaner.ban(identifiers(opened))
             instance = cleaner.clean(opened)
             if isinstance(instance, LeftOut):
                 left_out.append(instance)

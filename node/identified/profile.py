@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydicom.datadict import tag_for_keyword
 
 from node.codes import Code
+from node.identified import content_trees
 from node.identified.elements import dictionary_vr
 from node.identified.words import vocabulary
 
@@ -83,6 +84,8 @@ OPTION_DOES = {
     "retain_safe_private": "the private attributes of the list below stay",
     "retain_institution_identity": "names and addresses of institutions stay",
 }
+#: the key of an option in the settings, where it is not its name
+SETTINGS = {"retain_full_dates": "full_dates", "retain_modified_dates": "modified_dates"}
 #: where an item of a content tree may stand: children of a report, of an acquisition context, of a specimen preparation step
 CONTENT_ITEMS = frozenset({0x0040A730, 0x00400555, 0x00400612})
 
@@ -461,25 +464,39 @@ def table(options: Options | None = None) -> str:
         "",
         "## Options",
         "",
-        "| code (DCM) | option | on |",
-        "|---|---|---|",
-        *(f"| {code.value} | {code.meaning} | {'yes' if name in profile.options.names else 'no'} |" for name, code in OPTION_CODES.items()),
+        "On by default: "
+        + ", ".join(OPTION_CODES[name].meaning for name in Options().names)
+        + ". Each is a key below `deidentification` in the settings;",
+        "its code is claimed in De-identification Method Code Sequence exactly when it was applied.",
+        "",
+        "| code (DCM) | option | setting | on | what it does |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {code.value} | {code.meaning} | {SETTINGS.get(name, name)} | {'yes' if name in profile.options.names else 'no'} | {OPTION_DOES[name]} |"
+            for name, code in OPTION_CODES.items()
+        ),
+        f"| none | ages over 89 years become 90 (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)) | cap_ages | {'yes' if profile.options.cap_ages else 'no'} | Patient's Age, also where it is computed |",
         "",
         "Clean Pixel Data is claimed for an instance only where its pixels are known to be free of text: Burned In Annotation is NO, or an",
         "ORIGINAL\\\\PRIMARY image of CT, MR, PT or NM. An image whose Burned In Annotation is YES is refused; so is a digitized film, page or",
         "video that does not say NO. **A gap, said openly:** an ultrasound, secondary capture or radiograph that says nothing goes on without",
-        'that claim, because text in pixels is not looked for yet; `unflagged="refuse"` closes the gap. Clean Recognizable Visual Features,',
-        "Clean Graphics and Clean Structured Content are not claimed: overlays and curves are removed, heads keep their faces.",
+        'that claim, because text in pixels is not looked for yet; `unflagged="refuse"` closes the gap.',
+        "",
+        "An object that says it was de-identified before keeps the codes of what was cleaned then, and what may stay of its method's words. Of",
+        "REMOVED, MODIFIED and UNMODIFIED the strongest of then and now is written: dates once moved are never called unmodified again.",
         "",
         "## What leaves, what stays behind",
         "",
-        "- Objects with an image IOD leave. Reports, segmentations, presentation states, documents, waveforms, raw data, unknown SOP classes,",
-        "  captures of a screen and photographs of slide labels stay in the vault and are listed in the study's `left_out.json`; a study of",
-        "  nothing else is refused.",
+        "- **In the node** images leave: objects with an image IOD. Everything else stays in the vault and is listed in the study's",
+        "  `left_out.json`; so are captures of a screen and photographs of slide labels. A study of nothing else is refused.",
+        "- **`radnode deidentify`** takes every object with an IOD in PS3.3: segmentations, presentation states, structure sets, plans and doses,",
+        "  waveforms, maps, registrations; reports with clean_structured_content. Left out, each with its reason in `report.json`: encapsulated",
+        "  documents, raw data, recordings of voices, scans of the body's surface, unknown and private SOP classes, a DICOMDIR, reports without",
+        "  that option.",
         "- One instance that can't be read, or whose pixel data is shorter than declared, refuses the study; so do two Patient IDs in one.",
         "- Pixel data is copied byte for byte, compressed too. Only bits of an overlay inside the pixels are cleared. Deflated and Big Endian",
         "  data sets become Explicit VR Little Endian; every other one keeps its transfer syntax.",
-        "- Preamble and file meta information are ours. Text is ASCII; Specific Character Set goes.",
+        "- Preamble and file meta information are ours. Text is ASCII; Specific Character Set goes, unless names of devices or institutions are kept.",
         "- Patient's Name and Patient ID become the pseudonym. UIDs become a keyed hash (HMAC-SHA-256) below 2.25, the same on every day.",
         "- Dates move back by one number of days for each patient, 1 to 3650; times of day and intervals stay.",
         "- Patient's Age is computed from the birth date where it is absent; over 89 years it is 090Y.",
@@ -488,13 +505,14 @@ def table(options: Options | None = None) -> str:
         "",
         "| kind | what is done |",
         "|---|---|",
-        "| not in the dictionary of PS3.6, group length, 50xx, 60xx | removed |",
-        "| UI | clean UID, unless it names a class, transfer syntax or coding scheme, or is registered in PS3.6 |",
+        "| not in the dictionary of PS3.6, group length, 50xx | removed |",
+        "| 60xx | removed; with clean_graphics a plane of type R stays, its texts cleaned |",
+        "| UI | clean UID, unless it names a class, transfer syntax or coding scheme, or is registered in PS3.6; with retain_uids kept |",
         "| PN, AE, UR | emptied |",
         "| DA, DT | as the date option says |",
         f"| LO, LT, SH, ST, UC, UT | words of the vocabulary stay; kept as they are: {', '.join(TECHNICAL_KEYWORDS)} |",
         "| code items | value and meaning stay for public coding schemes; a local code keeps a short value, its scheme becomes 99LOCAL |",
-        f"| CS | kept when it is a coded string; {', '.join(TYPED_CODES)}: by the vocabulary; closed lists are checked |",
+        f"| CS | kept when it is a coded string; {', '.join(TYPED_CODES)}: by the vocabulary; closed lists are checked; {', '.join(LABELS)}: kept unless it names somebody |",
         "| DS, IS, TM, AS | kept when it is one |",
         "| SQ | each item treated by these rules, to a depth of 16; deeper is refused |",
         "| binary VRs | kept; a text attribute in a binary VR is emptied |",
@@ -504,7 +522,15 @@ def table(options: Options | None = None) -> str:
         "",
         f"A description keeps the {len(vocabulary())} words of `node/identified/vocabulary.txt` (from context groups of PS3.16 and our own list),",
         "numbers of up to three digits, quantities with a unit, and short parameters such as `B70f`, `t2`, `b1000`, `L5`. Dates, times, runs of",
-        "five digits or more, the patient's own identifiers, and every other word go; what is left empty is treated as without the option.",
+        "five digits or more, the patient's own identifiers, the names of everybody in the study (Dr. Head too), and every other word go; what is",
+        "left empty is treated as without the option.",
+        "",
+        "## Clean Structured Content",
+        "",
+        f"Table E.3.4-1 (edition 2020, {content_trees.concepts()} rows) says what becomes of an item by its concept: X removes it with all below it, D keeps it with a dummy,",
+        "C cleans its text by the vocabulary or moves its date, K keeps it where the option for it is on. Where some item points to another by its",
+        "place in the tree no item is removed: it gets a dummy. Of concepts that the table does not list codes, numbers and coordinates stay, texts",
+        "keep the words of the vocabulary, names become dummies, UIDs clean ones, dates follow the date option.",
         "",
         "## Safe private attributes (PS3.15 Table E.3.10-1, 2020; numbers and codes only)",
         "",
