@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -194,12 +194,14 @@ class Cleaner:
         self._uids: dict[bytes, bytes] = {}
         self._dates: dict[bytes, bytes] = {}
         self._texts: dict[bytes, bytes] = {}
+        self._marks: dict[tuple[_Earlier, bool, bool], dict[int, bytes]] = {}
 
     def ban(self, identifying: frozenset[str]) -> None:
         """Words that may stand in no text from here on."""
         if not identifying <= self._banned:
             self._banned |= identifying
             self._texts.clear()
+            self._marks.clear()
 
     def uid(self, original: bytes) -> CleanUid:
         """The clean UID, remembered for the way home."""
@@ -248,16 +250,12 @@ class Cleaner:
     def _ours(self, opened: Opened, *, pixels_clean: bool) -> dict[int, bytes]:
         explicit, name = opened.explicit, self.pseudonym.encode()
         before = _earlier(opened)
-        codes = marks.method_codes(before.codes, self.profile.codes(pixels_clean=pixels_clean))
-        method = marks.method(before.method, lambda text: words.clean(text, self._banned))
-        longitudinal = marks.longitudinal(before.longitudinal, self.profile.longitudinal)
-        ours = {
+        said = self._marks.get((before, pixels_clean, explicit))
+        if said is None:
+            said = self._marks[before, pixels_clean, explicit] = self._said(before, pixels_clean, explicit)
+        ours = said | {
             _PATIENT_NAME: encode(_PATIENT_NAME, b"PN", name, explicit=explicit),
             _PATIENT_ID: encode(_PATIENT_ID, b"LO", name, explicit=explicit),
-            _REMOVED: encode(_REMOVED, b"CS", b"YES", explicit=explicit),
-            _METHOD: encode(_METHOD, b"LO", "\\".join(method).encode(), explicit=explicit),
-            _METHOD_CODES: _codes_of(codes, explicit),
-            _LONGITUDINAL: encode(_LONGITUDINAL, b"CS", longitudinal.encode(), explicit=explicit),
         }
         options = self.profile.options
         if options.retain_patient_characteristics and not _age(opened.value(_AGE), cap=options.cap_ages):
@@ -268,6 +266,18 @@ class Cleaner:
         if charset and (options.retain_device_identity or options.retain_institution_identity) and _defined_terms(charset):
             ours[_CHARSET] = encode(_CHARSET, b"CS", charset, explicit=explicit)  # kept names are written in it
         return ours
+
+    def _said(self, before: _Earlier, pixels_clean: bool, explicit: bool) -> dict[int, bytes]:
+        """What an object says of its de-identification."""
+        codes = marks.method_codes(before.codes, self.profile.codes(pixels_clean=pixels_clean))
+        method = marks.method(before.method, lambda text: words.clean(text, self._banned))
+        longitudinal = marks.longitudinal(before.longitudinal, self.profile.longitudinal)
+        return {
+            _REMOVED: encode(_REMOVED, b"CS", b"YES", explicit=explicit),
+            _METHOD: encode(_METHOD, b"LO", "\\".join(method).encode(), explicit=explicit),
+            _METHOD_CODES: _codes_of(codes, explicit),
+            _LONGITUDINAL: encode(_LONGITUDINAL, b"CS", longitudinal.encode(), explicit=explicit),
+        }
 
     def _uid(self, original: bytes) -> bytes:
         clean = self._uids.get(original)
@@ -627,11 +637,15 @@ def identifiers(opened: Opened) -> frozenset[str]:
 
     A vocabulary can't tell Dr. Head from a head, and a number can look like a kernel.
     """
-    found = set()
-    for tag in _IDENTIFIERS:
-        found |= {token.upper() for token in re.findall(r"\w+", opened.value(tag).decode("latin-1")) if len(token) >= 3}
-    for name in _names(opened.data, opened.elements, opened.explicit, 0):
-        found |= {token.upper() for token in re.findall(r"[^\W_]+", name.decode("latin-1")) if len(token) >= 2}
+    numbers = tuple(opened.value(tag) for tag in _IDENTIFIERS)
+    return _tokens(numbers, tuple(_names(opened.data, opened.elements, opened.explicit, 0)))
+
+
+@lru_cache(maxsize=1024)
+def _tokens(numbers: tuple[bytes, ...], names: tuple[bytes, ...]) -> frozenset[str]:
+    """The same for all instances of a series."""
+    found = {token.upper() for one in numbers for token in re.findall(r"\w+", one.decode("latin-1")) if len(token) >= 3}
+    found |= {token.upper() for one in names for token in re.findall(r"[^\W_]+", one.decode("latin-1")) if len(token) >= 2}
     return frozenset(found)
 
 
@@ -640,7 +654,7 @@ def _names(data: bytes, elements: Iterable[Element], explicit: bool, depth: int)
     for element in elements:
         if element.vr == b"PN":
             yield data[element.value : element.value_end]
-        elif element.vr == b"SQ":
+        elif element.vr == b"SQ" and (not explicit or data.find(b"PN", element.value, element.value_end) >= 0):
             try:
                 for inner, here in items(data, element, explicit=explicit, depth=depth + 1):
                     yield from _names(data, inner, here, depth + 1)
