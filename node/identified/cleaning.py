@@ -645,7 +645,8 @@ def identifiers(opened: Opened) -> frozenset[str]:
 def _tokens(numbers: tuple[bytes, ...], names: tuple[bytes, ...]) -> frozenset[str]:
     """The same for all instances of a series."""
     found = {token.upper() for one in numbers for token in re.findall(r"\w+", one.decode("latin-1")) if len(token) >= 3}
-    found |= {token.upper() for one in names for token in re.findall(r"[^\W_]+", one.decode("latin-1")) if len(token) >= 2}
+    parts = [b" ".join(group.split(b"^")[:3]) for one in names for group in re.split(rb"[=\\]", one)]  # titles are no names: Mr., Dr.
+    found |= {token.upper() for one in parts for token in re.findall(r"[^\W_]+", one.decode("latin-1")) if len(token) >= 2}
     return frozenset(found)
 
 

@@ -161,6 +161,12 @@ def test_nobody_in_the_study_is_a_word() -> None:
     assert cleaned(ds, Options()).SeriesDescription == "CT"
 
 
+def test_a_title_is_no_name() -> None:
+    ds = a_slice(1, PatientName="DOE^JOHN^^Mr^MD", SeriesDescription="MR head Doe")
+
+    assert cleaned(ds, Options()).SeriesDescription == "MR head"
+
+
 # --- reports ----------------------------------------------------------------------------------------------------------------
 def test_a_report_keeps_codes_and_numbers_and_loses_who_said_it() -> None:
     ds = KINDS["report"](7, (1, 1))
