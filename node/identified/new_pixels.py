@@ -83,6 +83,7 @@ def repainted(instance: Instance, paint: Paint, *, method: Code) -> tuple[CleanI
             study_instance_uid=CleanUid(str(instance.header.StudyInstanceUID)),
             transfer_syntax_uid=syntax,
             pixels_clean=True,
+            written_uid=str(instance.header.SOPInstanceUID),
             chunks=tuple(out[tag] for tag in sorted(out)),
         ),
         bool(blanks),

@@ -71,7 +71,8 @@ OPTION_CODES = {
 #: what each option does here, for the page
 OPTION_DOES = {
     "clean_pixel_data": "text in the pixels is looked for; claimed for an object whose pixels are known to show none",
-    "clean_recognizable_visual_features": "claimed for an object whose face was removed",
+    "clean_recognizable_visual_features": "with `deface` faces are taken out of head volumes, and the code is claimed for those objects; "
+    "with `refuse` such studies are refused; with `keep` heads keep their faces",
     "clean_graphics": "overlays that mark a region of interest stay, graphic annotations stay with their texts cleaned by vocabulary; "
     "overlays that may be writing and curves go. Off: all of them go",
     "clean_structured_content": "reports and other content trees go out, item by item after Table E.3.4-1. Off: they are left out",
@@ -85,7 +86,11 @@ OPTION_DOES = {
     "retain_institution_identity": "names and addresses of institutions stay",
 }
 #: the key of an option in the settings, where it is not its name
-SETTINGS = {"retain_full_dates": "full_dates", "retain_modified_dates": "modified_dates"}
+SETTINGS = {
+    "clean_recognizable_visual_features": "recognizable_features",
+    "retain_full_dates": "full_dates",
+    "retain_modified_dates": "modified_dates",
+}
 #: where an item of a content tree may stand: children of a report, of an acquisition context, of a specimen preparation step
 CONTENT_ITEMS = frozenset({0x0040A730, 0x00400555, 0x00400612})
 
