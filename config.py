@@ -73,6 +73,7 @@ class VaultSettings(Room):
     master_key_file: Path | None = None  #: 32 random bytes in base64; default: DATA_DIR/identified/master.key, made at the first start
     master_key: SecretStr | None = None  #: the same in the environment
     segment_mb: int = Field(64, ge=1)
+    tombstones_file: Path | None = None  #: which studies were purged; default: DATA_DIR/identified/purged.log
 
 
 class DatabaseSettings(Room):
@@ -143,12 +144,20 @@ class DeidentificationSettings(Room):
     cap_ages: bool = True  #: ages over 89 years become 90 (HIPAA Safe Harbor)
     unflagged_pixels: Literal["accept", "refuse"] = "accept"  #: images of a kind that often carries text and that say nothing of it
     recognizable_features: Literal["keep", "refuse", "deface"] = "keep"  #: CT, MR and PET volumes that show a face
+    leak_scan: bool = True  #: search what leaves for all that identifies, refuse the study when something is found, sign for the rest
 
     @model_validator(mode="after")
     def _one_kind_of_dates(self) -> DeidentificationSettings:
         if self.full_dates and self.modified_dates:
             raise ValueError("dates are either kept in full or modified: with full_dates set modified_dates to false")
         return self
+
+
+class ReidentificationSettings(Room):
+    """Who may learn a name by hand (`node/identified/reveal.py`)."""
+
+    approval: Literal["none", "second person"] = "none"  #: of each `reveal` and `reidentify`
+    valid_hours: float = Field(24, gt=0)  #: of a request and its approval
 
 
 class Settings(BaseSettings):
@@ -175,6 +184,7 @@ class Settings(BaseSettings):
     delivery: DeliverySettings = DeliverySettings()
     retention: RetentionSettings = RetentionSettings()
     deidentification: DeidentificationSettings = DeidentificationSettings()
+    reidentification: ReidentificationSettings = ReidentificationSettings()
     orthancs: dict[str, OrthancSettings] = {}
     sources: dict[str, SourceSettings] = {}
     destinations: dict[str, dict[str, Any]] = {}  #: by name: `kind` and the keys of `node/destinations/<kind>.py`

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from node.commands import audit, bundles, demo, explain, folders, parts, process, purge, rules, serve, status, tokens
+from node.commands import audit, bundles, demo, explain, folders, keys, parts, process, proof, purge, reveal, rules, serve, status, tokens
 from node.errors import NodeError, RulesInvalid, SettingsInvalid
 
 app = typer.Typer(
@@ -27,6 +27,9 @@ app.add_typer(rules.app, name="rules")
 app.add_typer(bundles.app, name="bundles")
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(keys.app, name="keys")
+app.add_typer(proof.app, name="proof")
+app.add_typer(reveal.app, name="reveal")
 app.command("part", hidden=True)(parts.part)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
+import hashlib
+import os
+import pwd
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,8 +25,8 @@ from node import log, scp
 from node.audit import Action, AuditEvent, Event, Outcome, Type
 from node.bundle import Bundle
 from node.destinations.interface import Destination
-from node.domain import Channel, Origin
-from node.errors import InstanceUnreadable, NodeError, NothingToDo, RulesInvalid, SettingsInvalid
+from node.domain import Channel, CleanUid, Origin
+from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
 from node.identified import counting
 from node.identified.clean_uids import CleanUids
 from node.identified.defacing import Faces
@@ -33,12 +36,19 @@ from node.identified.folders import Folders
 from node.identified.identities import Identities
 from node.identified.intake import Intake
 from node.identified.keys import Keyring, read_master_key
+from node.identified.marks import METHOD
 from node.identified.orthanc_source import OrthancSource
 from node.identified.profile import Options, Profile
 from node.identified.profile import table as deidentification_table
+from node.identified.proof import PROOF, Checked, Prover, SigningKey, public_key, verify
 from node.identified.quarantine import Quarantine
 from node.identified.reidentifier import Reidentifier
+from node.identified.reveal import Answer, Request, Reveal
+from node.identified.reveal import checked as checked_reason
+from node.identified.rotation import Rotated, Rotation, counted, write_key
+from node.identified.rotation import made as new_master_key
 from node.identified.spool import spool
+from node.identified.tombstones import Tombstones
 from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.ledger.decisions import Decisions
@@ -61,6 +71,14 @@ NO_RULES = RuleSet(rules=(), text="")
 def now() -> datetime:
     """The clock of the node."""
     return datetime.now(UTC)
+
+
+def os_user() -> str:
+    """The user that the operating system runs this process for: by its number, since a name in the environment is anybody's."""
+    try:
+        return f"os:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"os:{os.getuid()}"
 
 
 class House:
@@ -158,9 +176,67 @@ class House:
 
     @cached_property
     def keyring(self) -> Keyring:
+        ring = Keyring(self.wing, self.master_key(), read_again=self.master_key, tombstones=self.tombstones)
+        if back := self.tombstones.keys_back(self.wing):
+            _log.warning("keys of purged studies came back, as with a restored backup, and are deleted again", extra={"studies": len(back)})
+            ring.shred(*back)
+            for study in back:
+                again = "purged again: its key had come back"
+                self.trail.record(AuditEvent(event=Event.STUDY_DELETED, action=Action.DELETE, study=study, what=again))
+        return ring
+
+    @cached_property
+    def tombstones(self) -> Tombstones:
+        return Tombstones(self.settings.vault.tombstones_file or self.identified / "purged.log", now)
+
+    def studies_back(self) -> list[CleanUid]:
+        """Purged studies that the identified database knows of again: what a restored backup brought."""
+        return self.tombstones.studies_back(self.wing)
+
+    def master_key(self) -> bytes:
+        """The master key as the settings give it now: a file may hold another one than before."""
         vault = self.settings.vault
         secret = vault.master_key.get_secret_value() if vault.master_key else None
-        return Keyring(self.wing, read_master_key(vault.master_key_file, secret, self.identified / "master.key"))
+        return read_master_key(vault.master_key_file, secret, self.identified / "master.key")
+
+    def rotate_keys(self, new_key_file: Path | None, progress: Callable[[int, int], None]) -> Rotated:
+        """Give the wing another master key while the node runs, or carry on with a rotation that was interrupted.
+
+        The default key file is replaced here; any other place the administrator changes, and calls this once more.
+        """
+        rotation = Rotation(self.wing, self.keyring.masters)
+        default = not (self.settings.vault.master_key or self.settings.vault.master_key_file)
+        if not rotation.under_way:
+            if new_key_file is None and not default:
+                raise SettingsInvalid("the master key comes from the settings: give the new one with --new-key-file")
+            rotation.begin(read_master_key(new_key_file, None, new_key_file) if new_key_file else new_master_key())
+        done = rotation.carry_on(progress)
+        while done is not None and not done.finished:
+            if default and self.master_key() != rotation.new_key():
+                write_key(self.identified / "master.key", rotation.new_key())
+            if self.master_key() != rotation.new_key():
+                break
+            done = replace(done, finished=rotation.finish())
+            if not done.finished:
+                rotation.carry_on(progress)
+        if done is None:
+            raise NodeError("there is nothing to rotate")
+        self.trail.record(
+            AuditEvent(
+                event=Event.SECURITY_ALERT,
+                type=Type.SOFTWARE_CONFIGURATION,
+                action=Action.UPDATE,
+                who=os_user(),
+                what="master key changed" if done.finished else "master key: the new one waits for the settings",
+                facts={"old": str(done.old), "new": str(done.new), "rewrapped": str(done.rewrapped)},
+            )
+        )
+        return done
+
+    def key_generations(self) -> list[dict[str, object]]:
+        """Generations of the master key, and how many keys each wraps."""
+        _ = self.keyring
+        return counted(self.wing)
 
     @cached_property
     def clean_uids(self) -> CleanUids:
@@ -212,7 +288,31 @@ class House:
     def deidentifier(self) -> Deidentifier:
         self._names_stay_out()
         unflagged = self.settings.deidentification.unflagged_pixels
-        return Deidentifier(self.profile, self.clean_uids, self.identities, self.studies, unflagged=unflagged, faces=self.faces)
+        return Deidentifier(
+            self.profile, self.clean_uids, self.identities, self.studies, unflagged=unflagged, faces=self.faces, prover=self.prover
+        )
+
+    @cached_property
+    def signing_key(self) -> SigningKey:
+        """Made once for this site, sealed by the master key."""
+        return SigningKey(self.keyring.site_key("signing"))
+
+    @cached_property
+    def prover(self) -> Prover | None:
+        """Searches what leaves for all that identifies, and signs for it."""
+        if not self.settings.deidentification.leak_scan:
+            return None
+        seed = self.keyring.site_key("signing")
+        return Prover(partial(SigningKey, seed), edition=METHOD[1], options=self.profile.options.names, clock=now)
+
+    def proofs(self) -> dict[CleanUid, Path]:
+        """The report of each proven study, at its latest revision."""
+        found = sorted(self.studies.glob(f"*/r*/{PROOF}"), key=lambda path: int(path.parent.name[1:]))
+        return {CleanUid(path.parents[1].name): path for path in found}
+
+    def check_proof(self, path: Path, pem: bytes | None = None) -> Checked:
+        """Whether a report is signed with that public key, or else this site's, and its files are those it names."""
+        return verify(path, public_key(pem) if pem else self.signing_key.public)
 
     @cached_property
     def faces(self) -> Faces:
@@ -242,20 +342,53 @@ class House:
             unflagged=self.settings.deidentification.unflagged_pixels,
             faces=self.faces,
             workers=workers,
+            prover=self.prover,
         )
 
-    def reidentify_folder(self, source: Path, target: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
-        """Names for a whole folder: a restricted function, written down before it is used (PS3.15 A.5.3.11)."""
+    def reidentify_folder(self, source: Path, target: Path, progress: Callable[[int, int], None], reason: str = "") -> dict[str, Any]:
+        """Names for a whole folder: a restricted function, written down before it is used (PS3.15 A.5.3.11).
+
+        Raises
+        ------
+        RevealRefused
+            A second person must approve first; says which request waits.
+        """
+        who = os_user()
+        reason = checked_reason(reason) if reason or self.settings.reidentification.approval != "none" else ""
+        digest = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:32]  # a path may name the patient
+        if waiting := self.reveal.waits(digest, "reidentify", who=who, reason=reason):
+            raise RevealRefused(f"request {waiting.id} waits for another person: `radnode reveal approve {waiting.id}`, then ask again")
         self.trail.record(
             AuditEvent(
                 event=Event.SECURITY_ALERT,
                 type=Type.USE_OF_RESTRICTED_FUNCTION,
                 action=Action.EXECUTE,
-                who=getpass.getuser(),
+                who=who,
                 what="re-identification of a folder",
+                facts={"reason": reason} if reason else {},
             )
         )
         return self.folders().reidentify(source, target, progress)
+
+    @cached_property
+    def reveal(self) -> Reveal:
+        """Who is this? Asked with a reason, answered once it is written down."""
+        chosen = self.settings.reidentification
+        valid_for = timedelta(hours=chosen.valid_hours)
+        return Reveal(self.wing, self.identities, self.trail.record, approval=chosen.approval, valid_for=valid_for, now=now)
+
+    def reveal_study(self, study: str, reason: str, who: str = "") -> Answer:
+        """Who a study belongs to, for the user of this process unless somebody else is named."""
+        return self.reveal.identity(CleanUid(study), who=who or os_user(), reason=reason)
+
+    def approve_reveal(self, id: str, who: str = "") -> Request:
+        """A second person's approval."""
+        return self.reveal.approve(id, who=who or os_user())
+
+    def token_name(self, token: str) -> str:
+        """Whose token it is."""
+        found = self.tokens.bearer(token)
+        return found.name if found else ""
 
     def deidentification_table(self) -> str:
         """What happens to each attribute with these settings."""
@@ -447,6 +580,7 @@ class House:
                 {"study": entry.study, "revision": entry.revision, "kind": entry.kind, "reason": entry.reason}
                 for entry in self.quarantine.list()
             ],
+            "proven": len(self.proofs()),
             "free_mb": self.free_bytes() >> 20,
             "rules": len(self.rules.rules),
             "pipelines": {name: f"{bundle.version} {bundle.digest[:12]}" for name, bundle in self.bundles.items()},

@@ -65,6 +65,10 @@ class IdentityConflict(StudyRefused):
     """The instances of one study name different patients; correct them in the archive and send the study again."""
 
 
+class LeakFound(StudyRefused):
+    """A value that identifies was still in what should be clean; nothing went on. Report the attribute that is named: the profile overlooks it."""
+
+
 class ProcessingFailed(StudyRefused):
     """The node failed on this study several times; report the place that is named, and release the study once it is mended."""
 
@@ -101,6 +105,18 @@ class MasterKeyWrong(VaultError):
 
 class RecordDamaged(VaultError):
     """A sealed record fails its authentication; restore it from the sender."""
+
+
+class ProofInvalid(NodeError):
+    """The report can't be checked; see `radnode proof`."""
+
+
+class ReasonRefused(NodeError):
+    """Who somebody is is not told without a reason."""
+
+
+class RevealRefused(NodeError):
+    """This can't be approved."""
 
 
 class DiskFull(NodeError):

@@ -114,6 +114,8 @@ class Gateway:
     # --- chores ---------------------------------------------------------------------------------------------------------------
     def chores(self) -> list[Chore]:
         """What the gateway does again and again."""
+        if back := self._house.studies_back():
+            self.purge(*back)
         writer = self._house.vault.writer("orthanc")
         sources = self._house.orthanc_sources(writer)
         chores = [

@@ -25,10 +25,16 @@ def deidentify(source: In, target: Out, config: Config = None, as_json: Json = F
     _say(report, as_json)
 
 
-def reidentify(source: In, target: Out, config: Config = None, as_json: Json = False) -> None:
+def reidentify(
+    source: In,
+    target: Out,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail. Name no patient.")] = "",
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
     """Give names, original UIDs, dates and file names back to a tree that `deidentify` wrote. Recorded in the audit trail."""
     home = house(config, quiet=True)
-    report = _with_progress("re-identifying", lambda progress: home.reidentify_folder(source, target, progress))
+    report = _with_progress("re-identifying", lambda progress: home.reidentify_folder(source, target, progress, reason))
     _say(report, as_json)
 
 

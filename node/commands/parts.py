@@ -18,6 +18,7 @@ from node.gateway import Gateway
 from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
 from node.web.app import WebParts, create_app
+from node.web.reveal import RevealParts
 
 
 def part(
@@ -93,6 +94,12 @@ def _web_parts(home: House) -> WebParts:
         room_left=lambda: home.free_bytes() > 0,
         ready=home.ready,
         max_upload_bytes=chosen.max_upload_mb << 20,
+        reveal=RevealParts(
+            name_of=home.token_name,
+            reveal=lambda study, who, reason: home.reveal_study(study, reason, who),
+            requests=lambda: list(home.reveal.requests()),
+            approve=home.approve_reveal,
+        ),
         clock=now,
     )
 

@@ -18,6 +18,7 @@ def status(config: Config = None, as_json: Json = False) -> None:
         return
     console = wide_console()
     console.print("studies    ", "  ".join(f"{count} {state.lower()}" for state, count in facts["studies"].items()))
+    console.print("proven     ", f"{facts['proven']} by a leak scan with a signed report")
     console.print("jobs       ", "  ".join(f"{count} {state.lower()}" for state, count in facts["jobs"].items()))
     console.print("disk       ", f"{facts['free_mb']} MB above the watermark")
     console.print("rules      ", facts["rules"], " pipelines", ", ".join(f"{n} {v}" for n, v in facts["pipelines"].items()))

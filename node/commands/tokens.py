@@ -16,7 +16,7 @@ Name = Annotated[str, typer.Argument(help="Whose token it is.")]
 @app.command()
 def create(
     name: Name,
-    role: Annotated[str, typer.Option("--role", help="admin, integrator, radiologist or auditor.")],
+    role: Annotated[str, typer.Option("--role", help="admin, integrator, radiologist, auditor or privacy.")],
     config: Config = None,
 ) -> None:
     """Make a token and print it. It is shown once; only its digest is kept."""

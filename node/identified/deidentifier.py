@@ -24,6 +24,7 @@ from node.identified.elements import Malformed, whole
 from node.identified.identities import Identities
 from node.identified.named import IdentifiedStudy, Identity, ReceivedInstance
 from node.identified.profile import Profile
+from node.identified.proof import Prover
 from node.imaging.study import instance_path, read_study, write_manifest
 
 LEFT_OUT = "left_out.json"  #: instances that are no images: clean UID, SOP class, reason
@@ -57,6 +58,8 @@ class Deidentifier:
         The clean volume: `<study>/r<revision>` below it becomes the study's folder.
     unflagged
         What to do with images that often carry text and say nothing of it (`pixels.decide`).
+    prover
+        Searches the written files for what identifies and signs for them; None: nobody does.
     faces
         What to do with volumes that show a face; nothing when it is not given.
     """
@@ -69,6 +72,7 @@ class Deidentifier:
         folder: Path,
         *,
         unflagged: pixels.Unflagged = "accept",
+        prover: Prover | None = None,
         faces: Faces | None = None,
     ) -> None:
         self.profile = profile
@@ -76,6 +80,7 @@ class Deidentifier:
         self._identities = identities
         self._folder = folder
         self._unflagged: pixels.Unflagged = unflagged
+        self._prover = prover
         self._faces = faces or Faces()
 
     def deidentify(self, study: IdentifiedStudy) -> Study:
@@ -115,7 +120,10 @@ class Deidentifier:
         left_out: list[LeftOut] = []
         written = 0
         draft.mkdir()
+        identifying = self._prover.watch() if self._prover else None
         for received, opened in self._opened(study):
+            if identifying is not None:
+                identifying.add(opened.data, opened.elements, explicit=opened.explicit)
             found = patient_of(opened)
             if patient is None or not patient[0]:
                 if patient is not None and found[0]:
@@ -144,6 +152,8 @@ class Deidentifier:
             left_out += self._without_faces(draft, study.ref.study)
         (draft / LEFT_OUT).write_text(json.dumps([_as_json(instance) for instance in left_out], indent=1))
         write_manifest(draft, ref=study.ref, pseudonym=cleaner.pseudonym, origin=origin)
+        if self._prover and identifying is not None:
+            self._prover.prove(identifying, draft, study.ref, left_out=len(left_out))
         self._identities.put(
             study.ref.study,
             Identity(attributes=attributes, original_uid=cleaner.original_uid, date_shift_days=cleaner.shift_days),

@@ -32,9 +32,12 @@ from node.identified.defacing import Faces
 from node.identified.deidentifier import patient_of, pseudonym_of, study_attributes
 from node.identified.elements import LONG_VRS, SHORT_VRS, Malformed
 from node.identified.folder_faces import Written, move, staging, take_out
+from node.identified.folder_proof import CleanFiles, Searched, prove_folder
+from node.identified.identifying import Identifying, standard_words
 from node.identified.identities import Identities, Sealer
 from node.identified.named import Identity
 from node.identified.profile import Profile
+from node.identified.proof import Prover
 from node.identified.reidentifier import CleanUidLeft, Reidentifier
 from node.identified.tables import StudyRow
 
@@ -67,6 +70,7 @@ class _Done:
     outcomes: list[dict[str, str]] = field(default_factory=list)
     original_uid: dict[CleanUid, str] = field(default_factory=dict)
     originals: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+    found: Identifying | None = None  #: what identifies in the originals, while somebody searches for it
     written: list[Written] = field(default_factory=list)  #: one for each of `originals`
 
 
@@ -79,6 +83,8 @@ class Folders:
         A folder for what the way home needs besides identity: original headers, paths and file meta, sealed with each study's key.
     workers
         Processes to use.
+    prover
+        Searches the clean files of each study for what identifies, takes back the study when it finds something, and signs the report.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class Folders:
         unflagged: pixels.Unflagged = "accept",
         faces: Faces | None = None,
         workers: int = 1,
+        prover: Prover | None = None,
     ) -> None:
         self._engine = engine
         self._identities = identities
@@ -104,6 +111,7 @@ class Folders:
         self._faces = faces or Faces()
         self._workers = workers
         self._study_of: dict[str, CleanUid] = {}
+        self._prover = prover
 
     # --- the way in ---------------------------------------------------------------------------------------------------------
     def deidentify(self, source: Path, target: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -122,9 +130,12 @@ class Folders:
         heads: dict[CleanUid, Path] = {}
         for chunk in chunks:
             heads.setdefault(chunk.study, chunk.files[0][0])
+        searched: Searched | None = None
+        if self._prover:
+            standard_words()  # read once, here, for every process
         pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
-        with pool or nullcontext(), staging(target) if self._faces.on else nullcontext(target) as place:
-            work = _Work(self._profile, self._clean_uids, self._unflagged, place)
+        with pool or nullcontext(), staging(target) if self._faces.on or self._prover else nullcontext(target) as place:
+            work = _Work(self._profile, self._clean_uids, self._unflagged, place, self._prover)
             results: Iterator[_Done] = pool.map(work, chunks) if pool else map(work, chunks)
             for chunk, done in zip(chunks, results, strict=True):
                 studies[done.study].append(done)
@@ -133,15 +144,24 @@ class Folders:
                 if progress:
                     progress(done_files, len(files))
             if self._faces.on:
-                self._without_faces([done for parts in studies.values() for done in parts], source, place, target, pool)
+                self._without_faces([done for parts in studies.values() for done in parts], source, place, pool)
+            if self._prover:
+                searched = prove_folder(
+                    self._prover, place, {study: _clean(parts) for study, parts in studies.items()}, pool, self._workers
+                )
+            if place != target:
+                move(place, target, [file for parts in studies.values() for done in parts for file in done.written])
         for study, parts in studies.items():
-            self._seal(study, parts, heads[study])
+            if any(outcome["outcome"] == "deidentified" for part in parts for outcome in part.outcomes):
+                self._seal(study, parts, heads[study])
         report = self._report(outcomes, counts, studies, time.monotonic() - began)
+        if self._prover and searched:
+            report = self._prover.signed({**report, **searched.facts(self._prover, target)})
         (target / REPORT).write_text(json.dumps(report, indent=1))
         return report
 
-    def _without_faces(self, parts: list[_Done], source: Path, place: Path, target: Path, pool: ProcessPoolExecutor | None) -> None:
-        """Take the faces out, then let the files be seen. What was painted over comes home from the whole original."""
+    def _without_faces(self, parts: list[_Done], source: Path, place: Path, pool: ProcessPoolExecutor | None) -> None:
+        """Take the faces out. What was painted over comes home from the whole original."""
         written = [file for done in parts for file in done.written]
         take_out(self._faces, place, written, pool)
         for done in parts:
@@ -153,7 +173,6 @@ class Folders:
                 if not file.gone:
                     originals.append((facts, rest))
             done.originals = originals
-        move(place, target, written)
 
     def _sorted(self, files: list[Path], source: Path) -> tuple[list[_Chunk], list[dict[str, str]], dict[str, int]]:
         """Files by study, each study with its patient."""
@@ -326,11 +345,12 @@ class _Work:
     clean_uids: CleanUids
     unflagged: pixels.Unflagged
     target: Path
+    prover: Prover | None = None
 
     def __call__(self, chunk: _Chunk) -> _Done:
         pseudonym = pseudonym_of(chunk.patient, chunk.study, self.clean_uids)
         cleaner = Cleaner(self.profile, self.clean_uids, pseudonym, banned=chunk.banned, unflagged=self.unflagged, images_only=False)
-        done = _Done(chunk.study, pseudonym, cleaner.shift_days)
+        done = _Done(chunk.study, pseudonym, cleaner.shift_days, found=self.prover.watch() if self.prover else None)
         for path, relative in chunk.files:
             done.outcomes.append(self._one(path, relative, cleaner, done))
         done.original_uid = cleaner.original_uid
@@ -342,6 +362,9 @@ class _Work:
             opened = _open(data)
             if opened is None:  # looked at a moment ago
                 return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": "it changed while it was read"}
+            if done.found is not None:
+                done.found.add(opened.data, opened.elements, explicit=opened.explicit)
+                done.found.add_bytes(data[: _before(data)])
             instance = cleaner.clean(opened)
         except StudyRefused as why:
             return {"outcome": "refused", "instance": str(why.facts.get("instance", "")), "kind": type(why).__name__, "reason": str(why)}
@@ -371,6 +394,15 @@ class _Work:
                 return path
             except FileExistsError:
                 number += 1
+
+
+def _clean(parts: list[_Done]) -> CleanFiles:
+    """The files of one study, and what is searched for in them."""
+    found = parts[0].found or Identifying()
+    for part in parts[1:]:
+        if part.found is not None:
+            found.merge(part.found)
+    return CleanFiles(found, [file for part in parts for file in part.written])
 
 
 # --- what the way home needs -------------------------------------------------------------------------------------------------------
@@ -450,6 +482,11 @@ def data_set_of(data: Any) -> tuple[int, str, str]:
         vr = data[pos + 4 : pos + 6]
         found[0x0010] = EXPLICIT if vr in SHORT_VRS or vr in LONG_VRS else IMPLICIT
     return pos, found[0x0010], found[0x0002]
+
+
+def _before(data: bytes) -> int:
+    """Bytes of the preamble."""
+    return 128 if data[128:132] == b"DICM" else 0
 
 
 def _mapped(fd: int) -> mmap.mmap:

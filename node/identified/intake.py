@@ -23,7 +23,16 @@ from node.identified.clean_uids import CleanUids
 from node.identified.head import Head, HeadUnreadable, is_uid, read_head
 from node.identified.keys import Keyring
 from node.identified.named import IdentifiedStudy, ReceivedInstance
-from node.identified.tables import IdentityRow, InstanceRow, OutboxRow, QuarantineRow, SegmentRow, SegmentStudyRow, StudyRow
+from node.identified.tables import (
+    IdentityRow,
+    InstanceRow,
+    OutboxRow,
+    QuarantineRow,
+    RevealRequestRow,
+    SegmentRow,
+    SegmentStudyRow,
+    StudyRow,
+)
 from node.identified.vault import Arrival, Position, Vault, VaultWriter
 from node.ledger.database import reading
 
@@ -351,7 +360,7 @@ class Intake:
         self._given = {ref for ref in self._given if ref.study not in studies}
         with self._engine.begin() as db:
             for study in studies:
-                for table in (IdentityRow, QuarantineRow, InstanceRow, SegmentStudyRow, OutboxRow, StudyRow):
+                for table in (IdentityRow, QuarantineRow, InstanceRow, SegmentStudyRow, OutboxRow, RevealRequestRow, StudyRow):
                     db.execute(delete(table).where(table.study == study))
         self.reclaim()
 

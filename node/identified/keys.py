@@ -13,37 +13,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Engine, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from node import log
 from node.domain import CleanUid
 from node.errors import KeyMissing, MasterKeyWrong
+from node.identified.masters import NONCE_BYTES, TAG_BYTES, Masters, seal, unseal
 from node.identified.tables import KeyRow
-from node.ledger.database import reading
+from node.identified.tombstones import Tombstones
+from node.ledger.database import forget_pages, reading
 
 KEY_BYTES = 32  #: AES-256
-NONCE_BYTES = 12  #: 96 random bits, NIST SP 800-38D 8.2.2
-TAG_BYTES = 16
 LEASE_S = 1.0  #: how long a process may trust a key it looked up
 REMEMBERED = 2048  #: keys kept in memory, the latest used
-CHECK, CHECK_TEXT = "check", b"radnode master key"
+MOST_TRIES = 20  #: a key is made anew when the master key changes at that very moment
+
+__all__ = ["NONCE_BYTES", "TAG_BYTES", "Keyring", "read_master_key", "seal", "unseal"]
 
 _log = log.get(__name__)
-
-
-def seal(key: bytes, data: bytes, aad: bytes) -> bytes:
-    """Nonce, ciphertext and tag (AES-256-GCM)."""
-    nonce = os.urandom(NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, data, aad)
-
-
-def unseal(key: bytes, sealed: bytes, aad: bytes) -> bytes:
-    """What `seal` took. Raises `cryptography.exceptions.InvalidTag` when key, bytes or `aad` are not the same."""
-    if len(sealed) < NONCE_BYTES + TAG_BYTES:
-        raise InvalidTag
-    return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)
 
 
 def read_master_key(file: Path | None, secret: str | None, default_file: Path) -> bytes:
@@ -116,18 +104,20 @@ class Keyring:
         engine: Engine,
         master_key: bytes,
         *,
+        read_again: Callable[[], bytes] | None = None,
+        tombstones: Tombstones | None = None,
         lease_s: float = LEASE_S,
         monotonic: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
-        self._master = master_key
+        self._tombstones = tombstones
+        self.masters = Masters(engine, master_key, read_again=read_again)
         self._lease_s = lease_s
         self._monotonic = monotonic
         self._wait = wait
         self._lock = threading.Lock()
         self._trusted: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # name → key, when it was looked up
-        self._check()
 
     def study_key(self, study: CleanUid) -> bytes:
         """The study's data key; made when it has none."""
@@ -143,11 +133,18 @@ class Keyring:
             raise KeyMissing("the study was purged meanwhile")
 
     def shred(self, *studies: CleanUid) -> None:
-        """Forget the studies' keys for good. Returns when no process can use them any more."""
+        """Forget the studies' keys for good. Returns when no process can use them any more.
+
+        The tombstones come first: a purge that a crash interrupts is carried on at the next start, and one that a restored backup undoes
+        is done again.
+        """
+        if self._tombstones:
+            self._tombstones.add(studies)
         names = [f"study:{study}" for study in studies]
         with self._engine.begin() as db:
             for start in range(0, len(names), 500):
                 db.execute(delete(KeyRow).where(KeyRow.name.in_(names[start : start + 500])))
+        forget_pages(self._engine)
         with self._lock:
             for name in names:
                 self._trusted.pop(name, None)
@@ -190,29 +187,31 @@ class Keyring:
 
     def _stored(self, name: str) -> bytes | None:
         with reading(self._engine) as db:
-            wrapped = db.scalar(select(KeyRow.wrapped).where(KeyRow.name == name))
-        return None if wrapped is None else self._unwrap(name, wrapped)
+            row = db.execute(select(KeyRow.wrapped, KeyRow.generation).where(KeyRow.name == name)).first()
+        return None if row is None else self._unwrap(name, row.wrapped, row.generation)
 
     def _create(self, name: str, key: bytes) -> bytes:
         """Durable on return, as every commit of `open_engine` is: what is sealed with a key must not outlive the key in a power cut."""
-        row = {"name": name, "wrapped": seal(self._master, key, name.encode()), "created_at": datetime.now(UTC)}
         try:
-            with self._engine.begin() as db:
-                db.execute(insert(KeyRow).values(row))
-            return key
+            for _ in range(MOST_TRIES):
+                with self._engine.begin() as db:
+                    generation = self.masters.current(db)
+                    master = self.masters.known(generation)
+                    if master is not None:
+                        wrapped = seal(master, key, name.encode())
+                        db.execute(insert(KeyRow).values(name=name, wrapped=wrapped, generation=generation, created_at=datetime.now(UTC)))
+                        return key
+                if generation:
+                    self.masters.of(generation)  # handed over, outside of the transaction
+            raise MasterKeyWrong("the master key changes again and again")
         except IntegrityError:  # another process was first
             stored = self._stored(name)
             if stored is None:
                 raise KeyMissing("made and shredded at the same moment") from None
             return stored
 
-    def _unwrap(self, name: str, wrapped: bytes) -> bytes:
+    def _unwrap(self, name: str, wrapped: bytes, generation: int) -> bytes:
         try:
-            return unseal(self._master, wrapped, name.encode())
+            return unseal(self.masters.of(generation), wrapped, name.encode())
         except InvalidTag:
             raise MasterKeyWrong from None
-
-    def _check(self) -> None:
-        """A value that only the right master key opens."""
-        if (self._stored(CHECK) or self._create(CHECK, CHECK_TEXT)) != CHECK_TEXT:
-            raise MasterKeyWrong

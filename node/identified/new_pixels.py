@@ -91,9 +91,11 @@ def repainted(instance: Instance, paint: Paint, *, method: Code) -> tuple[CleanI
 
 
 def _with(opened: Opened, method: Code) -> bytes:
-    """The method codes as they stand, and one more."""
+    """The method codes as they stand, and this one, which a source that was de-identified before may claim already."""
     element = opened.top.get(_METHOD_CODES)
     before = opened.data[element.value : element.value_end] if element else b""
+    if method.value.encode() in before:
+        return opened.data[element.start : element.end] if element else b""
     item = (
         encode(0x00080100, b"SH", method.value.encode(), explicit=opened.explicit)
         + encode(0x00080102, b"SH", method.scheme_designator.encode(), explicit=opened.explicit)

@@ -20,7 +20,24 @@ class KeyRow(Base):
 
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     wrapped: Mapped[bytes] = mapped_column(LargeBinary)
+    generation: Mapped[int] = mapped_column(default=1, index=True)  #: of the master key that wraps it
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class MasterRow(Base):
+    """A generation of the master key: never the key, but a value that only it opens.
+
+    One is `current`. While a rotation lasts the one before is `retiring`, and `handover` holds the new key wrapped by the old one, so that
+    processes that were given the old one go on; afterwards it is `retired` and opens nothing here.
+    """
+
+    __tablename__ = "masters"
+
+    generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = mapped_column(String(16))
+    sealed_check: Mapped[bytes] = mapped_column(LargeBinary)
+    handover: Mapped[bytes | None] = mapped_column(LargeBinary)
+    since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class StudyRow(Base):
@@ -140,3 +157,20 @@ class FetchRow(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     next_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
     reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class RevealRequestRow(Base):
+    """A request to know who somebody is, which waits for a second person: PENDING → APPROVED → USED, within its time. Names no patient."""
+
+    __tablename__ = "reveal_requests"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    study: Mapped[str] = mapped_column(String(64), index=True)  #: clean Study Instance UID; of a folder: a digest of its path
+    purpose: Mapped[str] = mapped_column(String(16))  #: reveal, or reidentify (a folder)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    requester: Mapped[str] = mapped_column(String(120))
+    reason: Mapped[str] = mapped_column(Text)
+    requested_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    approver: Mapped[str] = mapped_column(String(120), default="")
+    approved_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -73,6 +73,20 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def forget_pages(engine: Engine) -> None:
+    """Empty SQLite's write-ahead log, which holds what was deleted since; as far as nobody works in it at this moment."""
+    if engine.dialect.name != "sqlite":
+        return
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 200")  # who waits for every reader waits long; the next call tries again
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+    finally:
+        connection.close()
+
+
 def open_ledger(url: str | URL) -> Engine:
     """The clean database, at its newest revision."""
     return _newest(url, LEDGER)
@@ -140,6 +154,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: a wrapped key must not stay in a free page
     cursor.close()
 
 

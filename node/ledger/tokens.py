@@ -27,6 +27,7 @@ class Role(StrEnum):
     INTEGRATOR = "integrator"  #: systems that send studies and fetch results
     RADIOLOGIST = "radiologist"
     AUDITOR = "auditor"
+    PRIVACY = "privacy"  #: may ask who somebody is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
