@@ -22,22 +22,28 @@ from node import log, scp
 from node.audit import Action, AuditEvent, Event, Outcome, Type
 from node.bundle import Bundle
 from node.destinations.interface import Destination
-from node.domain import Channel, Origin
+from node.domain import Channel, CleanUid, Origin, Study
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RulesInvalid, SettingsInvalid
 from node.identified import counting
+from node.identified.boxes import Box
+from node.identified.by_hand import DecisionsByHand
 from node.identified.clean_uids import CleanUids
 from node.identified.defacing import Faces
-from node.identified.deidentifier import Deidentifier
+from node.identified.deidentifier import Deidentifier, pixel_counts
 from node.identified.delivery import Outbox
 from node.identified.folders import Folders
 from node.identified.identities import Identities
 from node.identified.intake import Intake
 from node.identified.keys import Keyring, read_master_key
+from node.identified.looking import Looker
+from node.identified.looking_apart import LookingApart
 from node.identified.orthanc_source import OrthancSource
 from node.identified.profile import Options, Profile
 from node.identified.profile import table as deidentification_table
 from node.identified.quarantine import Quarantine
+from node.identified.regions import DeviceRegion, boxes_of
 from node.identified.reidentifier import Reidentifier
+from node.identified.review import Review
 from node.identified.spool import spool
 from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
@@ -202,13 +208,34 @@ class House:
 
     @cached_property
     def deidentifier(self) -> Deidentifier:
-        unflagged = self.settings.deidentification.unflagged_pixels
-        return Deidentifier(self.profile, self.clean_uids, self.identities, self.studies, unflagged=unflagged, faces=self.faces)
+        return Deidentifier(
+            self.profile,
+            self.clean_uids,
+            self.identities,
+            self.studies,
+            unflagged=self.settings.deidentification.unflagged_pixels,
+            looker=self.looker,
+            by_hand=self.decisions_by_hand.of,
+            faces=self.faces,
+        )
 
     @cached_property
     def faces(self) -> Faces:
         models = [folder for folder in self.bundle_folders() if folder.parent.name == BRAIN_MASK]
         return Faces(self.settings.deidentification.recognizable_features, models[-1] if models else None)
+
+    @cached_property
+    def looker(self) -> LookingApart | None:
+        """Who looks for text in pixels; None when the settings switch that off."""
+        chosen = self.settings.deidentification
+        if chosen.text_detection == "off":
+            return None
+        devices = tuple(DeviceRegion(**{**dict(device), "boxes": boxes_of(device.boxes)}) for device in chosen.device_regions)
+        return LookingApart(Looker(text_detection=chosen.text_detection, devices=devices))
+
+    @cached_property
+    def decisions_by_hand(self) -> DecisionsByHand:
+        return DecisionsByHand(self.wing, now)
 
     @cached_property
     def reidentifier(self) -> Reidentifier:
@@ -225,6 +252,7 @@ class House:
             clean_uids=self.clean_uids,
             unflagged=self.settings.deidentification.unflagged_pixels,
             faces=self.faces,
+            looker=self.looker,
             workers=workers,
         )
 
@@ -248,6 +276,58 @@ class House:
     @cached_property
     def quarantine(self) -> Quarantine:
         return Quarantine(self.wing)
+
+    # --- refused studies ------------------------------------------------------------------------------------------------------
+    @cached_property
+    def review(self) -> Review:
+        looker = self.looker.looker if self.looker else Looker(text_detection="off")
+        return Review(self.wing, self.intake, self.quarantine, self.decisions_by_hand, self.clean_uids, looker)
+
+    def show_refused(self, study: str, out: Path, instance: str = "") -> list[dict[str, Any]]:
+        """Pictures of a refused study below `out`, for a person: written down before they are made."""
+        self._by_person(Event.INSTANCES_ACCESSED, Action.READ, study, "looked at in quarantine", instance=instance)
+        return [
+            {
+                "instance": shown.instance,
+                "rows": shown.rows,
+                "columns": shown.columns,
+                "frames": shown.frames,
+                "boxes": [[box.left, box.top, box.right - box.left, box.bottom - box.top] for box in shown.boxes],
+                "files": list(shown.files),
+                "trouble": shown.trouble,
+            }
+            for shown in self.review.pictures(CleanUid(study), out, instance)
+        ]
+
+    def mask_by_hand(self, study: str, instance: str, boxes: Collection[tuple[int, int, int, int]], why: str) -> None:
+        """Boxes (left, top, width, height) that the next de-identification paints over."""
+        self.review.mask(CleanUid(study), instance, [Box(x, y, x + w, y + h) for x, y, w, h in boxes], who=getpass.getuser(), why=why)
+        self._by_person(Event.INSTANCES_ACCESSED, Action.UPDATE, study, f"masked by hand: {why}", instance=instance, boxes=str(len(boxes)))
+
+    def release_refused(self, study: str, why: str) -> None:
+        """A refused study goes its way again because a person says so."""
+        self.review.release(CleanUid(study), who=getpass.getuser(), why=why)
+        self._by_person(Event.SECURITY_ALERT, Action.EXECUTE, study, f"released from quarantine: {why}")
+
+    def pixel_facts(self, study: Study) -> dict[str, str]:
+        """What was done to the pixels of a de-identified study, and on whose word; for the audit trail."""
+        counts = pixel_counts(study.folder)
+        facts = {name: str(count) for name, count in counts.items() if count}
+        who, why = self.decisions_by_hand.last(study.ref.study)
+        return facts | ({"decided by": who, "because": why} if who else {})
+
+    def _by_person(self, event: Event, action: Action, study: str, what: str, **facts: str) -> None:
+        self.trail.record(
+            AuditEvent(
+                event=event,
+                type=Type.USE_OF_RESTRICTED_FUNCTION if event is Event.SECURITY_ALERT else None,
+                action=action,
+                who=getpass.getuser(),
+                study=study,
+                what=what,
+                facts={name: fact for name, fact in facts.items() if fact},
+            )
+        )
 
     @cached_property
     def destinations(self) -> Mapping[str, Destination]:
@@ -408,6 +488,8 @@ class House:
 
     def close(self) -> None:
         """Let go of the databases, before processes are started."""
+        if self.__dict__.get("looker"):
+            self.__dict__["looker"].close()
         for name in ("ledger", "wing"):
             if name in self.__dict__:
                 self.__dict__[name].dispose()

@@ -69,6 +69,10 @@ class SopClassRefused(StudyRefused):
     """This kind of object can't be de-identified here, so it goes no further."""
 
 
+class ReviewFailed(NodeError):
+    """The study can't be looked at, masked or released; see `radnode quarantine list`."""
+
+
 class IdentityConflict(StudyRefused):
     """The instances of one study name different patients; correct them in the archive and send the study again."""
 

@@ -213,7 +213,7 @@ class Cleaner:
                 return LeftOut(sop_class_uid=sop_class, sop_instance_uid=instance, reason=decision.reason)
             if decision.verdict is pixels.Verdict.BURNED_IN and not self._by_hand.get(instance, ByHand()).released:
                 raise BurnedInAnnotation(decision.reason, instance=instance)
-            pixel_chunk = _checked_pixels(opened, instance)
+            pixel_chunk = checked_pixels(opened, instance)
             seen = self._seen(opened, pixel_chunk, decision, instance)
             pixels_clean = (seen is not None or decision.verdict is pixels.Verdict.CLEAN) and self.profile.options.clean_pixel_data
             ours = self._ours(opened, pixels_clean=pixels_clean)
@@ -594,7 +594,7 @@ def _facts(opened: Opened) -> dict[str, str]:
     return {name: opened.value(tag).decode("latin-1") for name, tag in tags.items()}
 
 
-def _checked_pixels(opened: Opened, instance: CleanUid) -> bytes | memoryview:
+def checked_pixels(opened: Opened, instance: CleanUid) -> bytes | memoryview:
     """The pixel data element, found to be as long as the header says."""
     element = opened.pixel_data
     if element is None:

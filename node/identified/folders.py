@@ -33,6 +33,7 @@ from node.identified.deidentifier import patient_of, pseudonym_of, study_attribu
 from node.identified.elements import LONG_VRS, SHORT_VRS, Malformed
 from node.identified.folder_faces import Written, move, staging, take_out
 from node.identified.identities import Identities, Sealer
+from node.identified.looking_apart import LookingApart
 from node.identified.named import Identity
 from node.identified.profile import Profile
 from node.identified.reidentifier import CleanUidLeft, Reidentifier
@@ -64,7 +65,7 @@ class _Done:
     study: CleanUid
     pseudonym: Pseudonym
     shift_days: int
-    outcomes: list[dict[str, str]] = field(default_factory=list)
+    outcomes: list[dict[str, Any]] = field(default_factory=list)
     original_uid: dict[CleanUid, str] = field(default_factory=dict)
     originals: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)  #: one for each of `originals`
@@ -77,6 +78,8 @@ class Folders:
     ----------
     sealed
         A folder for what the way home needs besides identity: original headers, paths and file meta, sealed with each study's key.
+    looker
+        Looks for text in pixels; without one nobody does.
     workers
         Processes to use.
     """
@@ -92,6 +95,7 @@ class Folders:
         clean_uids: CleanUids,
         unflagged: pixels.Unflagged = "accept",
         faces: Faces | None = None,
+        looker: LookingApart | None = None,
         workers: int = 1,
     ) -> None:
         self._engine = engine
@@ -102,6 +106,7 @@ class Folders:
         self._clean_uids = clean_uids
         self._unflagged: pixels.Unflagged = unflagged
         self._faces = faces or Faces()
+        self._looker = looker
         self._workers = workers
 
     # --- the way in ---------------------------------------------------------------------------------------------------------
@@ -121,9 +126,10 @@ class Folders:
         heads: dict[CleanUid, Path] = {}
         for chunk in chunks:
             heads.setdefault(chunk.study, chunk.files[0][0])
+        looker = self._looker.with_threads(1) if self._looker and self._workers > 1 else self._looker
         pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
         with pool or nullcontext(), staging(target) if self._faces.on else nullcontext(target) as place:
-            work = _Work(self._profile, self._clean_uids, self._unflagged, place)
+            work = _Work(self._profile, self._clean_uids, self._unflagged, looker, place)
             results: Iterator[_Done] = pool.map(work, chunks) if pool else map(work, chunks)
             for chunk, done in zip(chunks, results, strict=True):
                 studies[done.study].append(done)
@@ -133,6 +139,8 @@ class Folders:
                     progress(done_files, len(files))
             if self._faces.on:
                 self._without_faces([done for parts in studies.values() for done in parts], source, place, target, pool)
+        if looker:
+            looker.close()
         for study, parts in studies.items():
             self._seal(study, parts, heads[study])
         report = self._report(outcomes, counts, studies, time.monotonic() - began)
@@ -154,9 +162,9 @@ class Folders:
             done.originals = originals
         move(place, target, written)
 
-    def _sorted(self, files: list[Path], source: Path) -> tuple[list[_Chunk], list[dict[str, str]], dict[str, int]]:
+    def _sorted(self, files: list[Path], source: Path) -> tuple[list[_Chunk], list[dict[str, Any]], dict[str, int]]:
         """Files by study, each study with its patient."""
-        outcomes: list[dict[str, str]] = []
+        outcomes: list[dict[str, Any]] = []
         counts = {"files": len(files), "not_dicom": 0}
         by_study: dict[CleanUid, list[tuple[Path, Path]]] = defaultdict(list)
         patients: dict[CleanUid, set[tuple[str, str]]] = defaultdict(set)
@@ -219,7 +227,7 @@ class Folders:
         draft.rename(place / f"{time.time_ns()}.sealed")
 
     def _report(
-        self, outcomes: list[dict[str, str]], counts: dict[str, int], studies: dict[CleanUid, list[_Done]], seconds: float
+        self, outcomes: list[dict[str, Any]], counts: dict[str, int], studies: dict[CleanUid, list[_Done]], seconds: float
     ) -> dict[str, Any]:
         how_many = {kind: sum(outcome["outcome"] == kind for outcome in outcomes) for kind in ("deidentified", "left out", "refused")}
         return {
@@ -230,6 +238,8 @@ class Folders:
             "left_out": how_many["left out"],
             "refused": how_many["refused"],
             **({"defaced": sum("face" in outcome for outcome in outcomes)} if self._faces.on else {}),
+            "masked": sum("boxes" in outcome for outcome in outcomes),
+            "boxes": sum(outcome.get("boxes", 0) for outcome in outcomes),
             "studies": len(studies),
             "patients": len({part.pseudonym for parts in studies.values() for part in parts}),
             "seconds": round(seconds, 3),
@@ -247,7 +257,7 @@ class Folders:
         files = [p for p in sorted(source.rglob("*")) if p.is_file() and not p.is_relative_to(target) and p.name != REPORT]
         known: dict[CleanUid, dict[str, list[tuple[dict[str, Any], bytes]]]] = {}
         reidentifier = Reidentifier(self._identities)
-        outcomes: list[dict[str, str]] = []
+        outcomes: list[dict[str, Any]] = []
         for number, path in enumerate(files, 1):
             data = path.read_bytes()
             outcome = self._named_again(data, path.relative_to(source), target, known, reidentifier)
@@ -313,18 +323,19 @@ class _Work:
     profile: Profile
     clean_uids: CleanUids
     unflagged: pixels.Unflagged
+    looker: LookingApart | None
     target: Path
 
     def __call__(self, chunk: _Chunk) -> _Done:
         pseudonym = pseudonym_of(chunk.patient, chunk.study, self.clean_uids)
-        cleaner = Cleaner(self.profile, self.clean_uids, pseudonym, banned=chunk.banned, unflagged=self.unflagged)
+        cleaner = Cleaner(self.profile, self.clean_uids, pseudonym, banned=chunk.banned, unflagged=self.unflagged, looker=self.looker)
         done = _Done(chunk.study, pseudonym, cleaner.shift_days)
         for path, relative in chunk.files:
             done.outcomes.append(self._one(path, relative, cleaner, done))
         done.original_uid = cleaner.original_uid
         return done
 
-    def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done) -> dict[str, str]:
+    def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done) -> dict[str, Any]:
         data = path.read_bytes()
         try:
             opened = _open(data)
@@ -340,7 +351,9 @@ class _Work:
             return {"outcome": "left out", "instance": instance.sop_instance_uid, "sop_class": kind, "reason": instance.reason}
         place = self._place(relative, instance)
         done.originals.append(_original(data, opened, instance, relative))
-        outcome = {"outcome": "deidentified", "instance": str(instance.sop_instance_uid), "file": str(place.relative_to(self.target))}
+        masked = {"boxes": instance.masked} if instance.masked else {}
+        file = str(place.relative_to(self.target))
+        outcome: dict[str, Any] = {"outcome": "deidentified", "instance": str(instance.sop_instance_uid), "file": file, **masked}
         done.written.append(Written(outcome, instance.series_instance_uid))
         return outcome
 
@@ -365,13 +378,13 @@ class _Work:
 def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: Path) -> tuple[dict[str, Any], bytes]:
     """Everything but the pixel data, which the clean file has; all of it where the pixels were written anew."""
     pixel_data = opened.pixel_data
-    written = next((chunk for chunk in reversed(instance.chunks) if isinstance(chunk, memoryview)), b"")
-    same = opened.whole and pixel_data is not None and bool(written)
+    written = instance.pixel_chunk
+    same = opened.whole and pixel_data is not None and isinstance(written, memoryview)
     facts: dict[str, Any] = {"path": str(relative), "whole": not same}
     if same and pixel_data is not None:
         facts |= {"split": pixel_data.start, "key": _key(instance.sop_instance_uid, written)}
         return facts, data[: pixel_data.start] + data[pixel_data.end :]
-    facts["key"] = _key(instance.sop_instance_uid, written or max(instance.chunks, key=len))
+    facts["key"] = _key(instance.sop_instance_uid, written)
     return facts, data
 
 

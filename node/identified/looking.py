@@ -118,13 +118,18 @@ class Looker:
         return outermost(found)
 
 
+def chosen_frames(count: int) -> list[int]:
+    """Frames that are looked at, from 0 on: evenly spaced, the first and the last among them."""
+    return sorted({round(float(number)) for number in np.linspace(0, count - 1, min(FRAMES_LOOKED_AT, count))})
+
+
 def _shown(image: PixelModule) -> Iterator[Picture]:
     """What a person would see of it: the frame; of many frames some, and the brightest and the darkest that each pixel becomes."""
     if image.count == 1:
         for frame, photometric in image.frames():
             yield from image.pictures(frame, photometric)
         return
-    chosen = set(np.linspace(0, image.count - 1, min(FRAMES_LOOKED_AT, image.count)).round().astype(int).tolist())
+    chosen = set(chosen_frames(image.count))
     lightest = darkest = None
     photometric = ""
     for number, (frame, photometric) in enumerate(image.frames()):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +36,7 @@ _log = log.get(__name__)
 
 
 class LookingApart:
-    """A `Looker` whose work is done by a process that may crash. Can be sent to another process, which then has one of its own."""
+    """A `Looker` whose work is done by a process that may crash. Sent to another process it has one of its own there, once."""
 
     def __init__(self, looker: Looker, *, threads: int = 0) -> None:
         self.looker = looker
@@ -97,6 +98,7 @@ class LookingApart:
         return self._of[1]
 
 
+@cache
 def _again(looker: Looker, threads: int) -> LookingApart:
     return LookingApart(looker, threads=threads)
 

@@ -13,7 +13,7 @@ from node.imaging.rescale import is_colour, padding_of, rgb_of
 from node.imaging.window import told_window
 
 Picture = NDArray[np.uint8]
-SAME = 4.0  #: mean difference in grey values below which two windows show the same
+SAME = 12.0  #: mean difference in grey values below which two windows show the same
 
 
 def pictures(stored: NDArray[Any], ds: Dataset, photometric: str) -> list[Picture]:
@@ -31,8 +31,8 @@ def pictures(stored: NDArray[Any], ds: Dataset, photometric: str) -> list[Pictur
     Returns
     -------
     uint8 arrays, (rows, columns, 3)
-        Colour: one. Grey: from the lowest to the highest value, without the outermost percent, and in the window that the image proposes,
-        as far as these differ. MONOCHROME1 is turned.
+        Colour: one. Grey: from the lowest to the highest value; of more than 8 bits also without the outermost percent; and in the window
+        that the image proposes; as far as these differ. MONOCHROME1 is turned.
     """
     if is_colour(photometric):
         return [np.ascontiguousarray(rgb_of(stored, ds, photometric))]
@@ -50,9 +50,10 @@ def pictures(stored: NDArray[Any], ds: Dataset, photometric: str) -> list[Pictur
 
 def _windows(kept: NDArray[np.float32], ds: Dataset) -> Iterator[tuple[float, float]]:
     yield float(kept.min()), float(kept.max())
-    low, high = np.percentile(kept[:: max(1, kept.size // 500_000)], (1, 99))
-    if high > low:
-        yield float(low), float(high)
+    if int(ds.get("BitsStored") or 16) > 8:
+        low, high = np.percentile(kept[:: max(1, kept.size // 500_000)], (1, 99))
+        if high > low:
+            yield float(low), float(high)
     told = told_window(ds)
     if told is not None:
         slope, intercept = float(ds.get("RescaleSlope") or 1), float(ds.get("RescaleIntercept") or 0)

@@ -28,8 +28,8 @@ Picture = NDArray[np.uint8]  #: (rows, columns, 3), as displayed
 THRESHOLD = 0.2  #: of a pixel being writing; the library's default is 0.3
 BOX_THRESHOLD = 0.3  #: of a box; the library's default is 0.5
 SMALL_AT_MOST = 1100  #: pixels on the longer side; such pictures are enlarged, since letters of 10 pixels are small for the network
-TILE, OVERLAP = 1536, 160  #: larger pictures are looked at tile by tile; a line of text on the border is whole in one of two tiles
-OVERVIEW = 1024  #: and once as a whole at this size, for letters as large as a tile
+TILE, OVERLAP = 1120, 128  #: larger pictures are looked at tile by tile; a line of text on the border is whole in one of two tiles
+OVERVIEW = 1280  #: and once as a whole at this size or half its own, for large letters
 LOWEST = 6  #: pixels; what is lower is a tick mark
 FLAT = 3  #: grey values; a tile with less contrast shows nothing
 SURE_OF_MARKER, SURE_OF_LETTERS = 0.9, 0.6
@@ -88,10 +88,9 @@ def _passes(picture: Picture) -> Iterator[tuple[Picture, float]]:
         yield _scaled(picture, 2.0), 2.0
         yield _scaled(contrasted, 1.5), 1.5
         return
-    yield picture, 1.0
     yield contrasted, 1.0
-    scale = OVERVIEW / longest
-    yield _scaled(contrasted, scale), scale
+    scale = min(0.5, OVERVIEW / longest)
+    yield _scaled(picture, scale), scale
 
 
 def _contrasted(picture: Picture) -> Picture:
