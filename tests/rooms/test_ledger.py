@@ -414,7 +414,7 @@ def test_both_sides_may_stand_in_one_postgresql(server: str) -> None:
     open_ledger(server).dispose()
     wing = open_identified(server)
     with wing.begin() as connection:
-        assert (revision_of(connection, IDENTIFIED), revision_of(connection, LEDGER)) == ("0001", "0001")
+        assert (revision_of(connection, IDENTIFIED), revision_of(connection, LEDGER)) == ("0002_by_hand", "0001")
         tables = set(inspect(connection).get_table_names())
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
