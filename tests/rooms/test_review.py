@@ -18,6 +18,8 @@ from node.assembly import House
 from node.domain import CleanUid
 from node.errors import ReviewFailed
 from node.gateway import Gateway
+from node.identified.looking import Looker
+from node.identified.looking_apart import LookingApart
 from node.testing.studies import a_study, write_study
 from tests.rooms.lettering import Text, all_ink, written
 
@@ -25,17 +27,27 @@ NAME = Text("HADDAD LEILA", 200, 200, 16)
 BOX = (190, 190, 170, 40)
 
 
+@pytest.fixture(scope="module")
+def apart() -> Iterator[LookingApart]:
+    """One process that looks, for all nodes of this file: it takes seconds to load."""
+    looker = LookingApart(Looker())
+    yield looker
+    looker.close()
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[House]:
-    """A node whose detector finds nothing, so that a study which declares text is refused."""
+def home(tmp_path: Path, apart: LookingApart) -> Iterator[House]:
+    """A node that finds no text in a phantom, so that one which declares text is refused."""
     settings = Settings(
         data_dir=tmp_path / "data",
         vault=VaultSettings(master_key=SecretStr(base64.b64encode(b"m" * 32).decode()), segment_mb=16),
         intake=IntakeSettings(settle_after_s=0, min_free_mb=0),
     )
     found = House(settings)
+    found.__dict__["looker"] = apart
     found.check()
     yield found
+    found.__dict__.pop("looker", None)
     found.close()
 
 
@@ -113,12 +125,11 @@ def test_what_a_person_released_says_nothing_of_images_that_come_later(home: Hou
     assert str(home.clean_uids.of(str(late.SOPInstanceUID))) in refused.reason
 
 
-def test_the_pictures_show_what_would_leave(home: House, tmp_path: Path) -> None:
+def test_the_pictures_show_what_would_leave(home: House, apart: LookingApart, tmp_path: Path) -> None:
     ds = declared(text=True)
-    home.settings.__dict__["deidentification"] = home.settings.deidentification.model_copy(update={"text_detection": "off"})
+    home.__dict__["looker"] = None  # nobody looks, so what declares text is refused
     study = received(home, tmp_path, ds)
-    del home.__dict__["looker"]
-    home.settings.__dict__["deidentification"] = home.settings.deidentification.model_copy(update={"text_detection": "usual"})
+    home.__dict__["looker"] = apart
 
     [shown] = home.show_refused(study, tmp_path / "seen")
 
