@@ -72,7 +72,8 @@ class PixelModule:
                 if seen == (self.count if numbers is None else len(numbers)):
                     return  # a stream may hold more than it declares; nobody shows them
                 seen += 1
-                yield array, str(facts["photometric_interpretation"])
+                photometric = str(facts["photometric_interpretation"])
+                yield array, "YBR_FULL" if photometric == "YBR_FULL_422" else photometric  # the decoder gives each pixel its own colour
         except Exception as why:  # codecs raise what they like, with values in it: only its kind is told
             raise self._unseen(type(why).__name__) from None
         if seen < (self.count if numbers is None else len(numbers)):

@@ -184,6 +184,21 @@ def test_ybr_stays_ybr_and_black_is_black() -> None:
     assert clean.pixel_array[all_ink(rgb.shape, NAME)].max() == 0  # as RGB
 
 
+def test_subsampled_colour_is_written_whole() -> None:
+    rgb = written(np.repeat(speckle()[..., None], 3, 2), (255, 255, 255), NAME)
+    ybr = convert_color_space(rgb, "RGB", "YBR_FULL")
+    pairs = ybr.reshape(200, 150, 2, 3)
+    ds = an_image(ybr, PhotometricInterpretation="YBR_FULL_422")
+    ds.PixelData = np.concatenate([pairs[..., 0], pairs[:, :, :1, 1], pairs[:, :, :1, 2]], axis=2).tobytes()  # Y Y Cb Cr
+    before = ds.pixel_array
+
+    _, clean = cleaned(ds, looker=finds(Box(32, 20, 170, 42)))
+
+    assert clean.PhotometricInterpretation == "YBR_FULL"
+    assert clean.pixel_array[all_ink(rgb.shape, NAME)].max() == 0
+    assert np.array_equal(clean.pixel_array[100:], before[100:])
+
+
 def test_lossy_pixels_become_native_and_stay_lossy_in_name() -> None:
     ds = an_image(speckle())
     out = io.BytesIO()
