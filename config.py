@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from node.errors import SettingsInvalid
@@ -127,6 +127,18 @@ class RetentionSettings(Room):
     keep_days: float = 14
 
 
+class DeviceRegionSettings(Room):
+    """A device that writes in fixed places: they are blanked unseen (`node/identified/regions.py`). What is left empty matches everything."""
+
+    modality: str = ""
+    manufacturer: str = ""
+    model: str = ""
+    rows: int = Field(0, ge=0)
+    columns: int = Field(0, ge=0)
+    image_type: str = ""  #: a value of Image Type, e.g. SECONDARY
+    boxes: tuple[tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt], ...]  #: left, top, width, height in pixels
+
+
 class DeidentificationSettings(Room):
     """Options of the profile (PS3.15 Annex E, `node/identified/profile.py`)."""
 
@@ -142,7 +154,9 @@ class DeidentificationSettings(Room):
     retain_safe_private: bool = True
     retain_institution_identity: bool = False
     cap_ages: bool = True  #: ages over 89 years become 90 (HIPAA Safe Harbor)
-    unflagged_pixels: Literal["accept", "refuse"] = "accept"  #: images of a kind that often carries text and that say nothing of it
+    text_detection: Literal["off", "usual", "all"] = "usual"  #: which images are looked at for text (`node/identified/pixels.py`)
+    device_regions: tuple[DeviceRegionSettings, ...] = ()  #: beside the devices that the node knows
+    unflagged_pixels: Literal["accept", "refuse"] = "accept"  #: with `text_detection: off`, images that say nothing of text in them
     recognizable_features: Literal["keep", "refuse", "deface"] = "keep"  #: CT, MR and PET volumes that show a face
     leak_scan: bool = True  #: search what leaves for all that identifies, refuse the study when something is found, sign for the rest
 

@@ -7,7 +7,24 @@ import sys
 import typer
 from rich.console import Console
 
-from node.commands import audit, bundles, demo, explain, folders, keys, parts, process, proof, purge, reveal, rules, serve, status, tokens
+from node.commands import (
+    audit,
+    bundles,
+    demo,
+    explain,
+    folders,
+    keys,
+    parts,
+    process,
+    proof,
+    purge,
+    quarantine,
+    reveal,
+    rules,
+    serve,
+    status,
+    tokens,
+)
 from node.errors import NodeError, RulesInvalid, SettingsInvalid
 
 app = typer.Typer(
@@ -26,6 +43,7 @@ app.command("deidentification")(folders.table)
 app.add_typer(rules.app, name="rules")
 app.add_typer(bundles.app, name="bundles")
 app.add_typer(audit.app, name="audit")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(keys.app, name="keys")
 app.add_typer(proof.app, name="proof")

@@ -25,26 +25,32 @@ from node import log, scp
 from node.audit import Action, AuditEvent, Event, Outcome, Type
 from node.bundle import Bundle
 from node.destinations.interface import Destination
-from node.domain import Channel, CleanUid, Origin
+from node.domain import Channel, CleanUid, Origin, Study
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
 from node.identified import counting
+from node.identified.boxes import Box
+from node.identified.by_hand import DecisionsByHand
 from node.identified.clean_uids import CleanUids
 from node.identified.defacing import Faces
-from node.identified.deidentifier import Deidentifier
+from node.identified.deidentifier import Deidentifier, pixel_counts
 from node.identified.delivery import Outbox
 from node.identified.folders import Folders
 from node.identified.identities import Identities
 from node.identified.intake import Intake
 from node.identified.keys import Keyring, read_master_key
+from node.identified.looking import Looker
+from node.identified.looking_apart import LookingApart
 from node.identified.marks import METHOD
 from node.identified.orthanc_source import OrthancSource
 from node.identified.profile import Options, Profile
 from node.identified.profile import table as deidentification_table
 from node.identified.proof import PROOF, Checked, Prover, SigningKey, public_key, verify
 from node.identified.quarantine import Quarantine
+from node.identified.regions import DeviceRegion, boxes_of
 from node.identified.reidentifier import Reidentifier
 from node.identified.reveal import Answer, Request, Reveal
 from node.identified.reveal import checked as checked_reason
+from node.identified.review import Review
 from node.identified.rotation import Rotated, Rotation, counted, write_key
 from node.identified.rotation import made as new_master_key
 from node.identified.spool import spool
@@ -287,9 +293,16 @@ class House:
     @cached_property
     def deidentifier(self) -> Deidentifier:
         self._names_stay_out()
-        unflagged = self.settings.deidentification.unflagged_pixels
         return Deidentifier(
-            self.profile, self.clean_uids, self.identities, self.studies, unflagged=unflagged, faces=self.faces, prover=self.prover
+            self.profile,
+            self.clean_uids,
+            self.identities,
+            self.studies,
+            unflagged=self.settings.deidentification.unflagged_pixels,
+            looker=self.looker,
+            by_hand=self.decisions_by_hand.of,
+            faces=self.faces,
+            prover=self.prover,
         )
 
     @cached_property
@@ -327,6 +340,19 @@ class House:
             )
 
     @cached_property
+    def looker(self) -> LookingApart | None:
+        """Who looks for text in pixels; None when the settings switch that off."""
+        chosen = self.settings.deidentification
+        if chosen.text_detection == "off":
+            return None
+        devices = tuple(DeviceRegion(**{**dict(device), "boxes": boxes_of(device.boxes)}) for device in chosen.device_regions)
+        return LookingApart(Looker(text_detection=chosen.text_detection, devices=devices))
+
+    @cached_property
+    def decisions_by_hand(self) -> DecisionsByHand:
+        return DecisionsByHand(self.wing, now)
+
+    @cached_property
     def reidentifier(self) -> Reidentifier:
         return Reidentifier(self.identities)
 
@@ -341,6 +367,7 @@ class House:
             clean_uids=self.clean_uids,
             unflagged=self.settings.deidentification.unflagged_pixels,
             faces=self.faces,
+            looker=self.looker,
             workers=workers,
             prover=self.prover,
         )
@@ -397,6 +424,58 @@ class House:
     @cached_property
     def quarantine(self) -> Quarantine:
         return Quarantine(self.wing)
+
+    # --- refused studies ------------------------------------------------------------------------------------------------------
+    @cached_property
+    def review(self) -> Review:
+        looker = self.looker.looker if self.looker else Looker(text_detection="off")
+        return Review(self.wing, self.intake, self.quarantine, self.decisions_by_hand, self.clean_uids, looker)
+
+    def show_refused(self, study: str, out: Path, instance: str = "") -> list[dict[str, Any]]:
+        """Pictures of a refused study below `out`, for a person: written down before they are made."""
+        self._by_person(Event.INSTANCES_ACCESSED, Action.READ, study, "looked at in quarantine", instance=instance)
+        return [
+            {
+                "instance": shown.instance,
+                "rows": shown.rows,
+                "columns": shown.columns,
+                "frames": shown.frames,
+                "boxes": [[box.left, box.top, box.right - box.left, box.bottom - box.top] for box in shown.boxes],
+                "files": list(shown.files),
+                "trouble": shown.trouble,
+            }
+            for shown in self.review.pictures(CleanUid(study), out, instance)
+        ]
+
+    def mask_by_hand(self, study: str, instance: str, boxes: Collection[tuple[int, int, int, int]], why: str) -> None:
+        """Boxes (left, top, width, height) that the next de-identification paints over."""
+        self.review.mask(CleanUid(study), instance, [Box(x, y, x + w, y + h) for x, y, w, h in boxes], who=os_user(), why=why)
+        self._by_person(Event.INSTANCES_ACCESSED, Action.UPDATE, study, f"masked by hand: {why}", instance=instance, boxes=str(len(boxes)))
+
+    def release_refused(self, study: str, why: str) -> None:
+        """A refused study goes its way again because a person says so."""
+        self.review.release(CleanUid(study), who=os_user(), why=why)
+        self._by_person(Event.SECURITY_ALERT, Action.EXECUTE, study, f"released from quarantine: {why}")
+
+    def pixel_facts(self, study: Study) -> dict[str, str]:
+        """What was done to the pixels of a de-identified study, and on whose word; for the audit trail."""
+        counts = pixel_counts(study.folder)
+        facts = {name: str(count) for name, count in counts.items() if count}
+        who, why = self.decisions_by_hand.last(study.ref.study)
+        return facts | ({"decided by": who, "because": why} if who else {})
+
+    def _by_person(self, event: Event, action: Action, study: str, what: str, **facts: str) -> None:
+        self.trail.record(
+            AuditEvent(
+                event=event,
+                type=Type.USE_OF_RESTRICTED_FUNCTION if event is Event.SECURITY_ALERT else None,
+                action=action,
+                who=os_user(),
+                study=study,
+                what=what,
+                facts={name: fact for name, fact in facts.items() if fact},
+            )
+        )
 
     @cached_property
     def destinations(self) -> Mapping[str, Destination]:
@@ -558,6 +637,8 @@ class House:
 
     def close(self) -> None:
         """Let go of the databases, before processes are started."""
+        if self.__dict__.get("looker"):
+            self.__dict__["looker"].close()
         for name in ("ledger", "wing"):
             if name in self.__dict__:
                 self.__dict__[name].dispose()

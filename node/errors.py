@@ -50,7 +50,15 @@ class InstanceUnreadable(StudyRefused):
 
 
 class BurnedInAnnotation(StudyRefused):
-    """The pixels may show who the patient is; blank the region or leave the study refused."""
+    """The pixels may show who the patient is; look with `radnode quarantine show`, mask by hand and release, or leave the study refused."""
+
+
+class TextDetectorFailed(StudyRefused):
+    """Nobody could look for text in the pixels; install what requirements.txt names, then release the study."""
+
+
+class PixelsNotSeen(StudyRefused):
+    """The pixels must be looked at for text and can't be decoded; send them in another transfer syntax, or see them elsewhere and release."""
 
 
 class RecognizableFeatures(StudyRefused):
@@ -59,6 +67,10 @@ class RecognizableFeatures(StudyRefused):
 
 class SopClassRefused(StudyRefused):
     """This kind of object can't be de-identified here, so it goes no further."""
+
+
+class ReviewFailed(NodeError):
+    """The study can't be looked at, masked or released; see `radnode quarantine list`."""
 
 
 class IdentityConflict(StudyRefused):

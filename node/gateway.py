@@ -59,7 +59,9 @@ class Gateway:
 
     def _deidentify(self, ref: StudyRef) -> Study:
         study = self._house.deidentifier.deidentify(self._house.intake.open(ref))
-        self._remember(Event.INSTANCES_ACCESSED, Action.READ, study, f"de-identified, revision {ref.revision}")
+        self._house.quarantine.release(ref.study)  # an earlier revision may have been refused
+        facts = self._house.pixel_facts(study)
+        self._remember(Event.INSTANCES_ACCESSED, Action.READ, study, f"de-identified, revision {ref.revision}", facts=facts)
         return study
 
     def _choose(self, study: Study) -> Sequence[Route]:
@@ -107,9 +109,20 @@ class Gateway:
         )
         _log.warning("study refused", extra={"study": ref.study, "because": type(why).__name__})
 
-    def _remember(self, event: Event, action: Action, of: Study | Job, what: str, *, outcome: Outcome = Outcome.SUCCESS) -> None:
+    def _remember(
+        self,
+        event: Event,
+        action: Action,
+        of: Study | Job,
+        what: str,
+        *,
+        outcome: Outcome = Outcome.SUCCESS,
+        facts: dict[str, str] | None = None,
+    ) -> None:
         study = of.ref.study if isinstance(of, Study) else of.study.study
-        self._house.trail.record(AuditEvent(event=event, action=action, outcome=outcome, study=study, patient=of.pseudonym, what=what))
+        self._house.trail.record(
+            AuditEvent(event=event, action=action, outcome=outcome, study=study, patient=of.pseudonym, what=what, facts=facts or {})
+        )
 
     # --- chores ---------------------------------------------------------------------------------------------------------------
     def chores(self) -> list[Chore]:

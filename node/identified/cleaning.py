@@ -16,18 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydicom import uid as pydicom_uid
 from pydicom.charset import python_encoding
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
+from pydicom.filewriter import correct_ambiguous_vr, write_dataset
 from pydicom.sr._concepts_dict import concepts
 from pydicom.tag import Tag
 
 from node import __version__
 from node.domain import CleanUid, Pseudonym
-from node.errors import BurnedInAnnotation, InstanceUnreadable
+from node.errors import BurnedInAnnotation, InstanceUnreadable, PixelsNotSeen
 from node.identified import content_trees, dummies, marks, overlays, pixels, words
 from node.identified.clean_uids import CleanUids
 from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, looks_implicit, scan
+from node.identified.looking import ByHand, Looker, Looks, Seen
 from node.identified.objects import why_left_out
 from node.identified.profile import (
     CONTENT_ITEMS,
@@ -79,6 +82,9 @@ _CODE_VALUES, _SCHEME, _MEANING = (0x00080100, 0x00080119, 0x00080120), 0x000801
 _BODY_PART = 0x00180015
 _COMMITTEE, _APPROVAL = 0x00120081, 0x00120082
 _CONTENT, _CHARSET = 0x0040A730, 0x00080005
+_BURNED_IN = 0x00280301
+#: what is needed to see an image, beside group 0028
+_TO_SEE = frozenset({0x00080008, 0x00080060, 0x00080070, 0x00081090, 0x00186011})
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _IDENTIFIERS = (0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00380010)
 
@@ -98,17 +104,18 @@ class CleanInstance:
     transfer_syntax_uid: str
     pixels_clean: bool
     written_uid: str  #: the SOP Instance UID in the object: the clean one, or with Retain UIDs the original
+    masked: int = 0  #: boxes painted over
     chunks: tuple[bytes | memoryview, ...]  #: the data set's bytes, in order
-
-    @property
-    def pixel_chunk(self) -> bytes | memoryview:
-        """The pixel data element; empty for an object without."""
-        return next((chunk for chunk in reversed(self.chunks) if chunk[:2] == b"\xe0\x7f"), b"")
 
     def file(self) -> Iterator[bytes | memoryview]:
         """A whole Part 10 file: zero preamble, our own file meta information (PS3.15 E.1.1), the data set."""
         yield _file_meta(self.sop_class_uid, self.written_uid, self.transfer_syntax_uid)
         yield from self.chunks
+
+    @property
+    def pixel_chunk(self) -> bytes | memoryview:
+        """The pixel data element as it is written, a view of what came where nothing was painted; empty for an object without."""
+        return next((chunk for chunk in reversed(self.chunks) if bytes(chunk[:2]) == b"\xe0\x7f"), b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +189,8 @@ class Cleaner:
         banned: frozenset[str] = frozenset(),
         unflagged: pixels.Unflagged = "accept",
         images_only: bool = True,
+        looker: Looks | None = None,
+        by_hand: Mapping[CleanUid, ByHand] | None = None,
     ) -> None:
         self.profile = profile
         self.pseudonym = pseudonym
@@ -189,6 +198,8 @@ class Cleaner:
         self.original_uid: dict[CleanUid, str] = {}
         self._unflagged = unflagged
         self._images_only = images_only
+        self._looker = looker
+        self._by_hand = by_hand or {}
         self._banned = banned
         self._clean_uids = clean_uids
         self._uids: dict[bytes, bytes] = {}
@@ -212,7 +223,7 @@ class Cleaner:
 
         Raises
         ------
-        InstanceUnreadable, BurnedInAnnotation
+        InstanceUnreadable, BurnedInAnnotation, TextDetectorFailed, PixelsNotSeen
             With the clean UID of the instance, and no value.
         """
         sop_class = opened.value(_SOP_CLASS).decode("ascii", "replace")
@@ -225,26 +236,45 @@ class Cleaner:
                 return LeftOut(sop_class_uid=sop_class if known else "", sop_instance_uid=instance, reason=reason)
             _require(opened)
             image = not is_other(sop_class)
-            decision = pixels.decide(_facts(opened), unflagged=self._unflagged if image else "accept")
+            detection = self._looker.text_detection if self._looker and image else "off"
+            decision = pixels.decide(_facts(opened), unflagged=self._unflagged if image else "accept", text_detection=detection)
             if decision.verdict is pixels.Verdict.LEAVE_OUT:
                 return LeftOut(sop_class_uid=sop_class, sop_instance_uid=instance, reason=decision.reason)
-            if decision.verdict is pixels.Verdict.BURNED_IN:
+            if decision.verdict is pixels.Verdict.BURNED_IN and not self._by_hand.get(instance, ByHand()).released:
                 raise BurnedInAnnotation(decision.reason, instance=instance)
-            pixel_chunk = _checked_pixels(opened, instance) if image or opened.pixel_data is not None else b""
-            pixels_clean = decision.verdict is pixels.Verdict.CLEAN and self.profile.options.clean_pixel_data
-            chunks = _Walk(self, opened, sop_class).chunks(self._ours(opened, pixels_clean=pixels_clean), pixel_chunk)
+            pixel_chunk = checked_pixels(opened, instance) if image or opened.pixel_data is not None else b""
+            seen = self._seen(opened, pixel_chunk, decision, instance) if image else None
+            pixels_clean = (seen is not None or decision.verdict is pixels.Verdict.CLEAN) and self.profile.options.clean_pixel_data
+            ours = self._ours(opened, pixels_clean=pixels_clean)
+            if seen is not None:
+                ours[_BURNED_IN] = encode(_BURNED_IN, b"CS", b"NO", explicit=opened.explicit)
+            rewritten = seen.rewritten if seen else None
+            if rewritten is not None:
+                ours |= rewritten.elements
+                pixel_chunk = rewritten.chunk
+            chunks = _Walk(self, opened, sop_class).chunks(ours, pixel_chunk)
             return CleanInstance(
                 sop_class_uid=sop_class,
                 sop_instance_uid=instance,
                 series_instance_uid=self.uid(opened.value(_SERIES)),
                 study_instance_uid=self.uid(opened.value(_STUDY)),
-                transfer_syntax_uid=opened.transfer_syntax_uid,
+                transfer_syntax_uid=rewritten.transfer_syntax_uid if rewritten else opened.transfer_syntax_uid,
                 pixels_clean=pixels_clean,
                 written_uid=self._kept_uid(opened.value(_SOP_INSTANCE)).decode() if self.profile.options.retain_uids else instance,
+                masked=len(seen.boxes) if seen else 0,
                 chunks=chunks,
             )
         except Malformed as why:
             raise InstanceUnreadable(str(why), instance=instance) from None
+
+    def _seen(self, opened: Opened, pixel_chunk: bytes | memoryview, decision: pixels.Decision, instance: CleanUid) -> Seen | None:
+        """What became of the pixels when somebody looked; None when nobody had to."""
+        by_hand = self._by_hand.get(instance)
+        if decision.verdict is not pixels.Verdict.LOOK and by_hand is None:
+            return None
+        looker = self._looker or Looker(text_detection="off")
+        ds = image_of(opened, pixel_chunk, instance)
+        return looker.look(ds, opened.transfer_syntax_uid, decision, by_hand or ByHand(), explicit=opened.explicit)
 
     # --- what is written in place of what was there ------------------------------------------------------------------------
     def _ours(self, opened: Opened, *, pixels_clean: bool) -> dict[int, bytes]:
@@ -732,7 +762,7 @@ def _facts(opened: Opened) -> dict[str, str]:
     return {name: opened.value(tag).decode("latin-1") for name, tag in tags.items()}
 
 
-def _checked_pixels(opened: Opened, instance: CleanUid) -> bytes | memoryview:
+def checked_pixels(opened: Opened, instance: CleanUid) -> bytes | memoryview:
     """The pixel data element, found to be as long as the header says."""
     element = opened.pixel_data
     if element is None:
@@ -758,6 +788,28 @@ def _checked_pixels(opened: Opened, instance: CleanUid) -> bytes | memoryview:
     elif element.value_end - element.value < 16:
         raise Malformed("its pixel data holds no frame")
     return _without_overlay_bits(opened, element, native, instance)
+
+
+def image_of(opened: Opened, pixel_chunk: bytes | memoryview, instance: CleanUid) -> Dataset:
+    """What is needed to see an image: its pixel module, its regions, the device; nothing of the person.
+
+    Raises PixelsNotSeen.
+    """
+    wanted = (e for e in opened.elements if not e.tag & 0x10000 and (e.tag >> 16 == 0x0028 or e.tag in _TO_SEE))
+    raw = b"".join(opened.data[e.start : e.end] for e in wanted)
+    element = opened.pixel_data
+    if element is None:
+        raise Malformed("it has no pixel data")
+    value = bytes(pixel_chunk[element.value - element.start : element.value_end - element.start])
+    try:
+        ds = read_dataset(BytesIO(raw), is_implicit_VR=not opened.explicit, is_little_endian=True)
+        vr = {0x7FE00008: "OF", 0x7FE00009: "OD"}.get(element.tag, "OB" if element.undefined or opened.number(0x00280100) == 8 else "OW")
+        ds.add(DataElement(element.tag, vr, value, is_undefined_length=element.undefined))
+        correct_ambiguous_vr(ds, True)
+        ds.SOPInstanceUID = str(instance)
+    except Exception as why:  # whatever a library says of a broken element; its text may quote it
+        raise PixelsNotSeen(f"({type(why).__name__})", instance=instance) from None
+    return ds
 
 
 def _without_overlay_bits(opened: Opened, element: Element, native: bool, instance: CleanUid) -> bytes | memoryview:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from node.identified.cleaning import Cleaner, CleanInstance, LeftOut, Opened, id
 from node.identified.defacing import Faces, Treated
 from node.identified.elements import Malformed, whole
 from node.identified.identities import Identities
+from node.identified.looking import ByHand, Looks
 from node.identified.named import IdentifiedStudy, Identity, ReceivedInstance
 from node.identified.profile import Profile
 from node.identified.proof import Prover
 from node.imaging.study import instance_path, read_study, write_manifest
 
+PIXELS = "pixels.json"  #: how many images were masked, with how many boxes
 LEFT_OUT = "left_out.json"  #: instances that are no images: clean UID, SOP class, reason
 FEATURES = "recognizable_features.json"  #: what was done about faces, series by series; not there when nothing was asked for
 
@@ -62,6 +64,10 @@ class Deidentifier:
         Searches the written files for what identifies and signs for them; None: nobody does.
     faces
         What to do with volumes that show a face; nothing when it is not given.
+    looker
+        Looks for text in pixels; without one nobody does.
+    by_hand
+        What a person decided about the instances of a study.
     """
 
     def __init__(
@@ -74,6 +80,8 @@ class Deidentifier:
         unflagged: pixels.Unflagged = "accept",
         prover: Prover | None = None,
         faces: Faces | None = None,
+        looker: Looks | None = None,
+        by_hand: Callable[[CleanUid], Mapping[CleanUid, ByHand]] = lambda study: {},
     ) -> None:
         self.profile = profile
         self._clean_uids = clean_uids
@@ -82,6 +90,8 @@ class Deidentifier:
         self._unflagged: pixels.Unflagged = unflagged
         self._prover = prover
         self._faces = faces or Faces()
+        self._looker = looker
+        self._by_hand = by_hand
 
     def deidentify(self, study: IdentifiedStudy) -> Study:
         """The study without a name, on the clean volume; its identity sealed. The same revision again gives the same.
@@ -118,7 +128,7 @@ class Deidentifier:
         attributes = Dataset()
         origin: Origin | None = None
         left_out: list[LeftOut] = []
-        written = 0
+        written = masked = boxes = 0
         draft.mkdir()
         identifying = self._prover.watch() if self._prover else None
         for received, opened in self._opened(study):
@@ -132,7 +142,15 @@ class Deidentifier:
             elif found[0] and found[0] != patient[0]:
                 raise IdentityConflict(instance=self._clean_uids.of(received.sop_instance_uid))
             if cleaner is None:
-                cleaner = cleaner_for(opened, self.profile, self._clean_uids, patient, unflagged=self._unflagged)
+                cleaner = cleaner_for(
+                    opened,
+                    self.profile,
+                    self._clean_uids,
+                    patient,
+                    unflagged=self._unflagged,
+                    looker=self._looker,
+                    by_hand=self._by_hand(study.ref.study),
+                )
             if opened.value(_STUDY) and cleaner.uid(opened.value(_STUDY)) != study.ref.study:
                 raise InstanceUnreadable("it belongs to another study", instance=self._clean_uids.of(received.sop_instance_uid))
             cleaner.ban(identifiers(opened))
@@ -144,6 +162,7 @@ class Deidentifier:
                 attributes, origin = study_attributes(opened), received.origin
             write_instance(instance, instance_path(draft, instance.series_instance_uid, instance.sop_instance_uid))
             written += 1
+            masked, boxes = masked + bool(instance.masked), boxes + instance.masked
         if cleaner is None or origin is None or not written:
             if any(instance.sop_class_uid and instance.reason != "not an image" for instance in left_out):
                 raise BurnedInAnnotation("the study holds captures of a screen only", study=study.ref.study)
@@ -151,6 +170,7 @@ class Deidentifier:
         if self._faces.on:
             left_out += self._without_faces(draft, study.ref.study)
         (draft / LEFT_OUT).write_text(json.dumps([_as_json(instance) for instance in left_out], indent=1))
+        (draft / PIXELS).write_text(json.dumps({"masked": masked, "boxes": boxes}))
         write_manifest(draft, ref=study.ref, pseudonym=cleaner.pseudonym, origin=origin)
         if self._prover and identifying is not None:
             self._prover.prove(identifying, draft, study.ref, left_out=len(left_out))
@@ -160,7 +180,13 @@ class Deidentifier:
         )
         _log.info(
             "study de-identified",
-            extra={"study": study.ref.study, "revision": study.ref.revision, "instances": written, "left_out": len(left_out)},
+            extra={
+                "study": study.ref.study,
+                "revision": study.ref.revision,
+                "instances": written,
+                "left_out": len(left_out),
+                "masked": masked,
+            },
         )
 
     def _without_faces(self, draft: Path, study: CleanUid) -> list[LeftOut]:
@@ -191,12 +217,25 @@ def _taken_away(treated: Treated) -> Iterator[LeftOut]:
 
 
 def cleaner_for(
-    opened: Opened, profile: Profile, clean_uids: CleanUids, patient: tuple[str, str], *, unflagged: pixels.Unflagged = "accept"
+    opened: Opened,
+    profile: Profile,
+    clean_uids: CleanUids,
+    patient: tuple[str, str],
+    *,
+    unflagged: pixels.Unflagged = "accept",
+    looker: Looks | None = None,
+    by_hand: Mapping[CleanUid, ByHand] | None = None,
 ) -> Cleaner:
     """The cleaner of a study, from its first instance."""
     study = clean_uids.of(opened.value(_STUDY).decode("ascii", "backslashreplace"))
     pseudonym = pseudonym_of(patient, study, clean_uids)
-    return Cleaner(profile, clean_uids, pseudonym, banned=identifiers(opened), unflagged=unflagged)
+    return Cleaner(profile, clean_uids, pseudonym, banned=identifiers(opened), unflagged=unflagged, looker=looker, by_hand=by_hand)
+
+
+def pixel_counts(folder: Path) -> dict[str, int]:
+    """How many images of a de-identified study were masked, with how many boxes."""
+    path = folder / PIXELS
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def pseudonym_of(patient: tuple[str, str], study: CleanUid, clean_uids: CleanUids) -> Pseudonym:

@@ -35,6 +35,7 @@ from node.identified.folder_faces import Written, move, staging, take_out
 from node.identified.folder_proof import CleanFiles, Searched, prove_folder
 from node.identified.identifying import Identifying, standard_words
 from node.identified.identities import Identities, Sealer
+from node.identified.looking_apart import LookingApart
 from node.identified.named import Identity
 from node.identified.profile import Profile
 from node.identified.proof import Prover
@@ -67,7 +68,7 @@ class _Done:
     study: CleanUid
     pseudonym: Pseudonym
     shift_days: int
-    outcomes: list[dict[str, str]] = field(default_factory=list)
+    outcomes: list[dict[str, Any]] = field(default_factory=list)
     original_uid: dict[CleanUid, str] = field(default_factory=dict)
     originals: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
     found: Identifying | None = None  #: what identifies in the originals, while somebody searches for it
@@ -81,6 +82,8 @@ class Folders:
     ----------
     sealed
         A folder for what the way home needs besides identity: original headers, paths and file meta, sealed with each study's key.
+    looker
+        Looks for text in pixels; without one nobody does.
     workers
         Processes to use.
     prover
@@ -98,6 +101,7 @@ class Folders:
         clean_uids: CleanUids,
         unflagged: pixels.Unflagged = "accept",
         faces: Faces | None = None,
+        looker: LookingApart | None = None,
         workers: int = 1,
         prover: Prover | None = None,
     ) -> None:
@@ -109,6 +113,7 @@ class Folders:
         self._clean_uids = clean_uids
         self._unflagged: pixels.Unflagged = unflagged
         self._faces = faces or Faces()
+        self._looker = looker
         self._workers = workers
         self._study_of: dict[str, CleanUid] = {}
         self._prover = prover
@@ -133,9 +138,10 @@ class Folders:
         searched: Searched | None = None
         if self._prover:
             standard_words()  # read once, here, for every process
+        looker = self._looker.with_threads(1) if self._looker and self._workers > 1 else self._looker
         pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
         with pool or nullcontext(), staging(target) if self._faces.on or self._prover else nullcontext(target) as place:
-            work = _Work(self._profile, self._clean_uids, self._unflagged, place, self._prover)
+            work = _Work(self._profile, self._clean_uids, self._unflagged, looker, place, self._prover)
             results: Iterator[_Done] = pool.map(work, chunks) if pool else map(work, chunks)
             for chunk, done in zip(chunks, results, strict=True):
                 studies[done.study].append(done)
@@ -151,6 +157,8 @@ class Folders:
                 )
             if place != target:
                 move(place, target, [file for parts in studies.values() for done in parts for file in done.written])
+        if looker:
+            looker.close()
         for study, parts in studies.items():
             if any(outcome["outcome"] == "deidentified" for part in parts for outcome in part.outcomes):
                 self._seal(study, parts, heads[study])
@@ -174,9 +182,9 @@ class Folders:
                     originals.append((facts, rest))
             done.originals = originals
 
-    def _sorted(self, files: list[Path], source: Path) -> tuple[list[_Chunk], list[dict[str, str]], dict[str, int]]:
+    def _sorted(self, files: list[Path], source: Path) -> tuple[list[_Chunk], list[dict[str, Any]], dict[str, int]]:
         """Files by study, each study with its patient."""
-        outcomes: list[dict[str, str]] = []
+        outcomes: list[dict[str, Any]] = []
         counts = {"files": len(files), "not_dicom": 0}
         by_study: dict[CleanUid, list[tuple[Path, Path]]] = defaultdict(list)
         patients: dict[CleanUid, set[tuple[str, str]]] = defaultdict(set)
@@ -242,7 +250,7 @@ class Folders:
         draft.rename(place / f"{time.time_ns()}.sealed")
 
     def _report(
-        self, outcomes: list[dict[str, str]], counts: dict[str, int], studies: dict[CleanUid, list[_Done]], seconds: float
+        self, outcomes: list[dict[str, Any]], counts: dict[str, int], studies: dict[CleanUid, list[_Done]], seconds: float
     ) -> dict[str, Any]:
         how_many = {kind: sum(outcome["outcome"] == kind for outcome in outcomes) for kind in ("deidentified", "left out", "refused")}
         return {
@@ -253,6 +261,8 @@ class Folders:
             "left_out": how_many["left out"],
             "refused": how_many["refused"],
             **({"defaced": sum("face" in outcome for outcome in outcomes)} if self._faces.on else {}),
+            "masked": sum("boxes" in outcome for outcome in outcomes),
+            "boxes": sum(outcome.get("boxes", 0) for outcome in outcomes),
             "studies": len(studies),
             "patients": len({part.pseudonym for parts in studies.values() for part in parts}),
             "seconds": round(seconds, 3),
@@ -270,7 +280,7 @@ class Folders:
         files = [p for p in sorted(source.rglob("*")) if p.is_file() and not p.is_relative_to(target) and p.name != REPORT]
         known: dict[CleanUid, dict[str, list[tuple[dict[str, Any], bytes]]]] = {}
         reidentifier = Reidentifier(self._identities)
-        outcomes: list[dict[str, str]] = []
+        outcomes: list[dict[str, Any]] = []
         for number, path in enumerate(files, 1):
             data = path.read_bytes()
             outcome = self._named_again(data, path.relative_to(source), target, known, reidentifier)
@@ -344,19 +354,28 @@ class _Work:
     profile: Profile
     clean_uids: CleanUids
     unflagged: pixels.Unflagged
+    looker: LookingApart | None
     target: Path
     prover: Prover | None = None
 
     def __call__(self, chunk: _Chunk) -> _Done:
         pseudonym = pseudonym_of(chunk.patient, chunk.study, self.clean_uids)
-        cleaner = Cleaner(self.profile, self.clean_uids, pseudonym, banned=chunk.banned, unflagged=self.unflagged, images_only=False)
+        cleaner = Cleaner(
+            self.profile,
+            self.clean_uids,
+            pseudonym,
+            banned=chunk.banned,
+            unflagged=self.unflagged,
+            images_only=False,
+            looker=self.looker,
+        )
         done = _Done(chunk.study, pseudonym, cleaner.shift_days, found=self.prover.watch() if self.prover else None)
         for path, relative in chunk.files:
             done.outcomes.append(self._one(path, relative, cleaner, done))
         done.original_uid = cleaner.original_uid
         return done
 
-    def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done) -> dict[str, str]:
+    def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done) -> dict[str, Any]:
         data = path.read_bytes()
         try:
             opened = _open(data)
@@ -375,7 +394,9 @@ class _Work:
             return {"outcome": "left out", "instance": instance.sop_instance_uid, "sop_class": kind, "reason": instance.reason}
         place = self._place(relative, instance)
         done.originals.append(_original(data, opened, instance, relative))
-        outcome = {"outcome": "deidentified", "instance": str(instance.sop_instance_uid), "file": str(place.relative_to(self.target))}
+        masked = {"boxes": instance.masked} if instance.masked else {}
+        file = str(place.relative_to(self.target))
+        outcome: dict[str, Any] = {"outcome": "deidentified", "instance": str(instance.sop_instance_uid), "file": file, **masked}
         done.written.append(Written(outcome, instance.series_instance_uid))
         return outcome
 

@@ -24,6 +24,7 @@ from node.identified.head import Head, HeadUnreadable, is_uid, read_head
 from node.identified.keys import Keyring
 from node.identified.named import IdentifiedStudy, ReceivedInstance
 from node.identified.tables import (
+    ByHandRow,
     IdentityRow,
     InstanceRow,
     OutboxRow,
@@ -326,6 +327,16 @@ class Intake:
     def refused(self, ref: StudyRef) -> None:
         """The revision was set aside; its reason is kept by `quarantine`."""
         self._finish(ref, QUARANTINED)
+        self._given.discard(ref)  # it may be released before the next turn
+
+    def again(self, ref: StudyRef) -> None:
+        """A refused study was released: it goes its way once more, unless new images have sent it on already."""
+        with self._engine.begin() as db:
+            db.execute(
+                update(StudyRow)
+                .where(StudyRow.study == ref.study, StudyRow.revision == ref.revision, StudyRow.state == QUARANTINED)
+                .values(state=SETTLED)
+            )
 
     def _finish(self, ref: StudyRef, state: str) -> None:
         with self._engine.begin() as db:
@@ -360,7 +371,7 @@ class Intake:
         self._given = {ref for ref in self._given if ref.study not in studies}
         with self._engine.begin() as db:
             for study in studies:
-                for table in (IdentityRow, QuarantineRow, InstanceRow, SegmentStudyRow, OutboxRow, RevealRequestRow, StudyRow):
+                for table in (IdentityRow, QuarantineRow, ByHandRow, InstanceRow, SegmentStudyRow, OutboxRow, RevealRequestRow, StudyRow):
                     db.execute(delete(table).where(table.study == study))
         self.reclaim()
 

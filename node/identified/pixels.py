@@ -1,4 +1,4 @@
-"""Burned-in text: may these pixels go on? What the header says decides; text detection comes on top of it."""
+"""Burned-in text: may these pixels go on, or must they be looked at first? The header says how usual text is; it is not believed that there is none."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 Unflagged = Literal["accept", "refuse"]
+TextDetection = Literal["off", "usual", "all"]
 
 
 class Verdict(Enum):
     """What is known of the pixels."""
 
-    CLEAN = "clean"  #: they show the body only: the sender says so, or this kind of acquisition writes nothing in
-    UNKNOWN = "unknown"  #: nobody says; text is usual in this kind of image
+    CLEAN = "clean"  #: they show the body only: this kind of acquisition writes nothing in
+    LOOK = "look"  #: text is usual in this kind of image, or nobody says
+    UNKNOWN = "unknown"  #: the same where nobody looks
     LEAVE_OUT = "leave out"  #: a capture of a screen: a picture of text, of no use to a model
-    BURNED_IN = "burned in"  #: identity is in the pixels, or nothing excludes it
+    BURNED_IN = "burned in"  #: identity is in the pixels, or nothing excludes it, and nobody looks
 
 
 class Decision(NamedTuple):
@@ -23,6 +25,7 @@ class Decision(NamedTuple):
 
     verdict: Verdict
     reason: str
+    declared: bool = False  #: Burned In Annotation is YES: text must be found, or something was missed
 
 
 #: acquisitions whose reconstruction writes no text into the pixels, when the image says ORIGINAL\\PRIMARY
@@ -35,16 +38,20 @@ CAPTURED = frozenset({"DF", "SI", "DV"})
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
-def decide(facts: Mapping[str, str], *, unflagged: Unflagged = "accept") -> Decision:
+def decide(facts: Mapping[str, str], *, unflagged: Unflagged = "accept", text_detection: TextDetection = "off") -> Decision:
     """May the pixels of this image go on?
 
     Parameters
     ----------
     facts
         SOPClassUID, Modality, ImageType (values joined by a backslash), ConversionType, BurnedInAnnotation; absent ones empty.
+    text_detection
+        `usual`: every image is looked at but CT, MR, PT and NM that say ORIGINAL\\PRIMARY, and those of them that say NO and are not
+        SECONDARY. Everything else is looked at whatever it says of itself: ultrasound, films, captures, angiography, endoscopy,
+        photographs. `all`: every image. `off`: nobody looks.
     unflagged
-        What to do with an image of a kind that often carries text and says nothing of it: ultrasound, secondary capture, angiography,
-        endoscopy. With `accept` it goes on, and Clean Pixel Data (113101) is not claimed for it.
+        Where nobody looks: what to do with an image of a kind that often carries text and says nothing of it. With `accept` it goes on, and
+        Clean Pixel Data (113101) is not claimed for it.
 
     Standard: PS3.15 E.3.1; Burned In Annotation (0028,0301), PS3.3 C.7.6.1.
     """
@@ -54,6 +61,24 @@ def decide(facts: Mapping[str, str], *, unflagged: Unflagged = "accept") -> Deci
         return Decision(Verdict.LEAVE_OUT, "a capture of a screen")
     if facts.get("Modality", "") == "SM" and SLIDE_LABELS & set(image_type.split("\\")):
         return Decision(Verdict.LEAVE_OUT, "a photograph of a slide with its label")
+    if text_detection == "off":
+        return _unseen(facts, image_type, flag, unflagged)
+    if flag == "YES":
+        return Decision(Verdict.LOOK, "Burned In Annotation is YES", declared=True)
+    if text_detection == "usual" and _is_silent(facts, image_type, flag):
+        return Decision(Verdict.CLEAN, "reconstructed from measurements")
+    return Decision(Verdict.LOOK, "text is usual in this kind of image")
+
+
+def _is_silent(facts: Mapping[str, str], image_type: str, flag: str) -> bool:
+    """A tomographic image as the scanner made it. A capture of one is none, whatever its modality."""
+    if facts.get("Modality", "") not in SILENT_MODALITIES or facts.get("SOPClassUID", "").startswith(SECONDARY_CAPTURE):
+        return False
+    return image_type.startswith("ORIGINAL\\PRIMARY") or (flag == "NO" and "SECONDARY" not in image_type.split("\\"))
+
+
+def _unseen(facts: Mapping[str, str], image_type: str, flag: str, unflagged: Unflagged) -> Decision:
+    """What the header alone can say."""
     if flag == "YES":
         return Decision(Verdict.BURNED_IN, "Burned In Annotation is YES")
     if flag == "NO":

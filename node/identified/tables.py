@@ -113,6 +113,20 @@ class QuarantineRow(Base):
     refused_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
+class ByHandRow(Base):
+    """What a person decided about the pixels of one instance of a refused study."""
+
+    __tablename__ = "by_hand"
+
+    instance: Mapped[str] = mapped_column(String(64), primary_key=True)  #: clean SOP Instance UID
+    study: Mapped[str] = mapped_column(ForeignKey("studies.study"), index=True)
+    boxes: Mapped[list[list[int]]] = mapped_column(JSON)  #: [[left, top, right, bottom], …]
+    released: Mapped[bool]
+    who: Mapped[str] = mapped_column(String(100))
+    why: Mapped[str] = mapped_column(Text)
+    decided_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
 class OutboxRow(Base):
     """One object for one destination: QUEUED → SENT → CONFIRMED, or REFUSED with the reason."""
 

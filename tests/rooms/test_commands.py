@@ -173,3 +173,15 @@ def test_status_of_a_node_that_has_done_nothing(settings: Path):
 
 def test_the_attribute_table_is_what_the_documentation_shows(settings: Path):
     assert radnode("deidentification", config=settings).stdout.strip() == (ROOT / "docs" / "deidentification.md").read_text().strip()
+
+
+def test_a_refused_study_is_listed_and_a_box_that_is_none_is_wrong_usage(settings: Path):
+    assert radnode("quarantine", "list", config=settings).stdout == "Nothing is in quarantine.\n"
+
+    done = radnode("quarantine", "mask", "2.25.1", "--instance", "2.25.2", "--box", "0,0,10", config=settings)
+    assert done.returncode == 2
+    assert "X,Y,W,H" in done.stderr
+
+    done = radnode("quarantine", "release", "2.25.1", "--reason", "seen", config=settings)
+    assert done.returncode == 1
+    assert "radnode quarantine list" in done.stderr

@@ -54,6 +54,30 @@ def test_the_header_decides(facts: dict[str, str], verdict: Verdict) -> None:
     assert decision.reason
 
 
+@pytest.mark.parametrize(
+    ("facts", "verdict"),
+    [
+        ({"Modality": "CT", "ImageType": "ORIGINAL\\PRIMARY\\AXIAL"}, Verdict.CLEAN),
+        ({"Modality": "CT", "ImageType": "DERIVED\\SECONDARY\\AXIAL", "BurnedInAnnotation": "NO"}, Verdict.LOOK),
+        ({"Modality": "CT", "ImageType": "DERIVED\\PRIMARY\\MPR", "BurnedInAnnotation": "NO"}, Verdict.CLEAN),
+        ({"Modality": "CT", "ImageType": "DERIVED\\PRIMARY\\MPR"}, Verdict.LOOK),
+        ({"Modality": "CT", "ImageType": "ORIGINAL\\PRIMARY", "SOPClassUID": SC}, Verdict.LOOK),
+        ({"Modality": "MR", "ImageType": "ORIGINAL\\PRIMARY", "BurnedInAnnotation": "YES"}, Verdict.LOOK),
+        ({"Modality": "US", "ImageType": "ORIGINAL\\PRIMARY", "BurnedInAnnotation": "NO"}, Verdict.LOOK),
+        ({"Modality": "DX", "ImageType": "ORIGINAL\\PRIMARY"}, Verdict.LOOK),
+        ({"Modality": "OT", "SOPClassUID": SC, "ConversionType": "DF"}, Verdict.LOOK),
+        ({"Modality": "SM", "ImageType": "ORIGINAL\\PRIMARY\\LABEL\\NONE"}, Verdict.LEAVE_OUT),
+        ({"Modality": "CT", "ImageType": "DERIVED\\SECONDARY\\SCREEN SAVE"}, Verdict.LEAVE_OUT),
+    ],
+)
+def test_where_text_is_usual_somebody_looks_whatever_the_header_says(facts: dict[str, str], verdict: Verdict) -> None:
+    assert decide(facts, text_detection="usual").verdict is verdict
+
+
+def test_on_request_every_image_is_looked_at() -> None:
+    assert decide({"Modality": "CT", "ImageType": "ORIGINAL\\PRIMARY\\AXIAL"}, text_detection="all").verdict is Verdict.LOOK
+
+
 def test_whoever_wants_no_doubt_refuses_images_that_say_nothing(wing: Wing) -> None:
     careful = Deidentifier(Profile(), wing.clean_uids, wing.identities, wing.volume, unflagged="refuse")
     study = wing.study(a_slice(1, Modality="US", SOPClassUID=US))

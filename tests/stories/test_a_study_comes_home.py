@@ -170,7 +170,7 @@ def test_a_burned_in_name_is_refused_and_the_reason_is_kept(department: Departme
     [refused] = wait_for(
         "a quarantined study", lambda: [q for q in department.node.status()["quarantine"] if q["kind"] == "BurnedInAnnotation"]
     )
-    assert "blank" in refused["reason"]
+    assert "radnode quarantine show" in refused["reason"]
     assert str(image.PatientID) not in str(refused)
     assert results_of(department, image.StudyInstanceUID) == []
 

@@ -1,0 +1,142 @@
+"""One image is looked at: what a device is known to write is blanked, text is found and masked, and who is not sure refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from node.errors import BurnedInAnnotation, TextDetectorFailed
+from node.identified.boxes import Box, covered, outermost
+from node.identified.pixel_module import PixelModule, Rewritten
+from node.identified.pixels import Decision, TextDetection, Verdict
+from node.identified.regions import DeviceRegion, boxes_in, known_devices
+from node.identified.rendering import Picture
+from node.identified.text_detector import find_text, with_margin
+
+MOST_TEXT = 1 / 3  #: of the image; more than that is a page, or the detector is wrong
+FRAMES_LOOKED_AT = 6  #: of a multi-frame image, and the brightest and darkest that each pixel becomes over all frames
+
+FindText = Callable[[Picture], list[Box]]
+
+
+class ByHand(NamedTuple):
+    """What a person decided who looked at an instance."""
+
+    boxes: tuple[Box, ...] = ()
+    released: bool = False  #: where the detector is not sure, or fails, this person's boxes are all that is masked
+
+
+class Seen(NamedTuple):
+    """What became of the pixels."""
+
+    boxes: tuple[Box, ...]  #: painted over in every frame
+    rewritten: Rewritten | None  #: None: nothing had to be painted, the pixel data stays as it came
+
+
+class Looks(Protocol):
+    """Whoever can look at an image: here, or in a process of its own."""
+
+    @property
+    def text_detection(self) -> TextDetection: ...
+
+    def look(self, ds: Dataset, transfer_syntax_uid: str, decision: Decision, by_hand: ByHand, *, explicit: bool) -> Seen: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looker:
+    """How images are looked at here. Can be sent to another process."""
+
+    text_detection: TextDetection = "usual"
+    devices: tuple[DeviceRegion, ...] = ()  #: beside the known ones
+    find_text: FindText = find_text
+
+    def with_threads(self, threads: int) -> Looker:
+        """The same, with so many threads for the inference."""
+        if self.find_text is not find_text:
+            return self
+        return replace(self, find_text=partial(find_text, threads=threads))
+
+    def look(self, ds: Dataset, transfer_syntax_uid: str, decision: Decision, by_hand: ByHand, *, explicit: bool) -> Seen:
+        """
+        Parameters
+        ----------
+        ds
+            Image Pixel module, SequenceOfUltrasoundRegions and what names the device; SOPInstanceUID is the clean one.
+        explicit
+            Whether elements are written in Explicit VR.
+
+        Raises
+        ------
+        BurnedInAnnotation
+            Not sure: text is declared and none is found, or too much is found.
+        TextDetectorFailed, PixelsNotSeen
+            Nobody could look.
+        """
+        if by_hand.released and not by_hand.boxes and decision.verdict is not Verdict.LOOK:
+            return Seen((), None)
+        image = PixelModule(ds, transfer_syntax_uid)
+        boxes = [box.clipped(image.rows, image.columns) for box in by_hand.boxes]
+        if decision.verdict is Verdict.LOOK:
+            boxes += self._to_mask(image, boxes, by_hand)
+        boxes = outermost(boxes)
+        rewritten = image.rewritten(boxes, explicit=explicit) if boxes else None
+        if decision.declared and rewritten is None and not by_hand.released:
+            raise BurnedInAnnotation("Burned In Annotation is YES, and no text was found.", instance=str(ds.SOPInstanceUID))
+        return Seen(tuple(boxes) if rewritten else (), rewritten)
+
+    def _to_mask(self, image: PixelModule, by_person: Sequence[Box], by_hand: ByHand) -> list[Box]:
+        known = self.known_places(image.ds)
+        try:
+            found = self.text_outside(image, (*known, *by_person))
+        except TextDetectorFailed as why:
+            if by_hand.released:
+                return known
+            raise TextDetectorFailed(why.detail, instance=str(image.ds.SOPInstanceUID)) from None
+        if covered(found, image.rows, image.columns) > MOST_TEXT:
+            if by_hand.released:
+                return known
+            raise BurnedInAnnotation("Text seems to cover more than a third of it.", instance=str(image.ds.SOPInstanceUID))
+        return [*known, *(with_margin(box, image.rows, image.columns) for box in found)]
+
+    def known_places(self, ds: Dataset) -> list[Box]:
+        """What is blanked unseen."""
+        return boxes_in(ds, (*known_devices(), *self.devices))
+
+    def text_outside(self, image: PixelModule, blanked: Sequence[Box]) -> list[Box]:
+        """Boxes of text, without margin, in what is left when those are blanked."""
+        found: list[Box] = []
+        for picture in _shown(image):
+            left = picture.copy()
+            for box in blanked:
+                left[box.top : box.bottom, box.left : box.right] = 0
+            found += self.find_text(left)
+        return outermost(found)
+
+
+def chosen_frames(count: int) -> list[int]:
+    """Frames that are looked at, from 0 on: evenly spaced, the first and the last among them."""
+    return sorted({round(float(number)) for number in np.linspace(0, count - 1, min(FRAMES_LOOKED_AT, count))})
+
+
+def _shown(image: PixelModule) -> Iterator[Picture]:
+    """What a person would see of it: the frame; of many frames some, and the brightest and the darkest that each pixel becomes."""
+    if image.count == 1:
+        for frame, photometric in image.frames():
+            yield from image.pictures(frame, photometric)
+        return
+    chosen = set(chosen_frames(image.count))
+    lightest = darkest = None
+    photometric = ""
+    for number, (frame, photometric) in enumerate(image.frames()):
+        if number in chosen:
+            yield from image.pictures(frame, photometric)
+        lightest = frame.copy() if lightest is None else np.maximum(lightest, frame, out=lightest)
+        darkest = frame.copy() if darkest is None else np.minimum(darkest, frame, out=darkest)
+    for extreme in (lightest, darkest):
+        if extreme is not None:
+            yield from image.pictures(extreme, photometric)
