@@ -30,6 +30,7 @@ from node.errors import BurnedInAnnotation, InstanceUnreadable, PixelsNotSeen
 from node.identified import content_trees, dummies, marks, overlays, pixels, words
 from node.identified.clean_uids import CleanUids
 from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, looks_implicit, scan
+from node.identified.flat_values import stands_out
 from node.identified.looking import ByHand, Looker, Looks, Seen
 from node.identified.objects import why_left_out
 from node.identified.profile import (
@@ -244,7 +245,8 @@ class Cleaner:
                 raise BurnedInAnnotation(decision.reason, instance=instance)
             pixel_chunk = checked_pixels(opened, instance) if image or opened.pixel_data is not None else b""
             seen = self._seen(opened, pixel_chunk, decision, instance) if image else None
-            pixels_clean = (seen is not None or decision.verdict is pixels.Verdict.CLEAN) and self.profile.options.clean_pixel_data
+            silent = decision.verdict in (pixels.Verdict.CLEAN, pixels.Verdict.GLANCE)
+            pixels_clean = (seen is not None or silent) and self.profile.options.clean_pixel_data
             ours = self._ours(opened, pixels_clean=pixels_clean)
             if seen is not None:
                 ours[_BURNED_IN] = encode(_BURNED_IN, b"CS", b"NO", explicit=opened.explicit)
@@ -270,11 +272,18 @@ class Cleaner:
     def _seen(self, opened: Opened, pixel_chunk: bytes | memoryview, decision: pixels.Decision, instance: CleanUid) -> Seen | None:
         """What became of the pixels when somebody looked; None when nobody had to."""
         by_hand = self._by_hand.get(instance)
-        if decision.verdict is not pixels.Verdict.LOOK and by_hand is None:
+        if by_hand is None and decision.verdict not in (pixels.Verdict.LOOK, pixels.Verdict.GLANCE):
+            return None
+        if by_hand is None and decision.verdict is pixels.Verdict.GLANCE and _measured_only(opened):
             return None
         looker = self._looker or Looker(text_detection="off")
         ds = image_of(opened, pixel_chunk, instance)
-        return looker.look(ds, opened.transfer_syntax_uid, decision, by_hand or ByHand(), explicit=opened.explicit)
+        try:
+            return looker.look(ds, opened.transfer_syntax_uid, decision, by_hand or ByHand(), explicit=opened.explicit)
+        except PixelsNotSeen:
+            if decision.verdict is pixels.Verdict.GLANCE and by_hand is None:
+                return None  # measured, says its header; whoever can't decode it can't read text in it either
+            raise
 
     # --- what is written in place of what was there ------------------------------------------------------------------------
     def _ours(self, opened: Opened, *, pixels_clean: bool) -> dict[int, bytes]:
@@ -810,6 +819,19 @@ def image_of(opened: Opened, pixel_chunk: bytes | memoryview, instance: CleanUid
     except Exception as why:  # whatever a library says of a broken element; its text may quote it
         raise PixelsNotSeen(f"({type(why).__name__})", instance=instance) from None
     return ds
+
+
+def _measured_only(opened: Opened) -> bool:
+    """No value stands out in any frame. Only of native grey pixels, which need no decoder; False where that can't be told here."""
+    rows, columns, element = opened.number(0x00280010) or 0, opened.number(0x00280011) or 0, opened.pixel_data
+    dtype = {(8, 0): "u1", (8, 1): "i1", (16, 0): "<u2", (16, 1): "<i2"}.get(
+        (opened.number(0x00280100) or 0, opened.number(0x00280103) or 0)
+    )
+    if element is None or element.undefined or dtype is None or (opened.number(0x00280002) or 1) != 1:
+        return False
+    count = (element.value_end - element.value) // (rows * columns * np.dtype(dtype).itemsize)
+    frames = np.frombuffer(opened.data, dtype, count * rows * columns, element.value).reshape(count, rows, columns)
+    return not any(stands_out(frame) for frame in frames)
 
 
 def _without_overlay_bits(opened: Opened, element: Element, native: bool, instance: CleanUid) -> bytes | memoryview:

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from node.errors import BurnedInAnnotation, TextDetectorFailed
 from node.identified.boxes import Box, covered, outermost
+from node.identified.flat_values import looks_written, standing_out, stands_out
 from node.identified.pixel_module import PixelModule, Rewritten
 from node.identified.pixels import Decision, TextDetection, Verdict
 from node.identified.regions import DeviceRegion, boxes_in, known_devices
@@ -83,6 +84,8 @@ class Looker:
         boxes = [box.clipped(image.rows, image.columns) for box in by_hand.boxes]
         if decision.verdict is Verdict.LOOK:
             boxes += self._to_mask(image, boxes, by_hand)
+        elif decision.verdict is Verdict.GLANCE and any(stands_out(frame) for frame, _ in image.frames()):
+            boxes += [box for box in self._to_mask(image, boxes, by_hand) if _is_written(image, box)]
         boxes = outermost(boxes)
         rewritten = image.rewritten(boxes, explicit=explicit) if boxes else None
         if decision.declared and rewritten is None and not by_hand.released:
@@ -116,6 +119,12 @@ class Looker:
                 left[box.top : box.bottom, box.left : box.right] = 0
             found += self.find_text(left)
         return outermost(found)
+
+
+def _is_written(image: PixelModule, box: Box) -> bool:
+    """In some frame what stands out in the box looks like strokes: of a measured image nothing else is painted over."""
+    masks = (standing_out(frame) for frame, _ in image.frames())
+    return any(found is None or looks_written(found[box.top : box.bottom, box.left : box.right]) for found in masks)
 
 
 def chosen_frames(count: int) -> list[int]:

@@ -14,6 +14,7 @@ class Verdict(Enum):
     """What is known of the pixels."""
 
     CLEAN = "clean"  #: they show the body only: this kind of acquisition writes nothing in
+    GLANCE = "glance"  #: the same, but whoever passes it on may have written into it: looked at when a single value stands out
     LOOK = "look"  #: text is usual in this kind of image, or nobody says
     UNKNOWN = "unknown"  #: the same where nobody looks
     LEAVE_OUT = "leave out"  #: a capture of a screen: a picture of text, of no use to a model
@@ -46,9 +47,9 @@ def decide(facts: Mapping[str, str], *, unflagged: Unflagged = "accept", text_de
     facts
         SOPClassUID, Modality, ImageType (values joined by a backslash), ConversionType, BurnedInAnnotation; absent ones empty.
     text_detection
-        `usual`: every image is looked at but CT, MR, PT and NM that say ORIGINAL\\PRIMARY, and those of them that say NO and are not
-        SECONDARY. Everything else is looked at whatever it says of itself: ultrasound, films, captures, angiography, endoscopy,
-        photographs. `all`: every image. `off`: nobody looks.
+        `usual`: every image is looked at; CT, MR, PT and NM that say ORIGINAL\\PRIMARY, and those of them that say NO and are not
+        SECONDARY, only when one value stands out as no tissue does (`flat_values.py`). Everything else is looked at whatever it says
+        of itself: ultrasound, films, captures, angiography, endoscopy, photographs. `all`: every image. `off`: nobody looks.
     unflagged
         Where nobody looks: what to do with an image of a kind that often carries text and says nothing of it. With `accept` it goes on, and
         Clean Pixel Data (113101) is not claimed for it.
@@ -66,7 +67,7 @@ def decide(facts: Mapping[str, str], *, unflagged: Unflagged = "accept", text_de
     if flag == "YES":
         return Decision(Verdict.LOOK, "Burned In Annotation is YES", declared=True)
     if text_detection == "usual" and _is_silent(facts, image_type, flag):
-        return Decision(Verdict.CLEAN, "reconstructed from measurements")
+        return Decision(Verdict.GLANCE, "reconstructed from measurements")
     return Decision(Verdict.LOOK, "text is usual in this kind of image")
 
 

@@ -32,6 +32,7 @@ from node.identified import looking_apart
 from node.identified.boxes import Box
 from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import Cleaner, CleanInstance, open_data_set
+from node.identified.flat_values import stands_out
 from node.identified.folders import Folders, data_set_of
 from node.identified.looking import ByHand, Looker
 from node.identified.looking_apart import LookingApart
@@ -40,6 +41,7 @@ from node.identified.profile import Profile
 from node.identified.regions import DeviceRegion, boxes_in, known_devices
 from node.identified.text_detector import Picture
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
+from node.testing.studies import a_study
 from tests.rooms.lettering import Text, all_ink, written
 from tests.rooms.test_deidentifier import Wing, a_slice
 
@@ -368,6 +370,53 @@ def a_slice_of_ct() -> Dataset:
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return ds
+
+
+def a_measured_slice(syntax: str = ExplicitVRLittleEndian, *texts: Text, value: int = 1800) -> Dataset:
+    """A slice of the chest phantom as a scanner makes it, with what somebody wrote into it."""
+    [ds] = a_study("CT", slices=1, rows=256, PatientID="PID77")
+    ds.PixelData = written(ds.pixel_array, value, *texts).tobytes()
+    if syntax != ExplicitVRLittleEndian:
+        ds.compress(syntax, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+    return ds
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda uid: uid.name)
+@pytest.mark.parametrize("value", [4095, 1800, 700], ids=["at the end of the scale", "bright", "dim"])
+def test_text_in_a_slice_that_calls_itself_original_is_noticed(syntax: str, value: int) -> None:
+    text = Text("HADDAD LEILA", 30, 24, 10)
+    ds = a_measured_slice(syntax, text, value=value)
+
+    instance, clean = cleaned(ds, looker=finds(Box(28, 22, 130, 36)))
+
+    assert instance.masked == 1
+    assert (clean.pixel_array[all_ink((256, 256), text)] == ds.pixel_array.min()).all()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda uid: uid.name)
+def test_a_slice_without_text_asks_no_detector(syntax: str) -> None:
+    def asked(picture: Picture) -> list[Box]:
+        raise AssertionError("nothing stood out")
+
+    instance, clean = cleaned(a_measured_slice(syntax), looker=Looker(find_text=asked))
+
+    assert instance.masked == 0
+    assert claimed(clean)
+
+
+@pytest.mark.parametrize(
+    ("frame", "known"),
+    [
+        (np.zeros((64, 64), np.int16), False),
+        (np.full((64, 64), -2000, np.int16), False),
+        (np.arange(4096, dtype=np.uint16).reshape(64, 64), False),
+        (np.zeros((64, 64, 3), np.uint8), True),
+        (np.zeros((64, 64), np.float32), True),
+    ],
+    ids=["black", "padding only", "a ramp", "colour", "floating point"],
+)
+def test_a_value_stands_out_or_can_not_be_told(frame: NDArray[Any], known: bool) -> None:
+    assert stands_out(frame) is known
 
 
 def test_what_a_person_released_passes_with_the_masks_of_that_person() -> None:

@@ -57,9 +57,9 @@ def test_the_header_decides(facts: dict[str, str], verdict: Verdict) -> None:
 @pytest.mark.parametrize(
     ("facts", "verdict"),
     [
-        ({"Modality": "CT", "ImageType": "ORIGINAL\\PRIMARY\\AXIAL"}, Verdict.CLEAN),
+        ({"Modality": "CT", "ImageType": "ORIGINAL\\PRIMARY\\AXIAL"}, Verdict.GLANCE),
         ({"Modality": "CT", "ImageType": "DERIVED\\SECONDARY\\AXIAL", "BurnedInAnnotation": "NO"}, Verdict.LOOK),
-        ({"Modality": "CT", "ImageType": "DERIVED\\PRIMARY\\MPR", "BurnedInAnnotation": "NO"}, Verdict.CLEAN),
+        ({"Modality": "CT", "ImageType": "DERIVED\\PRIMARY\\MPR", "BurnedInAnnotation": "NO"}, Verdict.GLANCE),
         ({"Modality": "CT", "ImageType": "DERIVED\\PRIMARY\\MPR"}, Verdict.LOOK),
         ({"Modality": "CT", "ImageType": "ORIGINAL\\PRIMARY", "SOPClassUID": SC}, Verdict.LOOK),
         ({"Modality": "MR", "ImageType": "ORIGINAL\\PRIMARY", "BurnedInAnnotation": "YES"}, Verdict.LOOK),

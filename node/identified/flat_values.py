@@ -1,0 +1,61 @@
+"""Does one value stand out? Measured tissue spreads over many values; what is written into an image has one value of its own, hundreds of times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+EVERY_ROW = 2  #: one row in so many is counted: letters of ten rows meet five of them
+NEIGHBOURS = 4  #: values on each side that a value is compared with
+MORE_THAN = 4.0  #: times the mean of its neighbours, and
+LEAST = 20  #: that many pixels more, in the rows that are counted
+MOST_VALUES = 1 << 16
+STROKES, LINES = 5, 5  #: so many strokes side by side, in so many rows
+
+
+def stands_out(frame: NDArray[Any]) -> bool:
+    """Whether something seems to be written into a measured image, at a value of its own; True also for what can't be told."""
+    found = standing_out(frame)
+    return found is None or looks_written(found)
+
+
+def standing_out(frame: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Where a value other than the two lowest is far more frequent than its neighbours.
+
+    Parameters
+    ----------
+    frame : integer array, (rows, columns)
+        Stored values. The lowest is padding or air, the next one air that was cut off where padding lies below it.
+
+    Returns
+    -------
+    bool array, (rows, columns); None for what can't be told: colour, floating point.
+    """
+    if frame.ndim != 2 or frame.dtype.kind not in "iu":
+        return None
+    counted = frame[::EVERY_ROW].ravel()
+    low = int(counted.min(initial=0)) if counted.size else 0
+    shifted = counted.astype(np.int32) - low if low else counted
+    if int(shifted.max(initial=0)) >= MOST_VALUES:
+        return None
+    counts = np.bincount(shifted)
+    values = np.flatnonzero(counts)[2:]  # values that occur: a scaled image leaves gaps
+    often = counts[values].astype(np.float64)
+    if often.size == 0:
+        return np.zeros(frame.shape, bool)
+    sums = np.convolve(often, np.ones(2 * NEIGHBOURS + 1), "same")[: often.size] - often
+    beside = np.convolve(np.ones(often.size), np.ones(2 * NEIGHBOURS + 1), "same")[: often.size] - 1
+    chosen = values[often > MORE_THAN * sums / np.maximum(beside, 1) + LEAST]
+    return np.isin(frame, chosen + low) if chosen.size else np.zeros(frame.shape, bool)
+
+
+def looks_written(found: NDArray[np.bool_]) -> bool:
+    """Strokes side by side, as in a line of letters, along or across: metal, which is cut off at one value too, makes a few broad runs."""
+    return any(int((_runs(part) >= STROKES).sum()) >= LINES for part in (found, found.T))
+
+
+def _runs(found: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How often each row begins to be true."""
+    return np.asarray(found[:, :1].sum(axis=1) + (found[:, 1:] & ~found[:, :-1]).sum(axis=1))
