@@ -90,7 +90,7 @@ class Planter:
     def private(self, group: int, creator: str, element: int, vr: str, value: Any, *, keep: bool) -> None:
         """A private attribute: a known safe one, or one that must go."""
         self.ds.private_block(group, creator, create=True).add_new(element, vr, value)
-        text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+        text = value.decode("ascii", "replace").strip("\0") if isinstance(value, bytes) else value
         self._expect(Do.TAG_RETAINED if keep else Do.TEXT_REMOVED, f"{group:04X}:{creator}:{element:02X}", _words(text))
 
     def _expect(self, do: Do, keyword: str, words: tuple[str, ...]) -> None:
