@@ -53,7 +53,7 @@ def image(place: Place, ds: Dataset, random: Random, *, marked: bool) -> Canvas:
         canvas.burn([marker], a_style(random), random.choice(ELSEWHERE))
     if place.kind in {"US", "US LOOP", "CT"} and random.random() < 0.5:
         canvas.burn([Line(text=random.choice(SETTINGS), kind="setting", identifying=False)], a_style(random, largest_px=16), (0.5, 1.0))
-    _flags(ds, place, random, marked=bool(canvas.burned))
+    _flags(ds, place, random, marked=any(burned.line.identifying for burned in canvas.burned))
     frames = _frames(canvas, place, random)
     _describe(ds, frames, place)
     _compress(ds, frames, place, random)
