@@ -110,9 +110,7 @@ class Bench:
             listed = self.scratch / f"list{number}"
             listed.write_text("\n".join(map(str, share)))
             out = self._fresh(number)
-            commands.append(
-                [*_on(cores), str(python_of_peers()), str(SCRIPT), name, str(listed), str(out), "--rounds", str(rounds)]
-            )
+            commands.append([*_on(cores), str(python_of_peers()), str(SCRIPT), name, str(listed), str(out), "--rounds", str(rounds)])
         return commands
 
     def _orthanc(self, cores: int) -> None:
