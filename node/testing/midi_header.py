@@ -167,7 +167,7 @@ def _texts(planter: Planter, place: Place, random: Random) -> None:
         (f" {given} {family}", (given, family)),
         (f" ({person.hospital[1]} {day:%d.%m.%Y})", (person.hospital[1], f"{day:%d.%m.%Y}")),
         (f" MRN {person.patient_id}", (person.patient_id,)),
-        (f" ref Dr. {person.referrer} tel {person.telephone}", (person.referrer, person.telephone)),
+        (f" Dr. {person.referrer} {person.telephone}", (person.referrer, person.telephone)),
     )
     more, remove = random.choice((("", ()), *dirty))
     planter.clean("StudyDescription", study + more, keep=study_words, remove=remove)
@@ -261,16 +261,15 @@ def _private(planter: Planter, place: Place, random: Random) -> None:
     planter.private(0x0009, "HOUSE ARCHIVE 1.0", 0x02, "UN", person.patient_id.encode(), keep=False)
     planter.private(0x0009, "HOUSE ARCHIVE 1.0", 0x03, "DA", f"{person.born:%Y%m%d}", keep=False)
     planter.private(0x0029, "SIEMENS CSA HEADER", 0x10, "OB", f"PatientName={person.name.latin[0]};".encode(), keep=False)
-    match place.kind:
-        case "MR":
-            planter.private(0x0019, "HOUSE ARCHIVE 1.0", 0x0C, "LO", person.name.latin[0], keep=False)  # the safe block lies beside it
-            planter.private(0x0019, "SIEMENS MR HEADER", 0x0C, "IS", str(random.choice((0, 500, 1000))), keep=True)
-            planter.private(0x0019, "SIEMENS MR HEADER", 0x0D, "CS", "DIRECTIONAL", keep=True)
-            planter.private(0x0019, "SIEMENS MR HEADER", 0x08, "LO", f"{person.operator} {person.patient_id}", keep=False)
-            planter.private(0x2005, "Philips MR Imaging DD 001", 0x0E, "FL", 0.5, keep=True)
-        case "CT":
-            planter.private(0x0043, "GEMS_PARM_01", 0x6F, "DS", ["1.5", "2", "0"], keep=True)
-            planter.private(0x0043, "GEMS_PARM_01", 0x28, "OB", person.name.latin[0].encode() + b"\0", keep=False)
+    if place.kind in {"CT", "MR"}:
+        planter.private(0x0043, "GEMS_PARM_01", 0x6F, "DS", ["1.5", "2", "0"], keep=True)
+        planter.private(0x0043, "GEMS_PARM_01", 0x28, "OB", person.name.latin[0].encode() + b"\0", keep=False)
+    if place.kind == "MR":
+        planter.private(0x0019, "HOUSE ARCHIVE 1.0", 0x0C, "LO", person.name.latin[0], keep=False)  # the safe block lies beside it
+        planter.private(0x0019, "SIEMENS MR HEADER", 0x0C, "IS", str(random.choice((0, 500, 1000))), keep=True)
+        planter.private(0x0019, "SIEMENS MR HEADER", 0x0D, "CS", "DIRECTIONAL", keep=True)
+        planter.private(0x0019, "SIEMENS MR HEADER", 0x08, "LO", f"{person.operator} {person.patient_id}", keep=False)
+        planter.private(0x2005, "Philips MR Imaging DD 001", 0x0E, "FL", 0.5, keep=True)
     mother = person.name.latin[0].encode() + b"^Ada"
     planter.ds.add(DataElement(0x00101060, "UN", mother))  # Patient's Mother's Birth Name through a gateway that did not know it
     planter.key.append(Expected(do=Do.TEXT_REMOVED, at="PatientMotherBirthName", words=(person.name.latin[0],)))
