@@ -47,13 +47,13 @@ def _turned(image: NDArray[Any], number: int) -> NDArray[Any]:
 
 @cache
 def _chest() -> tuple[NDArray[np.uint16], ...]:
-    hu = chest_ct(slices=8, rows=512).hu[1:]
+    hu = chest_ct(slices=6, rows=512).hu[1:]
     return tuple((np.clip(hu_slice.astype(np.int32), -1024, 3071) + 1024).astype(np.uint16) for hu_slice in hu)
 
 
 @cache
 def _speckle(seed: int) -> NDArray[np.uint8]:
-    return breast_ultrasound(("benign", "malignant", "normal")[seed % 3], seed=seed + 1).pixels
+    return breast_ultrasound(("benign", "malignant", "normal")[seed % 3], rows=300, columns=380, seed=seed + 1).pixels
 
 
 def _scanner_screen(number: int) -> NDArray[np.uint8]:
