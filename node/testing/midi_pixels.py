@@ -16,7 +16,7 @@ KEPT_EDGE = 0.5  #: an edge is there while it has half of its contrast, in its d
 WINDOW = 1.6  #: times the height of a capital: two to three letters
 LEGIBLE = 0.5  #: letters can be read while half of their edges are there
 CHANGED = 0.02  #: of the displayed range: less is rounding
-AROUND = 0.75  #: times the height of a capital: a mask may be so much larger than its text
+ASIDE, ABOVE = 1.6, 0.75  #: times the height of a capital: a mask may reach so far beyond its text
 
 
 class Looked(NamedTuple):
@@ -83,8 +83,8 @@ def _outside(before: NDArray[Any], after: NDArray[Any], texts: list[dict[str, An
     far = np.ones(before.shape[1:3], bool)
     for text in texts:
         top, left, bottom, right = text["box"]
-        edge = round(AROUND * text["height_px"]) + 4
-        far[max(0, top - edge) : bottom + edge, max(0, left - edge) : right + edge] = False
+        above, aside = (round(share * text["height_px"]) + 4 for share in (ABOVE, ASIDE))
+        far[max(0, top - above) : bottom + above, max(0, left - aside) : right + aside] = False
     changed = (np.abs(after - before) > tolerance).any(axis=(0, 3))
     return float((changed & far).mean())
 
