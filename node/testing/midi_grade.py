@@ -19,7 +19,7 @@ from node.testing.midi_answers import Do
 from node.testing.midi_pixels import look
 from node.testing.midi_set import ANSWERS
 
-FEW = 0.01  #: share of a picture that may change away from any text
+FEW = 0.02  #: share of a picture that may change away from any text
 ENCODINGS = ("ascii", "utf-8", "latin-1", "iso8859-2", "iso8859-5", "iso8859-7", "iso8859-8", "gb18030", "euc-kr", "iso2022_jp")
 NAMES = frozenset({"name", "number", "date", "place"})
 

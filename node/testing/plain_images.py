@@ -71,15 +71,18 @@ def _scanner_screen(number: int) -> NDArray[np.uint8]:
 
 
 def _doppler(scan: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    """The same in colour, with a patch of flow."""
+    """The same in colour, with flow in a vessel."""
     colour = np.repeat(scan[..., None], 3, axis=2)
     random = np.random.default_rng(number)
     rows, columns = scan.shape
     y, x = round(rows * random.uniform(0.35, 0.7)), round(columns * random.uniform(0.35, 0.65))
-    patch = colour[y - 30 : y + 30, x - 45 : x + 45]
-    flow = cv2.GaussianBlur(random.normal(size=patch.shape[:2]).astype(np.float32), (0, 0), 7)
-    patch[flow > 0.02] = (200, 40, 20)
-    patch[flow < -0.02] = (20, 60, 210)
+    down, over = np.mgrid[:rows, :columns].astype(np.float32)
+    turn = random.uniform(-0.5, 0.5)
+    along, across = (over - x) * np.cos(turn) + (down - y) * np.sin(turn), (down - y) * np.cos(turn) - (over - x) * np.sin(turn)
+    speed = np.clip(1 - (along / 70) ** 2 - (across / 16) ** 2, 0, 1)[..., None]  # fastest in the middle of the vessel
+    flow = np.array((255, 190, 40), np.float32) * speed + np.array((150, 10, 10), np.float32) * (1 - speed)
+    share = np.clip(speed * 4, 0, 1)
+    colour = np.asarray(colour * (1 - share) + flow * share, np.uint8)
     return colour
 
 
