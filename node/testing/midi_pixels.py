@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
 KEPT_EDGE = 0.5  #: an edge is there while it has half of its contrast, in its direction
-WINDOW = 1.6  #: times the height of a capital: two to three letters
-LEGIBLE = 0.5  #: letters can be read while half of their edges are there
+WINDOW = 2.4  #: times the height of a capital: three to four letters
+LEGIBLE = 0.5  #: they can be read while half of their edges are there: two letters, not one
 CHANGED = 0.02  #: of the displayed range: less is rounding
 ASIDE, ABOVE = 1.6, 0.75  #: times the height of a capital: a mask may reach so far beyond its text
 
