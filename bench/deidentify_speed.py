@@ -84,7 +84,6 @@ class Bench:
 
     def run(self, name: str, cores: int) -> None:
         """One run of one tool."""
-        os.sync()
         if name == NODE:
             out = self._fresh()
             spent = _timed([[*_on(cores), *_radnode(self.source, out)]], self.environment)
