@@ -59,6 +59,8 @@ def e1_1(home: Path, tools: list[str]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in tools:
+        if name == EVERY_IMAGE:
+            continue  # no text is burned in but where it is declared
         said = _run(name, home / "in", home / name)
         got = e1_1_grade.grade(home / "in", home / name, manifest, said.get("options", ()))
         _note(home, name, {"failed": got.failed, "leaked": got.leaked, "missing": got.missing, "flags": got.wrong_flags, "said": said})
@@ -151,8 +153,15 @@ def _orthanc(source: Path, target: Path) -> dict[str, Any]:
         return {"refused": refused}
 
 
+def _every_image(source: Path, target: Path) -> dict[str, Any]:
+    """CT and MR that say ORIGINAL\\PRIMARY are looked at too."""
+    return this_node(source, target, RADNODE_DEIDENTIFICATION__TEXT_DETECTION="all")
+
+
+EVERY_IMAGE = "this node, looking at every image"
 TOOLS: dict[str, Tool] = {
     "this node": this_node,
+    EVERY_IMAGE: _every_image,
     "Orthanc": _orthanc,
     "dicom-anonymizer": _python_peer("dicom-anonymizer"),
     "deid": _python_peer("deid"),
