@@ -3,59 +3,66 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import typer
-from rich.console import Console
 
-from node.commands import (
-    audit,
-    bundles,
-    demo,
-    explain,
-    folders,
-    keys,
-    parts,
-    process,
-    proof,
-    purge,
-    quarantine,
-    reveal,
-    rules,
-    serve,
-    status,
-    tokens,
-)
 from node.errors import NodeError, RulesInvalid, SettingsInvalid
 
-app = typer.Typer(
-    name="radnode",
-    help="A DICOM inference node: studies in, results back into the patient's own study. Research use only.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-for command in (demo.demo, serve.serve, serve.gateway, serve.worker, process.process, explain.explain, status.status, purge.purge):
-    app.command()(command)
-app.command()(folders.deidentify)
-app.command()(folders.reidentify)
-app.command("deidentification")(folders.table)
-app.add_typer(rules.app, name="rules")
-app.add_typer(bundles.app, name="bundles")
-app.add_typer(audit.app, name="audit")
-app.add_typer(quarantine.app, name="quarantine")
-app.add_typer(tokens.app, name="tokens")
-app.add_typer(keys.app, name="keys")
-app.add_typer(proof.app, name="proof")
-app.add_typer(reveal.app, name="reveal")
-app.command("part", hidden=True)(parts.part)
+#: each command's file below `commands/` and its name there; an `app` has commands of its own
+COMMANDS = {
+    "demo": "demo.demo",
+    "serve": "serve.serve",
+    "gateway": "serve.gateway",
+    "worker": "serve.worker",
+    "process": "process.process",
+    "explain": "explain.explain",
+    "status": "status.status",
+    "purge": "purge.purge",
+    "deidentify": "folders.deidentify",
+    "reidentify": "folders.reidentify",
+    "deidentification": "folders.table",
+    "rules": "rules.app",
+    "bundles": "bundles.app",
+    "audit": "audit.app",
+    "quarantine": "quarantine.app",
+    "tokens": "tokens.app",
+    "keys": "keys.app",
+    "proof": "proof.app",
+    "reveal": "reveal.app",
+    "part": "parts.part",
+}
+HIDDEN = frozenset({"part"})
+
+
+def front_door(asked: str = "") -> typer.Typer:
+    """The program with the one command that was asked for, or with all of them: what a command does not need is not imported for it."""
+    app = typer.Typer(
+        name="radnode",
+        help="A DICOM inference node: studies in, results back into the patient's own study. Research use only.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(lambda: None)  # without it, a program of one command takes no command
+    for name in [asked] if asked in COMMANDS else COMMANDS:
+        file, inside = COMMANDS[name].split(".")
+        command = getattr(import_module(f"node.commands.{file}"), inside)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, hidden=name in HIDDEN)(command)
+    return app
 
 
 def main() -> None:
     """Run the command; a failure that the node knows becomes one sentence and an exit status."""
     try:
-        app()
+        front_door(sys.argv[1] if len(sys.argv) > 1 else "")()
     except NodeError as why:
+        from rich.console import Console
+
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"radnode: {why}", markup=False)
         sys.exit(2 if isinstance(why, SettingsInvalid | RulesInvalid) else 1)
 
