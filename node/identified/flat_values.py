@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-EVERY_ROW = 2  #: one row in so many is counted: letters of ten rows meet five of them
+EVERY = 2  #: one row and one column in so many are counted: letters of ten rows meet five of them
 NEIGHBOURS = 4  #: values on each side that a value is compared with
 MORE_THAN = 4.0  #: times the mean of its neighbours, and
-LEAST = 20  #: that many pixels more, in the rows that are counted
+LEAST = 8  #: that many pixels more, of those that are counted
 MOST_VALUES = 1 << 16
 STROKES, LINES = 5, 5  #: so many strokes side by side, in so many rows
 
 
 def stands_out(frame: NDArray[Any]) -> bool:
     """Whether something seems to be written into a measured image, at a value of its own; True also for what can't be told."""
-    found = standing_out(frame)
-    return found is None or looks_written(found)
+    values = _often(frame)
+    return values is None or (values.size > 0 and looks_written(np.isin(frame, values)))
 
 
 def standing_out(frame: NDArray[Any]) -> NDArray[np.bool_] | None:
@@ -33,22 +33,29 @@ def standing_out(frame: NDArray[Any]) -> NDArray[np.bool_] | None:
     -------
     bool array, (rows, columns); None for what can't be told: colour, floating point.
     """
+    values = _often(frame)
+    return None if values is None else np.isin(frame, values)
+
+
+def _often(frame: NDArray[Any]) -> NDArray[np.int64] | None:
+    """The values that stand out; None for what can't be told."""
     if frame.ndim != 2 or frame.dtype.kind not in "iu":
         return None
-    counted = frame[::EVERY_ROW].ravel()
-    low = int(counted.min(initial=0)) if counted.size else 0
-    shifted = counted.astype(np.int32) - low if low else counted
-    if int(shifted.max(initial=0)) >= MOST_VALUES:
-        return None
-    counts = np.bincount(shifted)
+    counted = frame[::EVERY, ::EVERY].ravel()
+    low = int(counted.min(initial=0)) if frame.dtype.kind == "i" or frame.dtype.itemsize > 2 else 0
+    if low or frame.dtype.itemsize > 2:
+        counted = counted.astype(np.int64) - low
+        if int(counted.max(initial=0)) >= MOST_VALUES:
+            return None
+    counts = np.bincount(counted)
     values = np.flatnonzero(counts)[2:]  # values that occur: a scaled image leaves gaps
     often = counts[values].astype(np.float64)
     if often.size == 0:
-        return np.zeros(frame.shape, bool)
+        return values
     sums = np.convolve(often, np.ones(2 * NEIGHBOURS + 1), "same")[: often.size] - often
     beside = np.convolve(np.ones(often.size), np.ones(2 * NEIGHBOURS + 1), "same")[: often.size] - 1
     chosen = values[often > MORE_THAN * sums / np.maximum(beside, 1) + LEAST]
-    return np.isin(frame, chosen + low) if chosen.size else np.zeros(frame.shape, bool)
+    return np.asarray(chosen + low, np.int64)
 
 
 def looks_written(found: NDArray[np.bool_]) -> bool:
