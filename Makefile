@@ -10,7 +10,7 @@ demo: install
 	$(BIN)/radnode demo
 
 test: install-dev system
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --durations=40
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=25
 
 check: install-dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from node.__main__ import app
+from node.__main__ import front_door
 from node.errors import NodeError, RulesInvalid, SettingsInvalid
 
 
@@ -26,7 +26,7 @@ def radnode(*words: str | Path, config: Path) -> Said:
     root = logging.getLogger()
     before = (root.handlers[:], root.level, logging.getLogger("node").level)
     try:
-        done = CliRunner().invoke(app, [*map(str, words), "--config", str(config)], env={"RADNODE_CONFIG": None})
+        done = CliRunner().invoke(front_door(str(words[0])), [*map(str, words), "--config", str(config)], env={"RADNODE_CONFIG": None})
     finally:
         logging.captureWarnings(False)
         root.handlers[:] = before[0]

@@ -172,7 +172,10 @@ def test_status_of_a_node_that_has_done_nothing(settings: Path):
 
 
 def test_the_attribute_table_is_what_the_documentation_shows(settings: Path):
-    assert radnode("deidentification", config=settings).stdout.strip() == (ROOT / "docs" / "deidentification.md").read_text().strip()
+    page, _, measured = (ROOT / "docs" / "deidentification.md").read_text().partition("\n## Measured")
+
+    assert radnode("deidentification", config=settings).stdout.strip() == page.strip()
+    assert "bench/deidentify_peers.py" in measured  # figures beside other tools, which no table of ours can print
 
 
 def test_a_refused_study_is_listed_and_a_box_that_is_none_is_wrong_usage(settings: Path):

@@ -30,7 +30,8 @@ MOMENTS = [
 
 @pytest.fixture(scope="module")
 def department(tmp_path_factory: pytest.TempPathFactory):
-    found = Department(tmp_path_factory.mktemp("killed")).start()
+    # a CT asks no text detector, and a node that starts so often would spend its time on loading one
+    found = Department(tmp_path_factory.mktemp("killed"), deidentification={"text_detection": "off"}).start()
     yield found
     found.stop()
 
