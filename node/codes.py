@@ -19,6 +19,7 @@ GROUND_GLASS_OPACITY = codes.DCM.GroundGlassOpacity
 CHEST = Code("51185008", "SCT", "Chest")
 LUNG = Code("39607008", "SCT", "Lung")
 BREAST = Code("76752008", "SCT", "Breast")
+BRAIN = Code("12738006", "SCT", "Brain")
 LEFT = Code("7771000", "SCT", "Left")
 RIGHT = Code("24028007", "SCT", "Right")
 

@@ -76,9 +76,9 @@ def bundle_of(
     state = torch.load(weights, weights_only=True)
     run = {"steps": state["step"], "minutes": round(state["spent"] / 60, 1)} if "average" in state else {}
     state = state.get("average", state)
-    folder = models / pipeline / version
-    export(recipe, state, folder, version)
     metadata = recipe.metadata(version)
+    folder = models / metadata["radnode"]["pipeline"] / version
+    export(recipe, state, folder, version)
     metadata["radnode"]["thresholds"] = recipe.thresholds(Bundle.open(folder), data)
     metadata["radnode"]["training"] = run
     write_metadata(folder, metadata)

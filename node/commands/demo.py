@@ -121,6 +121,8 @@ def _samples() -> Iterator[Sample]:
         datasets=a_study("US", patient=5, kind="benign"),
         pipeline="breast_ultrasound",
     )
+    yield Sample(title="brain MR, ring-enhancing", known="tumor", datasets=a_study("MR", slices=22, patient=3), pipeline="brain_mri")
+    yield Sample(title="brain MR, healthy", known="none", datasets=a_study("MR", slices=22, patient=4, tumor=False), pipeline="brain_mri")
 
 
 @contextmanager
@@ -143,6 +145,7 @@ def _node(folder: Path, pacs: Pacs) -> Iterator[int]:
             "run": "breast_ultrasound",
             "send_to": ["pacs"],
         },
+        {"name": "brain MR", "when": {"modality": ["MR"], "body_part": ["BRAIN"]}, "run": "brain_mri", "send_to": ["pacs"]},
     ]
     (folder / "radnode.yaml").write_text(yaml.safe_dump(settings))
     (folder / "rules.yaml").write_text(yaml.safe_dump({"rules": rules}))

@@ -15,9 +15,11 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     CTImageStorage,
     ExplicitVRLittleEndian,
+    MRImageStorage,
     UltrasoundImageStorage,
 )
 
+from node.testing.phantom_brain_mr import BrainMr, brain_mr
 from node.testing.phantom_breast_ultrasound import BreastUltrasound, Kind, breast_ultrasound
 from node.testing.phantom_chest_ct import ChestCt, chest_ct
 from node.testing.phantom_ct_head import HeadCt, ct_head
@@ -39,10 +41,10 @@ def a_study(modality: str = "CT", slices: int = 40, patient: int = 1, **options:
 
     Parameters
     ----------
-    modality : "CT" (chest), "US" (breast, one image) or "CR" (chest film made from the chest CT, one image)
-    slices : of the chest CT
+    modality : "CT" (chest), "MR" (head, after contrast), "US" (breast, one image) or "CR" (chest film made from the chest CT, one image)
+    slices : of the chest CT, or of the head
     patient : 1, 2, 3 …: who it is; the same number is the same person
-    options : arguments of the phantom in lower case (`patches`, `rows`, `slice_mm`, `seed`, `noise_hu`; `kind` of breast), `study`
+    options : arguments of the phantom in lower case (`patches`, `rows`, `slice_mm`, `seed`, `noise_hu`; `kind` of breast; `tumor`), `study`
         (1, 2 …: another study of the same person), and any DICOM keyword (`SeriesDescription="…"`), set on every instance
 
     The same arguments give the same bytes, UIDs included.
@@ -54,12 +56,14 @@ def a_study(modality: str = "CT", slices: int = 40, patient: int = 1, **options:
     match modality:
         case "CT":
             datasets = ct_instances(chest_ct(slices=slices, **rest), patient=patient, study=number, name=name)
+        case "MR":
+            datasets = mr_instances(brain_mr(slices=slices, **rest), patient=patient, study=number, name=name)
         case "US":
             datasets = [us_instance(breast_ultrasound(**rest), patient=patient, study=number, name=name)]
         case "CR":
             datasets = [cr_instance(chest_ct(slices=slices, **rest), patient=patient, study=number, name=name)]
         case _:
-            raise ValueError("modality: one of CT, US, CR")
+            raise ValueError("modality: one of CT, MR, US, CR")
     for ds in datasets:
         for keyword, value in keywords.items():
             setattr(ds, keyword, value)
@@ -86,25 +90,13 @@ def uid_of(*words: object) -> str:
 
 def ct_instances(phantom: ChestCt | HeadCt, *, patient: int = 1, study: int = 1, name: str = "") -> list[Dataset]:
     """The chest (or another part) as CT Image Storage, the highest slice first."""
-    total = phantom.hu.shape[0]
-    frame_of_reference, series = uid_of("frame", name), uid_of("series", name)
     out = []
-    for number, k in enumerate(reversed(range(total)), 1):
-        ds = _instance(CTImageStorage, uid_of("instance", name, number), patient=patient, study=study, name=name)
+    for number, k in enumerate(reversed(range(phantom.hu.shape[0])), 1):
+        ds = _slice(CTImageStorage, phantom, number, k, patient=patient, study=study, name=name)
         ds.Modality = "CT"
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         ds.StudyDescription, ds.SeriesDescription = "CT Thorax nativ", "Thorax nativ 5.0 Lunge"
         ds.ProtocolName, ds.BodyPartExamined, ds.PatientPosition = "Thorax nativ", "CHEST", "HFS"
-        ds.SeriesInstanceUID, ds.SeriesNumber, ds.AcquisitionNumber = series, 2, 1
-        ds.InstanceNumber = number
-        ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = frame_of_reference, ""
-        z = phantom.origin_mm[2] + k * phantom.spacing_mm[0]
-        ds.ImagePositionPatient = [_ds(phantom.origin_mm[0]), _ds(phantom.origin_mm[1]), _ds(z)]
-        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        ds.SliceLocation = _ds(z)
-        ds.PixelSpacing = [_ds(phantom.spacing_mm[1]), _ds(phantom.spacing_mm[2])]
-        ds.SliceThickness = _ds(phantom.spacing_mm[0])
-        ds.SpacingBetweenSlices = _ds(phantom.spacing_mm[0])
         ds.KVP, ds.XRayTubeCurrent, ds.ConvolutionKernel, ds.GantryDetectorTilt = 120, 180, "L", 0
         ds.ScanOptions = "HELIX"
         ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = -1024, 1, "HU"
@@ -126,6 +118,24 @@ def ct_head_study(patient: int = 1, study: int = 1, **options: Any) -> list[Data
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     return datasets
+
+
+def mr_instances(phantom: BrainMr, *, patient: int = 1, study: int = 1, name: str = "") -> list[Dataset]:
+    """The head as MR Image Storage, T1-weighted spin echo after contrast, the highest slice first."""
+    out = []
+    for number, k in enumerate(reversed(range(phantom.pixels.shape[0])), 1):
+        ds = _slice(MRImageStorage, phantom, number, k, patient=patient, study=study, name=name)
+        ds.Modality = "MR"
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "SE"]
+        ds.StudyDescription, ds.SeriesDescription = "MR Schädel mit KM", "T1 tra KM"
+        ds.ProtocolName, ds.BodyPartExamined, ds.PatientPosition = "T1 tra KM", "BRAIN", "HFS"
+        ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions, ds.MRAcquisitionType = "SE", "SK", "", "2D"
+        ds.EchoTime, ds.RepetitionTime, ds.EchoTrainLength, ds.FlipAngle = 10, 550, 1, 90
+        ds.MagneticFieldStrength, ds.ImagedNucleus, ds.ContrastBolusAgent = "1.5", "1H", "Gadoterate"
+        ds.WindowCenter, ds.WindowWidth = 450, 900
+        _grey(ds, np.asarray(phantom.pixels[k]), stored=12)
+        out.append(ds)
+    return out
 
 
 def us_instance(phantom: BreastUltrasound, *, patient: int = 1, study: int = 1, name: str = "") -> Dataset:
@@ -165,6 +175,22 @@ def cr_instance(phantom: ChestCt, *, patient: int = 1, study: int = 1, name: str
     ds.ImagerPixelSpacing = [_ds(phantom.spacing_mm[2])] * 2
     _grey(ds, stored, stored=12)
     ds.PhotometricInterpretation = "MONOCHROME1"
+    return ds
+
+
+def _slice(sop_class: str, phantom: ChestCt | HeadCt | BrainMr, number: int, k: int, *, patient: int, study: int, name: str) -> Dataset:
+    """An axial slice of a volume: general series, frame of reference and image plane modules (PS3.3 C.7.3.1, C.7.4.1, C.7.6.2)."""
+    ds = _instance(sop_class, uid_of("instance", name, number), patient=patient, study=study, name=name)
+    ds.SeriesInstanceUID, ds.SeriesNumber, ds.AcquisitionNumber = uid_of("series", name), 2, 1
+    ds.InstanceNumber = number
+    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = uid_of("frame", name), ""
+    z = phantom.origin_mm[2] + k * phantom.spacing_mm[0]
+    ds.ImagePositionPatient = [_ds(phantom.origin_mm[0]), _ds(phantom.origin_mm[1]), _ds(z)]
+    ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    ds.SliceLocation = _ds(z)
+    ds.PixelSpacing = [_ds(phantom.spacing_mm[1]), _ds(phantom.spacing_mm[2])]
+    ds.SliceThickness = _ds(phantom.spacing_mm[0])
+    ds.SpacingBetweenSlices = _ds(phantom.spacing_mm[0])
     return ds
 
 
@@ -212,4 +238,4 @@ def _ds(number: float) -> str:
     return f"{number:.9g}"
 
 
-__all__ = ["Kind", "a_study", "cr_instance", "ct_head_study", "ct_instances", "uid_of", "us_instance", "write_study"]
+__all__ = ["Kind", "a_study", "cr_instance", "ct_head_study", "ct_instances", "mr_instances", "uid_of", "us_instance", "write_study"]

@@ -28,6 +28,7 @@ REGISTRY: Registry[Pipeline] = Registry("node.pipelines", Pipeline)  # type: ign
 PHANTOMS = {
     "CT": {"modality": "CT", "slices": 24, "slice_mm": 10.0},
     "US": {"modality": "US"},
+    "MR": {"modality": "MR", "slices": 22},
     "CR": {"modality": "CR"},
     "DX": {"modality": "CR"},
 }

@@ -15,11 +15,12 @@ from node.router import Choice, Needs, RuleSet, decide, explain, explained, pars
 from node.testing import a_study, clean_study
 
 ROOT = Path(__file__).parents[2]
-PIPELINES = ("covid_ct", "breast_ultrasound")
+PIPELINES = ("covid_ct", "breast_ultrasound", "brain_mri")
 DESTINATIONS = ("pacs", "research")
 NEEDS = {
     "covid_ct": Needs(takes="volume", modalities=("CT",), min_slices=5),
     "breast_ultrasound": Needs(takes="image", modalities=("US",)),
+    "brain_mri": Needs(takes="volume", modalities=("MR",)),
 }
 SMALL = {"rows": 32, "patches": 0}
 
@@ -57,15 +58,17 @@ def scout() -> list[Dataset]:
 
 
 # --- choosing -----------------------------------------------------------------------------------------------------------
-def test_the_example_rules_send_a_chest_ct_and_a_breast_ultrasound_to_their_pipelines(study, chest):
+def test_the_example_rules_send_each_study_to_its_pipeline(study, chest):
     example = read_rules(ROOT / "rules.example.yaml", pipelines=PIPELINES, destinations=DESTINATIONS)
-    both = study(chest, a_study("US"), scout())
+    head = a_study("MR", slices=4)
+    several = study(chest, a_study("US"), head, scout())
 
-    routes = routes_for(both, example, NEEDS)
+    routes = routes_for(several, example, NEEDS)
 
     assert {(route.pipeline, route.series) for route in routes} == {
         ("covid_ct", str(chest[0].SeriesInstanceUID)),
         ("breast_ultrasound", str(a_study("US")[0].SeriesInstanceUID)),
+        ("brain_mri", str(head[0].SeriesInstanceUID)),
     }
     assert all(route.destinations == ("pacs",) for route in routes)
 
@@ -245,7 +248,11 @@ WRONG = {
         5,
         "unknown condition 'modlity'; known: age_years",
     ),
-    "unknown pipeline": ("rules:\n- name: a\n  run: mind_reading\n  when: {modality: CT}\n", 3, "known: breast_ultrasound, covid_ct"),
+    "unknown pipeline": (
+        "rules:\n- name: a\n  run: mind_reading\n  when: {modality: CT}\n",
+        3,
+        "known: brain_mri, breast_ultrasound, covid_ct",
+    ),
     "unknown destination": (
         "rules:\n- name: a\n  run: covid_ct\n  when: {modality: CT}\n  send_to:\n  - pacs\n  - cellar\n",
         7,

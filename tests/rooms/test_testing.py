@@ -11,6 +11,7 @@ from pydicom import dcmread
 
 from node.testing import a_study, canary_study, write_study
 from node.testing.canary import attributes, planted
+from node.testing.phantom_brain_mr import brain_mr
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
 from node.testing.phantom_chest_ct import chest_ct
 from tests.conftest import need
@@ -103,7 +104,18 @@ def test_speckle_varies_as_speckle_does():
     assert far < 0.5 * near
 
 
-@pytest.mark.parametrize(("modality", "options"), [("CT", {"rows": 256}), ("US", {}), ("CR", {"rows": 256})])
+def test_a_head_has_a_tumour_that_enhances_on_one_side_or_none():
+    ill, healthy = brain_mr(tumor=True), brain_mr(tumor=False)
+    rim = ill.pixels[ill.tumor]
+
+    assert not healthy.tumor.any()
+    assert 8 < ill.tumor_ml < 40
+    assert np.percentile(rim, 90) > 1.6 * np.median(ill.pixels[ill.pixels > 250])
+    assert np.percentile(rim, 5) < 250  # the core does not enhance
+    assert not ill.tumor[:, :, : ill.tumor.shape[2] // 2].any()  # the patient's left is the picture's right
+
+
+@pytest.mark.parametrize(("modality", "options"), [("CT", {"rows": 256}), ("MR", {}), ("US", {}), ("CR", {"rows": 256})])
 def test_dciodvfy_finds_no_error_in_a_synthetic_study(modality, options, tmp_path: Path):
     program = need("dciodvfy", "dicom3tools")
 
@@ -145,7 +157,7 @@ def test_keywords_are_set_on_every_instance():
 
 
 def test_an_unknown_modality_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="CT, US, CR"):
+    with pytest.raises(ValueError, match="CT, MR, US, CR"):
         a_study("XX")
 
 
