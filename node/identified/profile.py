@@ -483,7 +483,7 @@ def table(options: Options | None = None) -> str:
         f"| none | ages over 89 years become 90 (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)) | cap_ages | {'yes' if profile.options.cap_ages else 'no'} | Patient's Age, also where it is computed |",
         "",
         "Clean Pixel Data is claimed for an instance whose pixels were looked at for text, which is painted over, and for an ORIGINAL\\\\PRIMARY",
-        "image of CT, MR, PT or NM, which has none by nature. Text that is only a side, a view or a position (L, PA, SUPINE) may stay. An image",
+        "image of CT, MR, PT or NM in which no single value stands out. Text that is only a side, a view or a position (L, PA, SUPINE) may stay. An image",
         "that declares text in which none is found, that seems to be text for more than a third, or that can't be decoded is refused. With",
         "`text_detection: off` nobody looks: an image that says YES, or a digitized film that does not say NO, is refused, and one that says",
         "nothing goes on without the claim unless `unflagged_pixels` is `refuse`.",
