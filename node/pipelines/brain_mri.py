@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node import codes
-from node.domain import Finding, Heatmap, Region, Result
+from node.domain import Finding, Heatmap, Result
 from node.errors import OutsideIntendedUse
 from node.imaging.letterbox import Box, Letterbox, box_of
 from node.imaging.volume import Volume
@@ -23,7 +23,6 @@ MOST_SLICES = 96  #: of a thin series, evenly spaced
 LEADING = 3  #: the series is as suspicious as its most suspicious slices on average
 SMALLEST_HEAD = 0.25  #: share of the largest slice's head; smaller slices are the vertex, the neck or nothing
 SEEN_MM = 40.0  #: how far along the normal a series must reach for a negative answer without a remark
-FOCUS = 0.6  #: the outline on the key slice is where the heat is above this share of its peak
 
 INTRACRANIAL_TUMOR = codes.Code("126952004", "SCT", "Neoplasm of brain")
 
@@ -106,13 +105,12 @@ class BrainMri(Pipeline):
             heat[z] = frame.backward(_grad_cam(model, canvas), rows, columns) * _sigmoid(read[z][0] / temperature)
         present = tumor >= self.bundle.thresholds["tumor"]
         key = shown[0]
-        finding = Finding(
+        finding = Finding(  # no outline: Grad-CAM tells where the network looks, not where a tumour ends
             name="tumor",
             code=INTRACRANIAL_TUMOR,
             probability=tumor,
             present=present,
             site=codes.BRAIN,
-            region=focus_of(heat[key], key) if present else None,
         )
         return Result(
             analysed=True,
@@ -159,18 +157,6 @@ class BrainMri(Pipeline):
         if read < volume.pixels.shape[0]:
             remarks.append(f"{read} of {volume.pixels.shape[0]} slices were read; the others show little of the head, or lie between.")
         return remarks
-
-
-def focus_of(heat: Floats, frame: int) -> Region | None:
-    """The outline of the hottest part of one slice, in DICOM's pixel coordinates; None without heat."""
-    if not heat.any():
-        return None
-    hot = (heat >= FOCUS * float(heat.max())).astype(np.uint8)
-    count, labels = cv2.connectedComponents(hot)
-    peak = labels.ravel()[int(heat.argmax())]
-    contours, _ = cv2.findContours((labels == peak).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outline = max(contours, key=cv2.contourArea).reshape(-1, 2).astype(np.float32)
-    return Region(frame=frame, outline=outline + np.float32(0.5)) if count > 1 and len(outline) > 2 else None
 
 
 def _grad_cam(model: Warm, canvas: Floats) -> Floats:

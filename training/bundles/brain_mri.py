@@ -256,7 +256,7 @@ def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
 Each slice is scaled between its 1st and 99.5th percentile, cut to the head, and put on a {SIZE} x {SIZE} canvas with its aspect kept.
 {meta["description"]} Slice and mirror image are averaged. The series is as suspicious as its {LEADING} most suspicious slices on
 average; logits are divided by a temperature of {limits["temperature"]}, *tumor* is called from {limits["tumor"]}. The heatmap is Grad-CAM on `{meta["radnode"]["grad_cam_layer"]}` of the leading
-slices. The outline in the report is the hottest part of it: **where the network looks, not the border of a tumour.**
+slices: **where the network looks, which is not where a tumour is.** Nothing is outlined.
 
 ## Data
 {found["training_pictures"]} 8-bit slices for training, {found["pictures"]} for validation: glioma, meningioma, pituitary tumour (Cheng's collection, T1 after contrast, three
@@ -296,7 +296,8 @@ Barjaktarović, Applied Sciences 10:1999, 2020).
 ## Where it fails, and what it is not for
 - **Source and label are confounded in the data.** On slices from elsewhere expect clearly less than the first table says.
 - **It tells series better than slices.** Within one patient it is much less sure than the first table looks
-  (second source above): the key slice and the heatmap may show healthy brain. Look at the whole series.
+  (second source above): the key slice may hold none, and the heatmap often lies beside the tumour, on the other side even. Look at
+  the whole series.
 - The probability is one among such slices (nine in ten show a tumour), not a risk.
 - Only three kinds of tumour after contrast were seen. Metastases, lymphoma, abscess, stroke, bleeding, demyelination and post-operative
   changes are unknown to it and may be called either way. Sequences without contrast hide most tumours.
