@@ -90,6 +90,9 @@ _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _IDENTIFIERS = (0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00380010)
 
 
+#: DS or IS as it must be, PS3.5 Table 6.2-1
+_A_NUMBER = re.compile(rb"([+-]?(\d{1,10}(\.\d*)?|\.\d+)([Ee][+-]?\d{1,3})?)?")
+
 #: no rule of its own for any element
 _NOTHING: Mapping[int, Rule] = MappingProxyType({})
 
@@ -583,6 +586,8 @@ class _Walk:
         size = VALUE_SIZE.get(vr)
         if (len(value) % size) if size else value.translate(None, _NUMERIC if vr in {b"DS", b"IS"} else _CODE_CHARACTERS):
             return True
+        if vr in {b"DS", b"IS"} and not all(_A_NUMBER.fullmatch(one.strip(b" \0")) for one in value.split(b"\\")):
+            return True  # a date or a telephone number is written in the same characters
         if _holds(value, self.cleaner._banned) or (vr in {b"FD", b"FL"} and len(value) > 4 and not value.translate(None, _PRINTABLE[:95])):
             return True  # a number of the patient, or a text where a number should be
         written = vr if element.vr == b"" else element.vr
