@@ -90,8 +90,8 @@ _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _IDENTIFIERS = (0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00380010)
 
 
-#: DS or IS as it must be, PS3.5 Table 6.2-1
-_A_NUMBER = re.compile(rb"([+-]?(\d{1,10}(\.\d*)?|\.\d+)([Ee][+-]?\d{1,3})?)?")
+#: DS or IS as it must be (PS3.5 Table 6.2-1), and shorter than what numbers persons
+_A_NUMBER = re.compile(rb"([+-]?(\d{1,6}(\.\d*)?|\.\d+)([Ee][+-]?\d{1,3})?)?")
 
 #: no rule of its own for any element
 _NOTHING: Mapping[int, Rule] = MappingProxyType({})
