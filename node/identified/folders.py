@@ -413,7 +413,7 @@ class _Work:
         while True:
             place = f"{folder}{instance.sop_instance_uid}{f'-{number}' if number > 1 else ''}.dcm"
             try:
-                with open(f"{self.target}/{place}", "xb") as file:
+                with Path(f"{self.target}/{place}").open("xb") as file:
                     write_to(file, instance)
                 return place
             except FileExistsError:
