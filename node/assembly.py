@@ -57,10 +57,6 @@ from node.identified.spool import spool
 from node.identified.tombstones import Tombstones
 from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
-from node.ledger.decisions import Decisions
-from node.ledger.jobs import Jobs
-from node.ledger.tokens import Tokens
-from node.ledger.trail import Head, Trail, key_of
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules
@@ -71,6 +67,10 @@ if TYPE_CHECKING:
     from node.identified.intake import Intake
     from node.identified.orthanc_source import OrthancSource
     from node.identified.review import Review
+    from node.ledger.decisions import Decisions
+    from node.ledger.jobs import Jobs
+    from node.ledger.tokens import Tokens
+    from node.ledger.trail import Trail
 
 _log = log.get(__name__)
 
@@ -109,19 +109,27 @@ class House:
 
     @cached_property
     def jobs(self) -> Jobs:
+        from node.ledger.jobs import Jobs
+
         return Jobs(self.ledger, now, clean_folder=self.clean)
 
     @cached_property
     def decisions(self) -> Decisions:
+        from node.ledger.decisions import Decisions
+
         return Decisions(self.ledger, now)
 
     @cached_property
     def trail(self) -> Trail:
+        from node.ledger.trail import Head, Trail, key_of
+
         self.identified.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Trail(self.ledger, now, head=Head(self.identified / "audit.head", key_of(self.identified / "audit.key")))
 
     @cached_property
     def tokens(self) -> Tokens:
+        from node.ledger.tokens import Tokens
+
         return Tokens(self.ledger, clock=now)
 
     # --- models and rules ---------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from node.identified.folder_faces import Written, move, staging, take_out
 from node.identified.folder_proof import CleanFiles, Searched, prove_folder
 from node.identified.identifying import Identifying, standard_words
 from node.identified.identities import Identities, Sealer
-from node.identified.kept_memory import keep_memory
+from node.identified.kept_memory import kept_memory
 from node.identified.looking_apart import LookingApart
 from node.identified.named import Identity
 from node.identified.pixel_tags import PixelTags
@@ -128,10 +128,14 @@ class Folders:
         The tree keeps its shape; folders and files are named by keyed hashes, because their names may name the patient. A file that is
         refused or left out has no file in `target` and one line in the report. Files that are not DICOM are counted.
         """
+        with kept_memory():
+            return self._deidentified(source, target, progress)
+
+    def _deidentified(self, source: Path, target: Path, progress: Progress | None) -> dict[str, Any]:
         began = time.monotonic()
-        keep_memory()
         source, target = source.resolve(), target.resolve()
-        files = [p for p in sorted(source.rglob("*")) if p.is_file() and not p.is_relative_to(target)]
+        below = f"{target}{os.sep}"
+        files = [p for p in sorted(source.rglob("*")) if p.is_file() and not str(p).startswith(below)]
         chunks, outcomes, counts = self._sorted(files, source)
         target.mkdir(parents=True, exist_ok=True)
         done_files = len(files) - sum(len(chunk.files) for chunk in chunks)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 import scipy  # which loads ndimage when it is first used
+from numpy.typing import NDArray
 
 from node.imaging.patient_grid import STEP_MM, Mask, PatientGrid, grown, largest, millilitres
 

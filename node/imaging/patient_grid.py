@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 import scipy  # which loads ndimage when it is first used
+from numpy.typing import NDArray
 
 from node.errors import GeometryRefused
 from node.imaging.order import Slice, Stack
