@@ -28,6 +28,7 @@ from node import __version__
 from node.domain import CleanUid, Pseudonym
 from node.errors import BurnedInAnnotation, InstanceUnreadable, PixelsNotSeen
 from node.identified import content_trees, dummies, marks, overlays, pixels, words
+from node.identified.account import Account, Look
 from node.identified.clean_uids import CleanUids
 from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, looks_implicit, scan
 from node.identified.flat_values import stands_out
@@ -200,6 +201,7 @@ class Cleaner:
         self.pseudonym = pseudonym
         self.shift_days = clean_uids.date_shift_days(pseudonym) if profile.options.retain_modified_dates else 0
         self.original_uid: dict[CleanUid, str] = {}
+        self.account = Account()
         self._unflagged = unflagged
         self._images_only = images_only
         self._looker = looker
@@ -247,7 +249,7 @@ class Cleaner:
             if decision.verdict is pixels.Verdict.BURNED_IN and not self._by_hand.get(instance, ByHand()).released:
                 raise BurnedInAnnotation(decision.reason, instance=instance)
             pixel_chunk = checked_pixels(opened, instance) if image or opened.pixel_data is not None else b""
-            seen = self._seen(opened, pixel_chunk, decision, instance) if image else None
+            seen, look = self._seen(opened, pixel_chunk, decision, instance) if image else (None, Look.NOBODY)
             silent = decision.verdict in (pixels.Verdict.CLEAN, pixels.Verdict.GLANCE)
             pixels_clean = (seen is not None or silent) and self.profile.options.clean_pixel_data
             ours = self._ours(opened, pixels_clean=pixels_clean)
@@ -258,6 +260,8 @@ class Cleaner:
                 ours |= rewritten.elements
                 pixel_chunk = rewritten.chunk
             chunks = _Walk(self, opened, sop_class).chunks(ours, pixel_chunk)
+            if image:
+                self.account.saw(instance, look, len(seen.boxes) if seen else 0)
             return CleanInstance(
                 sop_class_uid=sop_class,
                 sop_instance_uid=instance,
@@ -272,21 +276,26 @@ class Cleaner:
         except Malformed as why:
             raise InstanceUnreadable(str(why), instance=instance) from None
 
-    def _seen(self, opened: Opened, pixel_chunk: bytes | memoryview, decision: pixels.Decision, instance: CleanUid) -> Seen | None:
-        """What became of the pixels when somebody looked; None when nobody had to."""
+    def _seen(
+        self, opened: Opened, pixel_chunk: bytes | memoryview, decision: pixels.Decision, instance: CleanUid
+    ) -> tuple[Seen | None, Look]:
+        """What became of the pixels when somebody looked, None when nobody had to; and how they were looked at."""
         by_hand = self._by_hand.get(instance)
         if by_hand is None and decision.verdict not in (pixels.Verdict.LOOK, pixels.Verdict.GLANCE):
-            return None
+            return None, Look.NOBODY
         if by_hand is None and decision.verdict is pixels.Verdict.GLANCE and _measured_only(opened):
-            return None
+            return None, Look.FLAT
         looker = self._looker or Looker(text_detection="off")
         ds = image_of(opened, pixel_chunk, instance)
         try:
-            return looker.look(ds, opened.transfer_syntax_uid, decision, by_hand or ByHand(), explicit=opened.explicit)
+            seen = looker.look(ds, opened.transfer_syntax_uid, decision, by_hand or ByHand(), explicit=opened.explicit)
         except PixelsNotSeen:
             if decision.verdict is pixels.Verdict.GLANCE and by_hand is None:
-                return None  # measured, says its header; whoever can't decode it can't read text in it either
+                return None, Look.NOT_SEEN  # measured, says its header; whoever can't decode it can't read text in it either
             raise
+        if by_hand is not None and by_hand.released:
+            return seen, Look.BY_HAND
+        return seen, Look.MASKED if seen.rewritten else Look.CLEAR if seen.searched else Look.FLAT
 
     # --- what is written in place of what was there ------------------------------------------------------------------------
     def _ours(self, opened: Opened, *, pixels_clean: bool) -> dict[int, bytes]:
@@ -364,6 +373,9 @@ class _Walk:
         top: list[Element] = [
             e for e in self.opened.elements if e.tag not in ours and e.tag not in _PIXELS and (e.tag >> 24 != 0x60 or e.tag >> 16 in planes)
         ]
+        acts = self.cleaner.account.acts
+        acts[Act.DUMMY] += (_PATIENT_NAME in self.opened.top) + (_PATIENT_ID in self.opened.top)
+        acts[Act.REMOVE] += sum(e.tag >> 24 == 0x60 and e.tag >> 16 not in planes for e in self.opened.elements)
         out: dict[int, bytes | memoryview] = dict(self._data_set(top, self.explicit, 0, 0)[0])
         if _APPROVAL in self.opened.top and not self.profile.options.retain_institution_identity:
             out.pop(_COMMITTEE, None)  # a name that may stand beside the number only, and the number is gone (PS3.3 C.7.1.3)
@@ -380,22 +392,26 @@ class _Walk:
         data, sop_class = self.data, self.sop_class
         same = explicit == self.explicit
         changed = not same
-        known, decide = self.profile.rules(sop_class, parent), self.profile.rule
+        known, decide, acts = self.profile.rules(sop_class, parent), self.profile.rule, self.cleaner.account.acts
         out: list[tuple[int, bytes]] = []
         coded: list[int] = []
         creators: dict[int, Element] = {}
         for element in elements:
             tag, vr, start, value, value_end, end, undefined = element
             if tag & 0x10000:
+                length = len(out)
                 changed = self._private(element, creators, out, explicit) or changed
+                acts[Act.KEEP if len(out) > length else Act.REMOVE] += 1
                 continue
             rule = known.get((tag, vr)) or decide(tag, vr, parent, sop_class)
             if instead and tag in instead:
                 rule = instead[tag]
             act = rule.act
+            acts[act] += 1
             if act == Act.KEEP:
                 size = VALUE_SIZE.get(vr)
                 if undefined or tag in _PIXELS:
+                    acts[act], acts[Act.REMOVE] = acts[act] - 1, acts[Act.REMOVE] + 1
                     changed = True  # pixel data inside a sequence is looked at by nobody
                     continue
                 if size and (value_end - value) % size:
@@ -416,6 +432,7 @@ class _Walk:
                 before = data[value:value_end]
                 after = self._value(act, tag, vr, before)
                 if after is None or (not after and before.strip(b" \0")):
+                    acts[act], acts[rule.otherwise] = acts[act] - 1, acts[rule.otherwise] + 1
                     changed = True
                     if rule.otherwise == Act.REMOVE:
                         continue

@@ -459,15 +459,13 @@ def test_an_image_that_brings_a_decoder_down_costs_that_image_only() -> None:
 
 
 def test_a_refusal_keeps_its_kind_and_its_words_across_processes() -> None:
+    asked = (str(ExplicitVRLittleEndian), Decision(Verdict.LOOK, "", declared=True), ByHand())
     answer, _ = looking_apart._answer(
-        looking_apart.pickle.dumps(
-            (finds_nothing(), an_image(speckle()), str(ExplicitVRLittleEndian), Decision(Verdict.LOOK, "", declared=True), ByHand(), True)
-        ),
-        threads=1,
+        looking_apart.pickle.dumps((finds_nothing(), "look", an_image(speckle()), asked, {"explicit": True})), threads=1
     )
 
     with pytest.raises(BurnedInAnnotation, match="no text was found"):
-        looking_apart._understood(answer, b"")
+        looking_apart._raise_what_is_refused(answer)
 
 
 def nothing(picture: Picture) -> list[Box]:
