@@ -204,7 +204,7 @@ class Cleaner:
         self.account = Account()
         self._unflagged = unflagged
         self._images_only = images_only
-        self._looker = looker
+        self.looker = looker
         self._by_hand = by_hand or {}
         self._banned = banned
         self._clean_uids = clean_uids
@@ -242,8 +242,13 @@ class Cleaner:
                 return LeftOut(sop_class_uid=sop_class if known else "", sop_instance_uid=instance, reason=reason)
             _require(opened)
             image = not is_other(sop_class)
-            detection = self._looker.text_detection if self._looker and image else "off"
-            decision = pixels.decide(_facts(opened), unflagged=self._unflagged if image else "accept", text_detection=detection)
+            detection = self.looker.text_detection if self.looker and image else "off"
+            decision = pixels.decide(
+                _facts(opened),
+                unflagged=self._unflagged if image else "accept",
+                text_detection=detection,
+                captures="leave out" if self._images_only else "look",
+            )
             if decision.verdict is pixels.Verdict.LEAVE_OUT:
                 return LeftOut(sop_class_uid=sop_class, sop_instance_uid=instance, reason=decision.reason)
             if decision.verdict is pixels.Verdict.BURNED_IN and not self._by_hand.get(instance, ByHand()).released:
@@ -259,7 +264,7 @@ class Cleaner:
             if rewritten is not None:
                 ours |= rewritten.elements
                 pixel_chunk = rewritten.chunk
-            chunks = _Walk(self, opened, sop_class).chunks(ours, pixel_chunk)
+            chunks = _Walk(self, opened, sop_class, instance).chunks(ours, pixel_chunk)
             if image:
                 self.account.saw(instance, look, len(seen.boxes) if seen else 0)
             return CleanInstance(
@@ -285,7 +290,7 @@ class Cleaner:
             return None, Look.NOBODY
         if by_hand is None and decision.verdict is pixels.Verdict.GLANCE and _measured_only(opened):
             return None, Look.FLAT
-        looker = self._looker or Looker(text_detection="off")
+        looker = self.looker or Looker(text_detection="off")
         ds = image_of(opened, pixel_chunk, instance)
         try:
             seen = looker.look(ds, opened.transfer_syntax_uid, decision, by_hand or ByHand(), explicit=opened.explicit)
@@ -362,14 +367,16 @@ class Cleaner:
 class _Walk:
     """One data set, element by element."""
 
-    def __init__(self, cleaner: Cleaner, opened: Opened, sop_class: str) -> None:
+    def __init__(self, cleaner: Cleaner, opened: Opened, sop_class: str, instance: CleanUid) -> None:
         self.cleaner, self.profile = cleaner, cleaner.profile
-        self.data, self.explicit, self.sop_class = opened.data, opened.explicit, sop_class
+        self.data, self.explicit, self.sop_class, self.instance = opened.data, opened.explicit, sop_class, instance
         self.opened = opened
         self._options_on = frozenset(self.profile.options.names)
 
     def chunks(self, ours: dict[int, bytes], pixel_chunk: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
-        planes = overlays.kept_groups(self.data, self.opened.elements) if self.profile.options.clean_graphics else frozenset()
+        planes: Mapping[int, bytes] = {}
+        if self.profile.options.clean_graphics:
+            planes = overlays.kept_planes(self.data, self.opened.elements, self.cleaner.looker, self.instance)
         top: list[Element] = [
             e for e in self.opened.elements if e.tag not in ours and e.tag not in _PIXELS and (e.tag >> 24 != 0x60 or e.tag >> 16 in planes)
         ]
@@ -379,6 +386,10 @@ class _Walk:
         out: dict[int, bytes | memoryview] = dict(self._data_set(top, self.explicit, 0, 0)[0])
         if _APPROVAL in self.opened.top and not self.profile.options.retain_institution_identity:
             out.pop(_COMMITTEE, None)  # a name that may stand beside the number only, and the number is gone (PS3.3 C.7.1.3)
+        for group, plane in planes.items():
+            tag = group << 16 | overlays.DATA
+            if tag in out and plane != self.data[self.opened.top[tag].value : self.opened.top[tag].value_end]:
+                out[tag] = self._encode(tag, b"OW", plane)
         out.update(ours)
         pixel_data = self.opened.pixel_data
         if pixel_data is not None and pixel_chunk:

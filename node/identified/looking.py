@@ -92,7 +92,9 @@ class Looker:
             boxes += self._to_mask(image, boxes, by_hand)
         elif decision.verdict is Verdict.GLANCE and any(stands_out(frame) for frame, _ in image.frames()):
             searched = True
-            boxes += [box for box in self._to_mask(image, boxes, by_hand) if _is_written(image, box)]
+            found = self._to_mask(image, boxes, by_hand)
+            # who wrote in one place wrote in the others too, however faint: but of an image that was only measured nothing is painted over
+            boxes += found if any(_is_written(image, box) for box in found) else []
         boxes = outermost(boxes)
         rewritten = image.masked(boxes, explicit=explicit) if boxes else None
         if decision.declared and rewritten is None and not by_hand.released:
@@ -140,7 +142,7 @@ class Looker:
 
 
 def _is_written(image: PixelModule, box: Box) -> bool:
-    """In some frame what stands out in the box looks like strokes: of a measured image nothing else is painted over."""
+    """In some frame what stands out in the box looks like strokes."""
     masks = (standing_out(frame) for frame, _ in image.frames())
     return any(found is None or looks_written(found[box.top : box.bottom, box.left : box.right]) for found in masks)
 
