@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filewriter import correct_ambiguous_vr
 
 from node.errors import PixelsNotSeen, StudyRefused
 from node.identified.account import Look
@@ -61,10 +62,11 @@ class SecondLook:
 
 def _image(path: Path) -> tuple[Dataset, str]:
     try:
-        ds = dcmread(path)
-        return Dataset({e.tag: e for e in ds if e.tag.group in (0x0028, 0x7FE0) or e.keyword in _TOLD}), str(ds.file_meta.TransferSyntaxUID)
+        whole = dcmread(path)
+        ds = whole.group_dataset(0x0028)
+        ds.update(whole.group_dataset(0x7FE0))
+        ds.SOPInstanceUID = whole.SOPInstanceUID
+        correct_ambiguous_vr(ds, True)
+        return ds, str(whole.file_meta.TransferSyntaxUID)
     except Exception as why:  # whatever a library says of a broken file; its text may quote it
         raise PixelsNotSeen(f"({type(why).__name__})", instance=path.stem) from None
-
-
-_TOLD = frozenset({"SOPInstanceUID", "Modality", "ImageType", "SOPClassUID"})
