@@ -53,6 +53,7 @@ from node.identified.reveal import Answer, Request, Reveal
 from node.identified.reveal import checked as checked_reason
 from node.identified.rotation import Rotated, Rotation, counted, write_key
 from node.identified.rotation import made as new_master_key
+from node.identified.second_look import SecondLook
 from node.identified.spool import spool
 from node.identified.tombstones import Tombstones
 from node.identified.vault import Vault, VaultWriter
@@ -330,7 +331,8 @@ class House:
         if not self.settings.deidentification.leak_scan:
             return None
         seed = self.keyring.site_key("signing")
-        return Prover(partial(SigningKey, seed), edition=METHOD[1], options=self.profile.options.names, clock=now)
+        again = SecondLook(self.looker) if self.looker else None
+        return Prover(partial(SigningKey, seed), edition=METHOD[1], options=self.profile.options.names, read_text=again, clock=now)
 
     def proofs(self) -> dict[CleanUid, Path]:
         """The report of each proven study, at its latest revision."""
