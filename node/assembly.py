@@ -153,7 +153,15 @@ class House:
     @property
     def bundles(self) -> Mapping[str, Bundle]:
         """The active version of every pipeline that has code and an intact bundle."""
-        return {name: bundle for name, bundle in self.shelf.active().items() if name in self.pipelines}
+        return {name: bundle for name, bundle in self.shelf.active().items() if self._may_run(name, bundle)}
+
+    def shadows(self, pipeline: str) -> list[Bundle]:
+        """The versions that run beside the active one."""
+        return [bundle for bundle in self.shelf.shadows(pipeline) if self._may_run(pipeline, bundle)]
+
+    def _may_run(self, pipeline: str, _bundle: Bundle) -> bool:
+        """Whether the node has code for a bundle of that pipeline."""
+        return pipeline in self.pipelines
 
     @property
     def needs(self) -> Mapping[str, Needs]:
@@ -633,7 +641,7 @@ class House:
                 model_memory_mb=chosen.model_memory_mb,
             )
         active = [(name, bundle.version) for name, bundle in self.bundles.items()]
-        shadows = [(name, bundle.version) for name, _ in active for bundle in self.shelf.shadows(name)]
+        shadows = [(name, bundle.version) for name, _ in active for bundle in self.shadows(name)]
         return LocalRunner(
             self.jobs,
             count=chosen.count,
@@ -691,7 +699,7 @@ class House:
                 "pipelines": {
                     name: [f"{bundle.version} {bundle.digest[:12]}" for bundle in found]
                     for name in self.pipelines
-                    if (found := self.shelf.shadows(name))
+                    if (found := self.shadows(name))
                 },
                 "jobs": {state.value: count for state, count in self.jobs.counts(shadow=True).items()},
             },

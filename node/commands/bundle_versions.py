@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from node.assembly import House, os_user
+from node.commands.evaluate import evaluate
 from node.commands.options import Config, Json, house
 from node.errors import VersionRefused
 from node.ledger.comparison import Comparison, compare
@@ -57,10 +58,11 @@ def compare_(name: Name, a: Version, b: Version, config: Config = None, as_json:
 
 
 def join(app: typer.Typer) -> None:
-    """Give `radnode bundles` these commands."""
+    """Give `radnode bundles` these commands, and `evaluate`."""
     for command in (promote, shadow, retire, rollback):
         app.command()(command)
     app.command("compare")(compare_)
+    app.command("evaluate")(evaluate)
 
 
 # --- saying how things stand --------------------------------------------------------------------------------------------
