@@ -54,9 +54,9 @@ def _square(title: str, across: str, up: str) -> Picture:
         _write(canvas, f"{step:.1f}", (int(left) - 36, int(height) + 5), 0.45)
     cv2.polylines(canvas, [_places([(0, 0), (1, 1)])], isClosed=False, color=GREY, thickness=2, lineType=cv2.LINE_AA)
     cv2.rectangle(canvas, (MARGIN, MARGIN), (MARGIN + SIDE, MARGIN + SIDE), BLACK)
-    _write(canvas, title, (MARGIN, MARGIN - 22), 0.55)
+    _write(canvas, title, (MARGIN, MARGIN - 40), 0.55)
     _write(canvas, across, (MARGIN + SIDE // 2 - 60, size - 18), 0.5)
-    _write(canvas, up, (12, MARGIN - 4), 0.5)
+    _write(canvas, up, (12, MARGIN - 16), 0.5)
     return canvas
 
 

@@ -120,7 +120,7 @@ def test_the_model_is_loaded_once_and_another_version_beside_it(ct: Desk) -> Non
     newer = bundle(ct.root / "models", "works", "1.1.0", weight=2)
     ct.carry(a_job(ct.folder, ct.datasets, newer))
 
-    used = {key.version: warm.model for key in ct.loaded if (warm := ct.loaded.get(key))}
+    used = {key.version: warm.model for key in list(ct.loaded) if (warm := ct.loaded.get(key))}
     assert used == {"1.0.0": ["used", "used"], "1.1.0": ["used"]}
 
 

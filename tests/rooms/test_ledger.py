@@ -350,6 +350,7 @@ def test_nobody_waits_for_a_shadow_and_no_report_names_one(jobs: Jobs, clock: Cl
     [waiting] = [job for job in jobs.all() if job.id == in_the_shadow(early).id]
     assert waiting.state is JobState.SCHEDULED
 
+    clock.forward(10)
     second = carried_out(jobs)
     shadows = [carried_out(jobs), carried_out(jobs)]
 
