@@ -131,6 +131,7 @@ def test_a_new_version_is_tried_promoted_and_rolled_back(department: Department)
     status = json.loads(department.command("status", "--json"))
     assert status["shadows"]["jobs"]["COMPLETED"] == 1
     assert status["shadows"]["pipelines"][PIPELINE][0].startswith("1.1.0 ")
+    assert f"shadows     {PIPELINE} 1.1.0 " in department.command("status")
     assert "in the shadow, delivered nowhere" in department.command("audit", "export", "--format", "json")
 
     # how do they compare?
