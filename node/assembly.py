@@ -142,7 +142,7 @@ class House:
             self.settings.bundles_dir,
             self._decided or VersionDecisions(self.ledger, now),
             lambda event: self.trail.record(event),
-            helpers=(BRAIN_MASK,),
+            may_run=self._may_run,
             alone=self._decided is not None,
         )
 
@@ -153,11 +153,7 @@ class House:
     @property
     def bundles(self) -> Mapping[str, Bundle]:
         """The active version of every pipeline that has code and an intact bundle."""
-        return {name: bundle for name, bundle in self.shelf.active().items() if self._may_run(name, bundle)}
-
-    def shadows(self, pipeline: str) -> list[Bundle]:
-        """The versions that run beside the active one."""
-        return [bundle for bundle in self.shelf.shadows(pipeline) if self._may_run(pipeline, bundle)]
+        return self.shelf.active()
 
     def _may_run(self, pipeline: str, _bundle: Bundle) -> bool:
         """Whether the node has code for a bundle of that pipeline."""
@@ -641,7 +637,7 @@ class House:
                 model_memory_mb=chosen.model_memory_mb,
             )
         active = [(name, bundle.version) for name, bundle in self.bundles.items()]
-        shadows = [(name, bundle.version) for name, _ in active for bundle in self.shadows(name)]
+        shadows = [(name, bundle.version) for name, _ in active for bundle in self.shelf.shadows(name)]
         return LocalRunner(
             self.jobs,
             count=chosen.count,
@@ -699,7 +695,7 @@ class House:
                 "pipelines": {
                     name: [f"{bundle.version} {bundle.digest[:12]}" for bundle in found]
                     for name in self.pipelines
-                    if (found := self.shadows(name))
+                    if (found := self.shelf.shadows(name))
                 },
                 "jobs": {state.value: count for state, count in self.jobs.counts(shadow=True).items()},
             },

@@ -79,7 +79,7 @@ class Gateway:
         active = self._house.bundles[route.pipeline].algorithm
         because = f"in the shadow of {route.pipeline} {active.version}: nothing is delivered"
         beside = replace(route, destinations=(), reasons=(*route.reasons, because))
-        shadows = [self._job(study, beside, bundle.algorithm, shadow=True) for bundle in self._house.shadows(route.pipeline)]
+        shadows = [self._job(study, beside, bundle.algorithm, shadow=True) for bundle in self._house.shelf.shadows(route.pipeline)]
         return [self._job(study, route, active), *shadows]
 
     def _job(self, study: Study, route: Route, algorithm: Algorithm, *, shadow: bool = False) -> Job:

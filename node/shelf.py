@@ -6,7 +6,7 @@ a pipeline fixes what was active until then, so that a version that is installed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,19 +103,26 @@ class Shelf:
 
     Parameters
     ----------
-    helpers
-        Bundles that no rule can name: their newest version is used, and nothing is decided about them.
+    may_run
+        Whether a pipeline's bundle can be run here. Other bundles help some room that uses the newest one by itself, and nothing is
+        decided about them.
     alone
         The active version runs without its shadows.
     """
 
     def __init__(
-        self, folder: Path, decisions: VersionDecisions, record: Record, *, helpers: Collection[str] = (), alone: bool = False
+        self,
+        folder: Path,
+        decisions: VersionDecisions,
+        record: Record,
+        *,
+        may_run: Callable[[str, Bundle], bool] = lambda _name, _bundle: True,
+        alone: bool = False,
     ) -> None:
         self._folder = folder
         self._decisions = decisions
         self._record = record
-        self._helpers = helpers
+        self._may_run = may_run
         self._alone = alone
         self._opened: dict[Path, tuple[Signature, Installed]] = {}
 
@@ -131,14 +138,15 @@ class Shelf:
             name: one.runs
             for name, versions in self.all().items()
             for one in versions
-            if one.state is VersionState.ACTIVE and one.runs is not None
+            if one.state is VersionState.ACTIVE and one.runs is not None and self._may_run(name, one.runs)
         }
 
     def shadows(self, pipeline: str) -> list[Bundle]:
         """The bundles that run beside the active one."""
         if self._alone:
             return []
-        return [one.runs for one in self.all().get(pipeline, []) if one.state is VersionState.SHADOW and one.runs is not None]
+        bundles = [one.runs for one in self.all().get(pipeline, []) if one.state is VersionState.SHADOW]
+        return [bundle for bundle in bundles if bundle is not None and self._may_run(pipeline, bundle)]
 
     # --- decisions ------------------------------------------------------------------------------------------------------
     def promote(self, pipeline: str, version: str, *, who: str, reason: str) -> None:
@@ -234,12 +242,14 @@ class Shelf:
         return decided
 
     def _versions_of(self, pipeline: str) -> list[Installed]:
-        if pipeline in self._helpers:
-            raise VersionRefused("it is no pipeline; its newest version is used", pipeline=pipeline)
         installed = self._installed()
         if pipeline not in installed:
-            known = ", ".join(name for name in installed if name not in self._helpers)
-            raise VersionRefused(f"no bundle of that name is installed; installed: {known or 'none'}", pipeline=pipeline)
+            raise VersionRefused(f"no bundle of that name is installed; installed: {', '.join(installed) or 'none'}", pipeline=pipeline)
+        bundles = [one.bundle for one in installed[pipeline] if one.bundle is not None]
+        if bundles and not any(self._may_run(pipeline, bundle) for bundle in bundles):
+            raise VersionRefused(
+                "the node has no code to run it as a pipeline: whoever uses it takes its newest version", pipeline=pipeline
+            )
         return installed[pipeline]
 
     def _opened_version(self, pipeline: str, version: str) -> Installed:

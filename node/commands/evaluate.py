@@ -19,6 +19,7 @@ from node.errors import EvaluationRefused
 from node.evaluation import plots, report
 from node.evaluation.images import cases_in
 from node.evaluation.readings import Reading, read_all, truth_of
+from node.interlock import Interlock
 
 
 def evaluate(
@@ -44,7 +45,13 @@ def evaluate(
         device = "cpu" if home.settings.workers.device == "auto" else home.settings.workers.device
         model = pipeline.load(device)
         readings = read_all(
-            cases, pipeline, model, truth=meant, window_hu=window, progress=lambda done, _: progress.update(step, completed=done)
+            cases,
+            pipeline,
+            model,
+            truth=meant,
+            interlock=Interlock(home.settings.bundles_dir),
+            window_hu=window,
+            progress=lambda done, _: progress.update(step, completed=done),
         )
         progress.update(step, description="drawing intervals", total=None)
         found = report.figures(readings, bundle, data=data.resolve().name, split=split)

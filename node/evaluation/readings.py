@@ -10,8 +10,9 @@ import numpy as np
 
 from node.bundle import Bundle
 from node.domain import Result
-from node.errors import EvaluationRefused, NotAnalysed
+from node.errors import EvaluationRefused, NotAnalysed, OutsideIntendedUse
 from node.evaluation.images import Case, mask_of, volume_of
+from node.interlock import Interlock
 from node.pipelines.interface import Pipeline
 
 Truth = Mapping[str, frozenset[str]]  #: finding → the labels that mean it is there
@@ -37,13 +38,14 @@ def read_all(
     model: Any,
     *,
     truth: Truth,
+    interlock: Interlock,
     window_hu: tuple[float, float] | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Reading]:
     """Every image through the pipeline, one by one, as the node does it."""
     found = []
     for number, case in enumerate(cases, 1):
-        found.append(_read(case, pipeline, model, truth, window_hu))
+        found.append(_read(case, pipeline, model, interlock, truth, window_hu))
         progress(number, len(cases))
     return found
 
@@ -71,13 +73,16 @@ def truth_of(cases: Sequence[Case], bundle: Bundle, given: Truth) -> Truth:
     return found
 
 
-def _read(case: Case, pipeline: Pipeline, model: Any, truth: Truth, window_hu: tuple[float, float] | None) -> Reading:
+def _read(case: Case, pipeline: Pipeline, model: Any, interlock: Interlock, truth: Truth, window_hu: tuple[float, float] | None) -> Reading:
     known = _known(case, pipeline.bundle, truth)
     try:
         volume = volume_of(case, pipeline.bundle, window_hu)
+        if why := pipeline.bundle.refusal(volume.series.header):
+            raise OutsideIntendedUse(why)
+        interlock.check(pipeline.bundle, volume)
         result = pipeline.run(volume, model)
-    except NotAnalysed as why:
-        return Reading(case=case, analysed=False, reason=type(why).__name__, probabilities={}, called={}, truth=known)
+    except NotAnalysed as refused:
+        return Reading(case=case, analysed=False, reason=type(refused).__name__, probabilities={}, called={}, truth=known)
     return Reading(
         case=case,
         analysed=True,

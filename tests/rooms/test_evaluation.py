@@ -23,6 +23,7 @@ from node.evaluation import metrics, plots, report
 from node.evaluation.images import cases_in, volume_of
 from node.evaluation.readings import Reading, read_all, truth_of
 from node.imaging.volume import Volume
+from node.interlock import Interlock
 from node.pipelines.interface import Pipeline, Takes
 from node.testing.studies import a_study
 from tests.rooms.workbench import bundle
@@ -121,7 +122,8 @@ def brightness(tmp_path: Path) -> Brightness:
 
 def readings_of(folder: Path, pipeline: Brightness) -> list[Reading]:
     cases = cases_in(folder, "test")
-    return read_all(cases, pipeline, None, truth=truth_of(cases, pipeline.bundle, {"lesion": frozenset({"cyst"})}))
+    truth = truth_of(cases, pipeline.bundle, {"lesion": frozenset({"cyst"})})
+    return read_all(cases, pipeline, None, truth=truth, interlock=Interlock(folder))
 
 
 def test_figures_are_those_worked_out_by_hand(tmp_path: Path, brightness: Brightness) -> None:
