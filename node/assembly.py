@@ -668,7 +668,8 @@ class House:
                 device=chosen.device,
                 model_memory_mb=chosen.model_memory_mb,
             )
-        active = [(name, bundle.version) for name, bundle in self.bundles.items()]
+        asked_for = {rule.run for rule in self.rules.rules} or set(self.bundles)  # a worker alone, without rules, is ready for all
+        active = [(name, bundle.version) for name, bundle in self.bundles.items() if name in asked_for]
         shadows = [(name, bundle.version) for name, _ in active for bundle in self.shelf.shadows(name)]
         return LocalRunner(
             self.jobs,

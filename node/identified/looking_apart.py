@@ -1,7 +1,7 @@
 """Looking in a process of its own: decoders are native code that a damaged image can bring down, and the gateway must outlive that.
 
-The process holds the detector, so it is loaded once. It is told an image and answers with boxes and bytes; it has no keys, and what it
-answers is never unpickled.
+The process holds the detector, so it is loaded once: when the first picture has to be read, for it takes a gigabyte that a node without
+such pictures never needs. It is told an image and answers with boxes and bytes; it has no keys, and what it answers is never unpickled.
 """
 
 from __future__ import annotations
@@ -53,11 +53,6 @@ class LookingApart:
     def with_threads(self, threads: int) -> LookingApart:
         """The same, for a process that shares the machine with others of its kind."""
         return LookingApart(self.looker, threads=threads)
-
-    def start(self) -> None:
-        """Let the process load what it needs, without waiting for it."""
-        with self._one_at_a_time:
-            self._process()
 
     def close(self) -> None:
         """End the process."""
@@ -193,10 +188,6 @@ def main() -> None:
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
     threads = int(sys.argv[1])
-    with suppress(TextDetectorFailed):  # said again when it is needed
-        from node.identified.text_detector import ready
-
-        ready(threads)
     while True:
         try:
             length, _ = HEAD.unpack(_exactly(stdin, HEAD.size))

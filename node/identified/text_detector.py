@@ -88,11 +88,6 @@ def with_margin(box: Box, rows: int, columns: int) -> Box:
     return box.grown(math.ceil(0.7 * height) + 2, math.ceil(0.15 * height) + 1).clipped(rows, columns)
 
 
-def ready(threads: int = 0) -> None:
-    """Load the detector now, in place of at the first picture. Raises TextDetectorFailed."""
-    _engine(threads)
-
-
 # --- how a picture is looked at ---------------------------------------------------------------------------------------------------
 def _passes(picture: Picture) -> Iterator[tuple[Picture, float]]:
     """(the picture in some other form, how much larger it is)."""
