@@ -23,10 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from config import Settings
 from node import log, scp
 from node.audit import Action, AuditEvent, Event, Outcome, Type
-from node.bundle import Bundle
+from node.bundle import GUEST, Bundle
 from node.destinations.interface import Destination
 from node.domain import Channel, CleanUid, Origin, Study
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
+from node.guests import allowed
 from node.identified import counting
 from node.identified.boxes import Box
 from node.identified.by_hand import DecisionsByHand
@@ -61,6 +62,7 @@ from node.ledger.decisions import Decisions
 from node.ledger.jobs import Jobs
 from node.ledger.tokens import Tokens
 from node.ledger.trail import Head, Trail, key_of
+from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules
@@ -128,15 +130,18 @@ class House:
 
     @cached_property
     def bundles(self) -> Mapping[str, Bundle]:
-        """The newest version of every pipeline that has code and an intact bundle."""
+        """The newest version of every pipeline that has code and an intact bundle, and of every bundle that dropped in."""
         newest = {folder.parent.name: folder for folder in self.bundle_folders()}
         pipelines = Registry("node.pipelines", Pipeline)  # type: ignore[type-abstract]
         found: dict[str, Bundle] = {}
         for name, folder in newest.items():
-            if name not in pipelines:
+            if name not in pipelines and not (folder / GUEST).exists():
                 continue
             try:
-                found[name] = Bundle.open(folder)
+                bundle = Bundle.open(folder)
+                if bundle.sidecar:
+                    allowed.check(bundle)
+                found[name] = bundle
             except NodeError as why:
                 _log.error("a bundle is left out", extra={"pipeline": name, "because": str(why)})
         return found
@@ -147,7 +152,7 @@ class House:
         pipelines = Registry("node.pipelines", Pipeline)  # type: ignore[type-abstract]
         return {
             name: Needs(
-                takes=pipelines[name].takes,
+                takes=(kind_of(bundle) if bundle.sidecar else pipelines[name]).takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
                 min_slices=int(bundle.intended_use.get("min_slices", 1)),
             )

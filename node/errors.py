@@ -144,6 +144,10 @@ class BundleInvalid(NodeError):
     """The folder is not a model bundle that the node can run."""
 
 
+class BundleRefused(NodeError):
+    """The bundle is not added, and nothing of it was left behind."""
+
+
 # --- the doors over HTTP, and the Orthancs behind them -------------------------------------------------------------------
 class TokenInvalid(NodeError):
     """The token can't be made or found; see `radnode tokens list`."""
@@ -160,6 +164,10 @@ class SourceFailed(NodeError):
 # --- work and the way home --------------------------------------------------------------------------------------------
 class JobFailed(NodeError):
     """The pipeline failed on this job."""
+
+
+class GuestFailed(JobFailed):
+    """The code of a bundle that dropped in failed; its process was ended."""
 
 
 class ResultInvalid(JobFailed):

@@ -20,7 +20,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from node import log
-from node.bundle import Bundle, bundles_in
+from node.bundle import GUEST, Bundle, bundles_in
 from node.codes import Code
 from node.domain import Algorithm, CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
 from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
@@ -29,6 +29,7 @@ from node.imaging.decode import frame_count, is_image
 from node.imaging.study import read_study
 from node.imaging.volume import Volume
 from node.ledger.payload import Made
+from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline, Takes
 from node.provenance import Provenance
 from node.registry import Registry
@@ -165,7 +166,7 @@ def _warm(job: Job, bundles_dir: Path, device: str, loaded: Loaded, room: str) -
 
 def _load(bundle: Bundle, name: str, device: str, loaded: Loaded, room: str) -> tuple[Pipeline, Any]:
     loaded.pop(name, None)
-    kind: Callable[[Bundle], Pipeline] = Registry(room, Pipeline)[name]  # type: ignore[type-abstract]
+    kind: Callable[[Bundle], Pipeline] = kind_of(bundle) if bundle.sidecar else Registry(room, Pipeline)[name]  # type: ignore[type-abstract]
     pipeline = kind(bundle)
     loaded[name] = (_mark(bundle.algorithm, device), pipeline, pipeline.load(device))
     return loaded[name][1:]
@@ -180,7 +181,7 @@ def warm_up(bundles_dir: Path, device: str, loaded: Loaded, *, room: str = PIPEL
     pipelines: Registry[Pipeline] = Registry(room, Pipeline)  # type: ignore[type-abstract]
     newest = {folder.parent.name: folder for folder in sorted(bundles_in(bundles_dir), key=_version)}
     for name, folder in newest.items():
-        if name in pipelines and name not in loaded:
+        if (name in pipelines or (folder / GUEST).exists()) and name not in loaded:
             try:
                 _load(Bundle.open(folder), name, device, loaded, room)
             except Exception:  # the job that needs it will say so to its reader

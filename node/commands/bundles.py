@@ -1,4 +1,4 @@
-"""`radnode bundles`: the models that are installed, and whether they are intact."""
+"""`radnode bundles`: the models that are installed, whether they are intact, and another one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import typer
 
 from node.bundle import Bundle
+from node.commands.bundles_add import add
 from node.commands.options import Config, Json, house
 from node.errors import NodeError
 
-app = typer.Typer(help="Model bundles: list, verify.", no_args_is_help=True)
+app = typer.Typer(help="Model bundles: add, list, verify.", no_args_is_help=True)
+app.command()(add)
 
 
 @app.command("list")
