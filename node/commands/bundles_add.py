@@ -8,11 +8,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-
 
 from node.bundle import SUMS, sha256
 from node.commands.options import Config, house
@@ -21,15 +20,19 @@ from node.guests import allowed
 from node.guests.arrival import read_metadata, unpack
 from node.guests.description import description, modalities_of
 from node.guests.licence import licence_of
-from node.commands.bundles_trial import Trial, tried
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
+
+if TYPE_CHECKING:
+    from node.commands.bundles_trial import Trial
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def add(
-    path: Annotated[Path, typer.Argument(help="A MONAI Bundle folder or its zip, a TorchScript, ONNX or weights file.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(help="A MONAI Bundle folder or its zip, a TorchScript, ONNX or weights file.", show_default=False)
+    ],
     name: Annotated[str, typer.Option("--name", help="What rules call it: `run: NAME`. Default: made from the bundle's name.")] = "",
     modality: Annotated[list[str] | None, typer.Option("--modality", help="CT, MR …; where the bundle does not say it.")] = None,
     mapping: Annotated[Path | None, typer.Option("--mapping", help="What the bundle leaves open (YAML): docs/add-a-pipeline.md.")] = None,
@@ -50,10 +53,10 @@ def add(
     typer.echo(f"Added. A rule runs it: `run: {staged.parent.name}`. A running node reads its bundles at the start: restart it.")
 
 
-def _staged(
-    path: Path, mapping: dict[str, Any], name: str, modality: list[str], folder: Path, bundles_dir: Path
-) -> tuple[Path, Trial]:
+def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str], folder: Path, bundles_dir: Path) -> tuple[Path, Trial]:
     """The bundle as `<folder>/<name>/<version>`, checked and tried."""
+    from node.commands.bundles_trial import tried  # phantoms are dear to import, and other commands of `bundles` need none
+
     unpack(path, folder / "arrived", mapping)
     metadata = read_metadata(folder / "arrived")
     name = name or str(mapping.get("name") or "") or _name_of(path, metadata)
@@ -124,5 +127,3 @@ def _name_of(path: Path, metadata: Mapping[str, Any]) -> str:
     told = str(metadata.get("name") or path.stem)
     word = re.sub(r"[^a-z0-9]+", "_", told.lower()).strip("_")[:40].strip("_")
     return word if NAME.fullmatch(word) else f"bundle_{word}"[:40]
-
-

@@ -28,7 +28,7 @@ PHANTOMS: Mapping[str, Mapping[str, Any]] = {  #: modality → arguments of `a_s
     "CT": {"modality": "CT", "slices": 32, "rows": 192},
     "MR": {"modality": "MR", "slices": 22, "rows": 192},
     "US": {"modality": "US"},
-    "CR": {"modality": "CR"},
+    "CR": {"modality": "CR", "slices": 24, "rows": 256},
 }
 PROJECTIONS = {"CR", "DX", "MG", "XA", "RF", "IO", "PX"}
 
@@ -134,7 +134,9 @@ def _of_the_files(bundle: Bundle, metadata: Mapping[str, Any]) -> list[str]:
     ]
     wanted = {**(metadata.get("optional_packages_version") or {}), **(metadata.get("required_packages_version") or {})}
     if missing := sorted(name for name in wanted if not _installed(str(name))):
-        lines.append(f"  packages  not installed here, and named in its metadata: {', '.join(missing)}; what needs them would have failed below")
+        lines.append(
+            f"  packages  not installed here, and named in its metadata: {', '.join(missing)}; what needs them would have failed below"
+        )
     return lines
 
 
@@ -157,7 +159,9 @@ def _accepts(sidecar: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     parts = [f"{modalities}: {what}", "colour (RGB; grey becomes RGB)" if sidecar["channels"] == 3 else "1 channel"]
     if sidecar["dims"] == 2 and sidecar["takes"] == Takes.VOLUME:
         parts.append("slice by slice")
-    parts.append("values as displayed, 0 to 255" if sidecar["values"] == "window" else "HU" if sidecar.get("unit") == "HU" else "values as stored")
+    parts.append(
+        "values as displayed, 0 to 255" if sidecar["values"] == "window" else "HU" if sidecar.get("unit") == "HU" else "values as stored"
+    )
     if told.get("spacing_mm"):
         parts.append(f"resampled to {' x '.join(f'{mm:g}' for mm in told['spacing_mm'])} mm")
     if told.get("orientation"):

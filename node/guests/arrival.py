@@ -32,7 +32,7 @@ def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> None:
     if path.is_dir():
         _folder(path, to, mapping)
     elif zipfile.is_zipfile(path) and not _is_scripted(path) and _holds(path, "metadata.json"):
-        with _extracted(path, to.parent / "unzipped") as folder:
+        with _Extracted(path, to.parent / "unzipped") as folder:
             _folder(folder, to, mapping)
     elif zipfile.is_zipfile(path) and _is_scripted(path):
         _torchscript(path, to, mapping)
@@ -85,7 +85,7 @@ def _files(path: Path) -> Iterator[Path]:
             yield child
 
 
-class _extracted:
+class _Extracted:
     """A zip unpacked beside the place it goes to, and removed again."""
 
     def __init__(self, path: Path, to: Path) -> None:
@@ -100,7 +100,7 @@ class _extracted:
                 inside = PurePosixPath(member.filename)
                 if inside.is_absolute() or ".." in inside.parts or stat.S_ISLNK(member.external_attr >> 16):
                     raise BundleRefused("the zip holds a path outside itself, or a link")
-            archive.extractall(self._to)  # noqa: S202
+            archive.extractall(self._to)
         return self._to
 
     def __exit__(self, *_: object) -> None:
@@ -183,7 +183,9 @@ def _whole(to: Path) -> None:
         if not path.resolve().is_relative_to(to.resolve()):
             raise BundleRefused("large_files.yml names a path outside the bundle")
         if path.exists() and one["md5"] and _md5(path) != one["md5"]:
-            raise BundleRefused(f"{one['path']} is not the file that large_files.yml names (md5 {one['md5']}); fetch it again: {one['url']}")
+            raise BundleRefused(
+                f"{one['path']} is not the file that large_files.yml names (md5 {one['md5']}); fetch it again: {one['url']}"
+            )
     if not any((to / name).exists() for name in WEIGHTS):
         wanted = [one for one in large if one["path"].startswith("models/")]
         if wanted:

@@ -39,7 +39,7 @@ def write_bundle(folder: Path, to: Path) -> None:
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "LoadImaged", "keys": image, "ensure_channel_first": True},
-                {"_target_": "Orientationd", **keys, "axcodes": "LIA", "labels": [["R", "L"], ["P", "A"], ["I", "S"]]},
+                {"_target_": "Orientationd", **keys, "axcodes": "LIA", "labels": [["L", "R"], ["P", "A"], ["I", "S"]]},
                 {"_target_": "Spacingd", **keys, "pixdim": [1.0, 1.0, 1.0], "mode": "bilinear"},
                 {"_target_": "ResizeWithPadOrCropd", **keys, "spatial_size": [SIZE] * 3},
                 {"_target_": "ScaleIntensityRangePercentilesd", **keys, "lower": 2, "upper": 98, "b_min": 0.0, "b_max": 1.0, "clip": True},

@@ -19,7 +19,21 @@ MODALITIES = {
 VOLUMES = {"CT", "MR", "PT", "NM"}  #: modalities whose slices form a volume
 NOTHING = {"bg", "none", "unknown", "unlabeled", "clear label"}  #: what label 0 is called when it is the background
 KEYS = {  #: of a mapping file
-    *("name", "version", "task", "modality", "takes", "axes", "values", "channels", "dims", "labels", "activation", "threshold", "thresholds"),
+    *(
+        "name",
+        "version",
+        "task",
+        "modality",
+        "takes",
+        "axes",
+        "values",
+        "channels",
+        "dims",
+        "labels",
+        "activation",
+        "threshold",
+        "thresholds",
+    ),
     *("network", "preprocessing", "inferer", "postprocessing", "image_key", "pred_key", "boxes", "limits", "licence", "measurement"),
     *("input_shape", "intended_use", "title"),
 }
@@ -89,7 +103,7 @@ def description(metadata: Mapping[str, Any], mapping: Mapping[str, Any], *, name
     for key in ("axes", "activation", "threshold", "image_key", "pred_key", "boxes", "measurement"):
         if mapping.get(key) is not None:
             out[key] = mapping[key]
-    if task == "regression" and "measurement" not in out:
+    if task == "regression" and not {"name", "unit"} <= set(mapping.get("measurement") or ()):
         raise BundleRefused(
             "it estimates a number; say what and in which unit in the mapping file: measurement: {name: bone age, unit: mo}"
             " (the unit in UCUM)"
@@ -105,7 +119,7 @@ def _task(metadata: Mapping[str, Any], given: Mapping[str, Any], output: Mapping
     words = f"{metadata.get('task', '')} {metadata.get('name', '')}".lower()
     if "latent" in takes:
         return "generation"
-    if "object" in kind or "dict" in form and "box" in str(output).lower() or "detect" in words and "classif" not in words:
+    if "object" in kind or ("dict" in form and "box" in str(output).lower()) or ("detect" in words and "classif" not in words):
         return "detection"
     if kind == "probabilities" or form in ("classes", "classification", "probabilities"):
         return "classification"
@@ -128,10 +142,11 @@ def _labels(task: str, mapping: Mapping[str, Any], output: Mapping[str, Any], me
     told = mapping.get("labels")
     named = _named(told if told is not None else output.get("channel_def") or metadata.get("label_classes") or metadata.get("pred_classes"))
     if task == "regression":
-        return [{"value": 0, "name": str((mapping.get("measurement") or {}).get("name") or "value")}]
+        name = str((mapping.get("measurement") or {}).get("name") or "value")
+        return [{"value": 0, "name": name, "type": _code(None, finding(name))}]
     if not named:
         raise BundleRefused("it does not name its outputs; name them in the mapping file: labels: {1: spleen}")
-    out = []
+    out: list[dict[str, Any]] = []
     for value, entry in named.items():
         chosen = dict(entry) if isinstance(entry, Mapping) else {"name": str(entry)}
         name = str(chosen.get("name") or chosen.get("label") or value)

@@ -37,7 +37,7 @@ KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VIS
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one question may cost."""
 
@@ -47,8 +47,7 @@ class Limits:
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Limits:
         """From the sidecar's `limits`."""
-        known = {name: kind(told[name]) for name, kind in (("time_s", float), ("memory_mb", int)) if name in told}
-        return cls(**known)
+        return cls(time_s=float(told.get("time_s", cls.time_s)), memory_mb=int(told.get("memory_mb", cls.memory_mb)))
 
 
 class Guest:

@@ -29,7 +29,7 @@ def packed(facts: Mapping[str, Any], arrays: Arrays | None = None) -> list[bytes
     head = json.dumps({"facts": facts, "arrays": shapes}).encode()
     if len(head) > MOST_FACTS:
         raise Garbled("too many facts")
-    return [HEAD.pack(len(head)), head, *(memoryview(array.reshape(-1).view(np.uint8)) for array in kept.values() if array.size)]
+    return [HEAD.pack(len(head)), head, *(array.data.cast("B") for array in kept.values() if array.size)]
 
 
 def unpacked(take: Callable[[int], bytes | bytearray]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -43,7 +44,9 @@ class AnyBundle(Pipeline):
         self._refuse(volume)
         pixels = self._values(volume)
         by_slice = self.bundle.node["dims"] == 2 and len(pixels) > 1
-        answers = [self._ask(volume, pixels[at : at + 1], model) for at in range(len(pixels))] if by_slice else [self._ask(volume, pixels, model)]
+        answers = (
+            [self._ask(volume, pixels[at : at + 1], model) for at in range(len(pixels))] if by_slice else [self._ask(volume, pixels, model)]
+        )
         match self.bundle.node["task"]:
             case "segmentation":
                 return self._segments(volume, answers)
@@ -125,7 +128,9 @@ class AnyBundle(Pipeline):
                 )
             )
         present = [finding.name for finding in findings if finding.present]
-        return self._result(volume, label=", ".join(present[:6]) + (" …" if len(present) > 6 else "") or "nothing", findings=findings, segments=segments)
+        return self._result(
+            volume, label=", ".join(present[:6]) + (" …" if len(present) > 6 else "") or "nothing", findings=findings, segments=segments
+        )
 
     def _mask(self, output: Mapping[str, Any], facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """Where one output is, (frames, rows, columns)."""
@@ -140,7 +145,9 @@ class AnyBundle(Pipeline):
         if value >= len(masks):
             value -= int(outputs[0]["value"])  # names from 1 on, and no channel for the background
         if not 0 <= value < len(masks):
-            raise GuestFailed(f"it gave {len(masks)} channels, and {output['name']} should be channel {output['value']}", bundle=self.bundle.name)
+            raise GuestFailed(
+                f"it gave {len(masks)} channels, and {output['name']} should be channel {output['value']}", bundle=self.bundle.name
+            )
         return np.asarray(masks[value] != 0)
 
     def _classes(self, volume: Volume, facts: Mapping[str, Any]) -> Result:
@@ -149,7 +156,9 @@ class AnyBundle(Pipeline):
         if len(values) != len(self.bundle.node["outputs"]) and not (len(outputs) == 1 and len(values) == 2):
             raise GuestFailed(f"it gave {len(values)} numbers for {len(outputs)} labels", bundle=self.bundle.name)
         if not all(-1e-4 <= value <= 1 + 1e-4 for value in values):
-            raise GuestFailed("it gave probabilities that are not between 0 and 1; name its activation in the mapping file", bundle=self.bundle.name)
+            raise GuestFailed(
+                "it gave probabilities that are not between 0 and 1; name its activation in the mapping file", bundle=self.bundle.name
+            )
         values = [min(1.0, max(0.0, value)) for value in values]
         if len(values) == 2 and len(outputs) == 1:
             values = values[1:]
@@ -177,18 +186,25 @@ class AnyBundle(Pipeline):
             raise GuestFailed("it gave boxes and scores of different number", bundle=self.bundle.name)
         outputs = {int(output["value"]): output for output in self.bundle.node["outputs"]}
         findings: list[Finding] = []
-        for box, score, label in zip(boxes, scores, labels, strict=True):
-            output = outputs.get(label) or (next(iter(outputs.values())) if len(outputs) == 1 else None)
+        counted: Counter[str] = Counter()  # findings are told apart by their names
+        for box, score, number in zip(boxes, scores, labels, strict=True):
+            output = outputs.get(number) or (next(iter(outputs.values())) if len(outputs) == 1 else None)
             if output is None or len(findings) == MOST_REGIONS:
                 continue
             least = self.bundle.thresholds.get(output["name"], float(self.bundle.node.get("threshold", THRESHOLD)))
             region = _region(box, volume)
             if score >= least and region is not None:
                 chance = min(1.0, max(0.0, score))
-                findings.append(Finding(name=output["name"], code=_code(output["type"]), probability=chance, present=True, region=region))
+                counted[output["name"]] += 1
+                name = output["name"] if counted[output["name"]] == 1 else f"{output['name']} {counted[output['name']]}"
+                findings.append(Finding(name=name, code=_code(output["type"]), probability=chance, present=True, region=region))
         for output in outputs.values():
-            if not any(finding.name == output["name"] for finding in findings):
-                highest = [score for score, label in zip(scores, labels, strict=True) if outputs.get(label, next(iter(outputs.values()))) is output]
+            if not counted[output["name"]]:
+                highest = [
+                    score
+                    for score, number in zip(scores, labels, strict=True)
+                    if outputs.get(number, next(iter(outputs.values()))) is output
+                ]
                 chance = min(1.0, max(0.0, *highest)) if highest else 0.0
                 findings.append(Finding(name=output["name"], code=_code(output["type"]), probability=chance, present=False))
         present = [finding for finding in findings if finding.present]

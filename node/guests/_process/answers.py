@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms.utils import scale_affine
 from monai.transforms import Compose, SpatialResample
+from monai.transforms.utils import scale_affine
 from numpy.typing import NDArray
 
 from node.guests._process.refusal import Refusal
@@ -172,7 +172,10 @@ def _detection(found: Mapping[str, torch.Tensor], sidecar: Mapping[str, Any], gi
         corners = corners * size
     if torch_axes:
         corners = corners[..., ::-1]  # x is the last axis
-    there = np.linalg.inv(_square(torch.as_tensor(np.asarray(given.source.affine)))) @ _square(torch.as_tensor(np.asarray(given.affine))).numpy()
+    there = (
+        np.linalg.inv(_square(torch.as_tensor(np.asarray(given.source.affine))).numpy())
+        @ _square(torch.as_tensor(np.asarray(given.affine))).numpy()
+    )
     points = np.zeros((*corners.shape[:2], 4))
     points[..., :dims], points[..., 3] = corners - 0.5, 1.0
     moved = (points @ np.asarray(there).T)[..., :dims] + 0.5
@@ -208,9 +211,15 @@ def _boxes_of(out: Any) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for name, value in out.items():
         word = str(name).lower()
-        kind = "score" if "score" in word or "prob" in word or "conf" in word else "box" if "box" in word else "label" if (
-            "label" in word or "class" in word
-        ) else ""
+        kind = (
+            "score"
+            if "score" in word or "prob" in word or "conf" in word
+            else "box"
+            if "box" in word
+            else "label"
+            if ("label" in word or "class" in word)
+            else ""
+        )
         if kind and isinstance(value, torch.Tensor):
             found[kind] = value.as_tensor() if isinstance(value, MetaTensor) else value
     if "box" not in found:

@@ -21,11 +21,15 @@ import node
 from node.confinement import install_filter
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  #: the same numbers on every architecture
+CAPABILITY_VERSION_3 = 0x20080522
 RULE_PATH_BENEATH, CREATE_RULESET_VERSION = 1, 1
 READ_FILE, READ_DIR = 1 << 2, 1 << 3
 #: file-system rights of each Landlock version; execute (bit 0) and all changes are refused outside the scratch folder
 RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}
-EVERYWHERE = ("/usr", "/lib", "/lib64", "/proc", "/sys", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/zero", "/dev/urandom")
+EVERYWHERE = (
+    *("/usr", "/lib", "/lib64", "/sys", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/zero", "/dev/urandom"),
+    *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "version", "filesystems", "driver", "sys")),  # of no other process
+)
 DEVICES = ("nvidia*", "dri", "kfd", "null")  #: below /dev: opened for writing by their drivers
 
 #: Linux system calls by name → number (x86_64, aarch64); None: the architecture does not have it
@@ -33,7 +37,13 @@ BY_MACHINE = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 NEVER = {  # programs, other processes, privileges, modes and owners of files
     **{"execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None), "ptrace": (101, 117)},
     **{"process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kill": (62, 129), "tkill": (200, 130)},
-    **{"rt_sigqueueinfo": (129, 138), "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "unshare": (272, 97), "setns": (308, 268)},
+    **{
+        "rt_sigqueueinfo": (129, 138),
+        "pidfd_send_signal": (424, 424),
+        "pidfd_getfd": (438, 438),
+        "unshare": (272, 97),
+        "setns": (308, 268),
+    },
     **{"mount": (165, 40), "umount2": (166, 39), "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241)},
     **{"keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218), "io_uring_setup": (425, 425), "socket": (41, 198)},
     **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
@@ -70,6 +80,7 @@ def lock(bundle: Path, scratch: Path, *, memory_mb: int | None) -> str:
     -------
     "landlock", or "filter" on a kernel without it; "" when this machine has neither, and nothing may run.
     """
+    _drop_privileges()
     limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 64 << 20)]
     if memory_mb is not None:
         limits.append((resource.RLIMIT_DATA, memory_mb << 20))
@@ -80,6 +91,12 @@ def lock(bundle: Path, scratch: Path, *, memory_mb: int | None) -> str:
     if not _filter(refuse_changes=not fenced):
         return ""
     return "landlock" if fenced else "filter"
+
+
+def _drop_privileges() -> None:
+    """A node that runs as root gives none of its capabilities to a guest."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)())
 
 
 def _libraries() -> Iterator[Path]:

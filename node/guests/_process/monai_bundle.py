@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -161,7 +161,9 @@ def _not_pretrained(config: Any) -> Any:
         return [_not_pretrained(value) for value in config]
     if not isinstance(config, dict):
         return config
-    return {key: PRETRAINED.get(key, _not_pretrained(value)) if key in PRETRAINED else _not_pretrained(value) for key, value in config.items()}
+    return {
+        key: PRETRAINED.get(key, _not_pretrained(value)) if key in PRETRAINED else _not_pretrained(value) for key, value in config.items()
+    }
 
 
 def _composed(parser: ConfigParser, config: Mapping[str, Any], key: str) -> Compose:
@@ -188,7 +190,7 @@ def _network(bundle: Path, parser: ConfigParser, config: dict[str, Any], device:
         parser.set(config)
         parser.parse()
         parser.ref_resolver.resolved_content.update(dict.fromkeys(NETWORKS, made))
-        return made  # type: ignore[no-any-return]
+        return cast(Callable[..., Any], made)
     key = next((key for key in NETWORKS if key in config), "")
     if not key:
         raise Refusal("its inference configuration has no network_def, so nobody knows which network the weights are of")
@@ -201,8 +203,7 @@ def _network(bundle: Path, parser: ConfigParser, config: dict[str, Any], device:
     if not isinstance(made, torch.nn.Module):
         raise Refusal(f"{key} is no torch module; is its _target_ a known network?")
     networks.fill(made, networks.state_dict(path), file)
-    made.to(device).eval().requires_grad_(False)
-    return made
+    return cast(Callable[..., Any], made.to(device).eval().requires_grad_(False))
 
 
 def _first_key(compose: Compose, otherwise: Any) -> str:
@@ -252,6 +253,6 @@ def _affine(facts: Mapping[str, Any]) -> NDArray[np.float64]:
 
 
 def _about_shape(why: BaseException) -> bool:
-    return any(word in str(why) for word in ("channels", "size of tensor", "shape", "dimension", "expected input", "Sizes of tensors", "size"))
-
-
+    return any(
+        word in str(why) for word in ("channels", "size of tensor", "shape", "dimension", "expected input", "Sizes of tensors", "size")
+    )

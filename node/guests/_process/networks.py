@@ -48,8 +48,8 @@ def onnx(path: Path) -> Callable[[torch.Tensor], Any]:
     except RuntimeError as why:
         raise Refusal(f"{path.name} can't be read as ONNX: {_first_line(why)}") from None
     if len(compiled.inputs) != 1:
-        names = ", ".join(sorted(one.any_name for one in compiled.inputs))
-        raise Refusal(f"{path.name} takes {len(compiled.inputs)} inputs ({names}); the node has one image to give")
+        inputs = ", ".join(sorted(one.any_name for one in compiled.inputs))
+        raise Refusal(f"{path.name} takes {len(compiled.inputs)} inputs ({inputs}); the node has one image to give")
     names = [sorted(one.names)[0] if one.names else str(i) for i, one in enumerate(compiled.outputs)]
     request = compiled.create_infer_request()
 

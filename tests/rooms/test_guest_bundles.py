@@ -1,0 +1,214 @@
+"""What a guest's process makes of a bundle: its own transforms and inferer, answers on the grid of the images. Met here without the process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from node.guests._process.monai_bundle import Ready
+from node.guests._process.refusal import Refusal
+from tests.rooms import guest_bundles
+
+SEGMENTATION = {"task": "segmentation", "dims": 3}
+#: column, row, frame → LPS: an oblique acquisition, 2 x 2 x 5 mm, rows counting to the front
+OBLIQUE = np.asarray([[1.96, 0.1, -0.9, -40], [0.2, -1.98, 0.5, 30], [0.3, 0.2, 4.89, -60], [0, 0, 0, 1]])
+
+
+@pytest.fixture(autouse=True)
+def fresh_scripts() -> Iterator[None]:
+    """Each bundle has a package `scripts` of its own; a real process sees one bundle only."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+    for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+        del sys.modules[name]
+
+
+def a_volume() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(frames, rows, columns) and where it is bright: a block that touches no border, different along each axis."""
+    mask = np.zeros((14, 40, 32), bool)
+    mask[4:10, 8:20, 14:28] = True
+    return np.where(mask, 200.0, -50.0).astype(np.float32), mask
+
+
+def asked(ready: Ready, pixels: NDArray[Any], affine: Any = OBLIQUE, **facts: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    told = {"dims": 3, "affine": None if affine is None else np.asarray(affine).tolist(), "spacing_mm": None, **facts}
+    return ready.answer(told, {"pixels": pixels})
+
+
+def dice(one: NDArray[Any], other: NDArray[Any]) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+@pytest.mark.parametrize(("form", "invert"), [("yaml", True), ("json", False)], ids=["Invertd, yaml", "no Invertd, json"])
+def test_a_mask_comes_back_to_the_grid_of_the_images(tmp_path: Path, form: str, invert: bool) -> None:
+    """Reoriented and resampled to 4 mm, in windows of 16, through the bundle's own code; then back, by Invertd or by the affine."""
+    path = guest_bundles.bright(tmp_path / "bundle", form=form, invert=invert)
+    pixels, mask = a_volume()
+
+    ready = Ready.load(path, SEGMENTATION, "cpu")
+    facts, arrays = asked(ready, pixels)
+
+    assert ready.told["inferer"] == "SlidingWindowInferer"
+    assert ready.told["spacing_mm"] == [4.0, 4.0, 4.0]
+    assert "LoadImaged" not in ready.told["preprocessing"]
+    assert "SaveImaged" not in ready.told["postprocessing"]
+    assert facts == {"kind": "labels"}
+    assert arrays["labels"].shape == mask.shape
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
+def test_a_network_of_monai_with_random_weights_runs_and_always_says_the_same(tmp_path: Path) -> None:
+    ready = Ready.load(guest_bundles.unet(tmp_path / "bundle"), SEGMENTATION, "cpu")
+    pixels, mask = a_volume()
+
+    one, other = (asked(ready, pixels)[1]["labels"] for _ in range(2))
+
+    assert ready.told["network"] == "UNet"
+    assert one.shape == mask.shape
+    assert set(np.unique(one)) <= {0, 1}
+    assert np.array_equal(one, other)
+
+
+def test_a_series_without_patient_axes_is_taken_as_it_lies(tmp_path: Path) -> None:
+    ready = Ready.load(guest_bundles.bright(tmp_path / "bundle"), SEGMENTATION, "cpu")
+    pixels, mask = a_volume()
+
+    _, arrays = asked(ready, pixels, affine=None, spacing_mm=(5.0, 2.0, 2.0))
+
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
+# --- what does not fit is refused by name ---------------------------------------------------------------------------------
+def test_weights_of_another_network_are_refused_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    path = guest_bundles.unet(tmp_path / "bundle")
+    weights = torch.load(path / "models" / "model.pt", weights_only=True)["model"]
+    first = next(iter(weights))
+    torch.save({first: weights[first][:2], "head.weight": torch.ones(1)}, path / "models" / "model.pt")
+
+    with pytest.raises(Refusal) as refused:
+        Ready.load(path, SEGMENTATION, "cpu")
+
+    assert "model.pt does not fit the network that the bundle describes: missing: model.0.conv.unit0.conv.bias" in str(refused.value)
+    assert "not in the network: head.weight" in str(refused.value)
+    assert f"of another shape: {first} is (2, 1, 3, 3, 3), the network has (4, 1, 3, 3, 3)" in str(refused.value)
+
+
+class Surprise:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        import os
+
+        return os.system, ("touch /tmp/a-pickle-ran",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: torch.save({"model": {"level": Surprise()}}, path / "models" / "model.pt"), "could run code"),
+        (lambda path: (path / "models" / "model.pt").write_bytes(b"PK\x03\x04" + bytes(60)), "model.pt is damaged"),
+        (lambda path: (path / "models" / "model.pt").write_bytes(bytes(60)), "neither a state dict of torch nor safetensors"),
+        (lambda path: (path / "models" / "model.pt").unlink(), "it has none of models/model.safetensors"),
+        (lambda path: (path / "configs" / "inference.json").write_text("{"), "configs/inference.json can't be read"),
+        (lambda path: (path / "configs" / "inference.json").write_text("{}"), "has no network_def"),
+    ],
+    ids=["pickle", "torn", "zeros", "gone", "no JSON", "no network"],
+)
+def test_a_broken_bundle_is_refused_with_the_reason(tmp_path: Path, spoil: Any, reason: str) -> None:
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    spoil(path)
+
+    with pytest.raises(Refusal, match=reason):
+        Ready.load(path, SEGMENTATION, "cpu")
+
+    assert not Path("/tmp/a-pickle-ran").exists()
+
+
+def test_an_image_with_other_channels_than_the_network_has_is_refused(tmp_path: Path) -> None:
+    ready = Ready.load(guest_bundles.unet(tmp_path / "bundle"), SEGMENTATION, "cpu")
+
+    with pytest.raises(Refusal, match="the network does not take"):
+        asked(ready, np.random.default_rng(1).random((8, 20, 20, 3), np.float32))
+
+
+def test_weights_are_known_by_what_they_are_and_not_by_their_suffix(tmp_path: Path) -> None:
+    """Many a `.pt` is safetensors in truth."""
+    from safetensors.torch import save_file
+
+    path = guest_bundles.bright(tmp_path / "bundle")
+    save_file({"level": torch.tensor([100.0])}, path / "models" / "model.pt")
+    pixels, mask = a_volume()
+
+    _, arrays = asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
+# --- the other tasks, and the other forms ---------------------------------------------------------------------------------
+def on_disk(folder: Path, weights: Path, config: dict[str, Any], suffix: str) -> Path:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    weights.rename(folder / "models" / f"model.{suffix}")
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    return folder
+
+
+RESIZED = {
+    "preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Resized", "keys": "image", "spatial_size": [64, 64]}]},
+    "inferer": {"_target_": "SimpleInferer"},
+}
+
+
+@pytest.mark.parametrize("axes", ["torch", "monai"])
+def test_boxes_come_back_to_the_pixels_of_the_image(tmp_path: Path, axes: str) -> None:
+    """An image of 128 rows and 256 columns was squeezed into 64 x 64; corners on the network's grid, x first."""
+    boxes = [[16.0, 8.0, 32.0, 24.0], [0.0, 0.0, 64.0, 64.0]]
+    file = guest_bundles.onnx_detector(tmp_path / "d.onnx", boxes, [0.3, 0.9], [1, 2])
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, RESIZED, "onnx"), {"task": "detection", "dims": 2, "axes": axes}, "cpu")
+
+    facts, arrays = asked(ready, np.ones((1, 128, 256), np.float32), affine=None, dims=2, spacing_mm=(0.0, 0.5, 0.25))
+
+    assert facts["labels"] == [2, 1]
+    assert facts["scores"] == pytest.approx([0.9, 0.3])
+    assert arrays["boxes"][:, [0, 1, 3, 4]] == pytest.approx(np.asarray([[0, 0, 256, 128], [64, 16, 128, 48]]), abs=1e-3)
+    assert arrays["boxes"][:, [2, 5]].tolist() == [[0, 1], [0, 1]]
+
+
+def test_a_classifier_says_probabilities_even_when_its_bundle_would_only_decide(tmp_path: Path) -> None:
+    file = guest_bundles.torchscript(tmp_path / "c.ts")
+    config = json.loads(_extra(file, "inference.json"))
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, config, "ts"), {"task": "classification", "dims": 2}, "cpu")
+    right = np.zeros((1, 50, 80), np.float32)
+    right[:, :, 40:] = 100.0
+
+    facts, _ = asked(ready, right, affine=None, dims=2)
+
+    assert facts["activation"] == "softmax"
+    assert sum(facts["values"]) == pytest.approx(1.0)
+    assert np.argmax(facts["values"]) == 1
+
+
+def _extra(file: Path, name: str) -> str:
+    import zipfile
+
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(next(one for one in archive.namelist() if one.endswith(f"extra/{name}"))).decode()
+
+
+def test_one_logit_becomes_a_probability_by_the_sigmoid(tmp_path: Path) -> None:
+    file = guest_bundles.onnx_classifier(tmp_path / "b.onnx")
+    config = {"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Resized", "keys": "image", "spatial_size": [32, 32]}]}}
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, config, "onnx"), {"task": "classification", "dims": 2, "axes": "torch"}, "cpu")
+
+    facts, _ = asked(ready, np.full((1, 40, 60), 0.6, np.float32), affine=None, dims=2)
+
+    assert facts["values"] == pytest.approx([1 / (1 + np.exp(-2.0))], abs=1e-4)
