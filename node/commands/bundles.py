@@ -12,6 +12,7 @@ from node.bundle import Bundle
 from node.commands.bundles_add import add
 from node.commands.options import Config, Json, house
 from node.errors import NodeError
+from node.guests import allowed
 
 app = typer.Typer(help="Model bundles: add, list, verify.", no_args_is_help=True)
 app.command()(add)
@@ -49,6 +50,8 @@ def _facts(folder: Path) -> dict[str, Any]:
     name = f"{folder.parent.name}/{folder.name}"
     try:
         bundle = Bundle.open(folder)
+        if bundle.sidecar:
+            allowed.check(bundle)
     except NodeError as why:
         return {"folder": name, "error": str(why)}
     return {

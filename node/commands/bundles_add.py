@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from node.bundle import SUMS, sha256
+from node.bundle import GUEST, SUMS, sha256
 from node.commands.options import Config, house
 from node.errors import BundleRefused, NodeError
 from node.guests import allowed
@@ -64,6 +64,8 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
         raise BundleRefused(f"{name[:40]!r} is no name for a rule: lower case letters, digits and _; choose one with --name")
     if name in Registry("node.pipelines", Pipeline):  # type: ignore[type-abstract]
         raise BundleRefused(f"{name} is the name of a pipeline with code of its own; choose another with --name")
+    if any(not (folder / GUEST).exists() for folder in (bundles_dir / name).glob("*") if folder.is_dir()):
+        raise BundleRefused(f"{name} is a bundle that the node's own code uses; choose another name with --name")
     version = str(mapping.get("version") or metadata["version"])
     staged = folder / name / version
     staged.parent.mkdir()

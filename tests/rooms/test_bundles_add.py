@@ -16,12 +16,16 @@ import yaml
 from pydicom import dcmread
 from typer.testing import CliRunner, Result
 
+import config
+from node.assembly import House
 from node.bundle import Bundle, write_sums
 from node.commands.bundles import app
-from node.domain import Job, JobState
+from node.domain import Job, JobState, Study
 from node.errors import BundleDamaged, BundleInvalid, NodeError
 from node.guests import allowed
+from node.imaging.study import read_study
 from node.ledger.jobs import Jobs
+from node.router import decide
 from node.runners.local import LocalRunner
 from node.testing.studies import a_study
 from tests.conformance.validity import errors_of
@@ -251,6 +255,7 @@ NOWHERE = {
         (NOWHERE, [], "it does not say which modality it is for; say it with --modality"),
         ({}, ["--modality", "TELEPATHY"], "the modality 'TELEPATHY' is not known"),
         ({}, ["--name", "covid_ct"], "covid_ct is the name of a pipeline with code of its own"),
+        ({}, ["--name", "brain_mask"], "brain_mask is a bundle that the node's own code uses"),
         ({}, ["--name", "../up"], "'../up' is no name for a rule"),
         ({"version": "../../x"}, [], "metadata.json has no version"),
     ],
@@ -259,10 +264,12 @@ NOWHERE = {
 def test_what_a_node_can_not_use_is_refused_with_what_to_do(
     tmp_path: Path, add: Add, models: Path, more: dict[str, Any], arguments: list[str], said: str
 ) -> None:
+    (models / "brain_mask" / "1.0.0").mkdir(parents=True)
+
     done = add(guest_bundles.bright(tmp_path / "zoo", **more), *arguments)
 
     assert said in reason(done)
-    assert list(models.iterdir()) == []
+    assert [path.name for path in models.iterdir()] == ["brain_mask"]
 
 
 def test_a_zip_that_leads_outside_is_refused(tmp_path: Path, add: Add) -> None:
@@ -301,6 +308,28 @@ def test_an_intact_guest_is_allowed_and_its_digest_covers_its_code(installed: Pa
 
     assert bundle.digest == hashlib.sha256((installed / "SHA256SUMS").read_bytes()).hexdigest()
     assert (bundle.name, bundle.version, bundle.weights) == ("spleen_ct", "0.5.1", "models/model.pt")
+
+
+def test_a_rule_names_a_guest_as_it_names_a_pipeline(installed: Path, tmp_path: Path, models: Path) -> None:
+    """And one that is damaged is not there to be named, while the others are."""
+    shutil.copytree(installed.parents[1], models, dirs_exist_ok=True)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{name: spleens, when: {modality: CT}, run: spleen_ct}]")
+    house = House(config.load(rules=rules))
+
+    [decision] = decide(a_clean(tmp_path), house.rules, house.needs)
+    flip(models / "spleen_ct" / "0.5.1" / "scripts" / "networks.py")
+
+    assert decision.met, decision.reasons
+    assert house.needs["spleen_ct"].takes == "volume"
+    assert house.bundles["spleen_ct"].labels == ()
+    assert dict(House(config.load()).bundles) == {}
+    done = CliRunner().invoke(app, ["verify"])
+    assert (done.exit_code, "scripts/networks.py" in done.output) == (1, True)
+
+
+def a_clean(folder: Path) -> Study:
+    return read_study(clean_study(a_study("CT", slices=6, rows=64), folder / "clean"))
 
 
 def flip(path: Path) -> None:

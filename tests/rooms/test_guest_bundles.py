@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydicom import dcmread
 
+from node.domain import CleanUid, Instance, Series
+from node.errors import BundleRefused
 from node.guests._process.monai_bundle import Ready
 from node.guests._process.refusal import Refusal
+from node.guests.arrival import unpack
+from node.imaging.build import build_volume
 from tests.rooms import guest_bundles
 
 SEGMENTATION = {"task": "segmentation", "dims": 3}
@@ -212,3 +218,86 @@ def test_one_logit_becomes_a_probability_by_the_sigmoid(tmp_path: Path) -> None:
     facts, _ = asked(ready, np.full((1, 40, 60), 0.6, np.float32), affine=None, dims=2)
 
     assert facts["values"] == pytest.approx([1 / (1 + np.exp(-2.0))], abs=1e-4)
+
+
+# --- weights of segmentation_models_pytorch, MeshNets of brainchop ------------------------------------------------------------
+SMP = {"encoder_name": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [8, 8, 8], "in_channels": 1, "classes": 1}
+
+
+@pytest.mark.parametrize("form", ["save_pretrained", "a state dict and the network's name"])
+def test_a_model_of_smp_drops_in(tmp_path: Path, form: str) -> None:
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(1)
+    network = smp.Unet(encoder_weights=None, **SMP).eval()
+    mapping: dict[str, Any] = {"input_shape": [64, 64], "preprocessing": RESIZED["preprocessing"]}
+    if form == "save_pretrained":
+        came = tmp_path / "lesions"
+        network.save_pretrained(str(came))
+    else:
+        came = tmp_path / "lesions.pth"
+        torch.save(network.state_dict(), came)
+        mapping["network"] = {"_target_": "segmentation_models_pytorch.Unet", "encoder_weights": "imagenet", **SMP}
+    unpack(came, tmp_path / "bundle", mapping)
+    pixels = np.random.default_rng(1).random((1, 64, 64), np.float32)
+
+    ready = Ready.load(tmp_path / "bundle", {"task": "segmentation", "dims": 2, "axes": "torch"}, "cpu")
+    _, arrays = asked(ready, pixels, affine=None, dims=2)
+
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pixels)[None])[0, 0] >= 0
+    assert np.array_equal(arrays["labels"][0], expected.numpy())
+
+
+def test_weights_without_their_network_are_refused_with_what_to_write(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, tmp_path / "lesions.pth")
+
+    with pytest.raises(BundleRefused, match="holds weights and not the network; name it in the mapping file"):
+        unpack(tmp_path / "lesions.pth", tmp_path / "bundle", {})
+
+
+LAYERS = [{"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 2, "stride": 1, "dilation": 2}]
+LAST = {"in_channels": 2, "out_channels": 3, "kernel_size": 1, "padding": 0, "stride": 1, "dilation": 1}
+
+
+def test_a_meshnet_of_brainchop_becomes_a_bundle(tmp_path: Path) -> None:
+    """Weights are named `model.0.weight` there; one layer and a last one, so that the whole volume takes a second."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "gwm"
+    folder.mkdir()
+    (folder / "model.json").write_text(json.dumps({"header": "Grey and white", "bnorm": False, "bias": True, "layers": [*LAYERS, LAST]}))
+    (folder / "colormap.json").write_text(json.dumps({"labels": ["background", "White Matter", "Grey Matter"]}))
+    first = torch.zeros(2, 1, 3, 3, 3)
+    first[:, 0, 1, 1, 1] = 1.0
+    last = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]).reshape(3, 2, 1, 1, 1)
+    save_file(
+        {"model.0.weight": first, "model.0.bias": torch.zeros(2), "model.2.weight": last, "model.2.bias": torch.tensor([0.5, 0.1, -0.5])},
+        folder / "model.safetensors",
+    )
+    unpack(folder, tmp_path / "bundle", {})
+    pixels, mask = a_volume()
+
+    ready = Ready.load(tmp_path / "bundle", SEGMENTATION, "cpu")
+    _, arrays = asked(ready, pixels)
+
+    assert ready.told["orientation"] == "LIA"
+    assert dice(arrays["labels"] == 2, mask) > 0.9
+    assert json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())["name"] == "Grey and white"
+
+
+@pytest.mark.skipif(not os.environ.get("RADNODE_TEST_EVERY_FILE"), reason="half a minute of CPU: set RADNODE_TEST_EVERY_FILE=1")
+def test_the_published_meshnet_finds_white_and_grey_matter_on_a_real_head(tmp_path: Path, shared: Path) -> None:
+    """As brainchop finds them in its own program."""
+    head, weights = shared / "data/dicom/mr_brain_t1_brainchop", shared / "data/weights/brainchop_meshnet/model5_gw_ae"
+    unpack(weights, tmp_path / "bundle", {})
+    instances = tuple(Instance(header=dcmread(path, stop_before_pixels=True), path=path) for path in head.rglob("*.dcm"))
+    uid = CleanUid(str(instances[0].header.SeriesInstanceUID))
+    volume = build_volume(Series(series_instance_uid=uid, modality="MR", instances=instances))
+
+    ready = Ready.load(tmp_path / "bundle", SEGMENTATION, "cpu")
+    _, arrays = asked(ready, volume.pixels, affine=volume.affine)
+
+    white, grey = (float((arrays["labels"] == value).sum()) * (volume.voxel_ml or 0) for value in (1, 2))
+    assert white == pytest.approx(503, rel=0.01)
+    assert grey == pytest.approx(751, rel=0.01)
