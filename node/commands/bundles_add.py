@@ -57,7 +57,7 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
     """The bundle as `<folder>/<name>/<version>`, checked and tried."""
     from node.commands.bundles_trial import tried  # phantoms are dear to import, and other commands of `bundles` need none
 
-    unpack(path, folder / "arrived", mapping)
+    bare = unpack(path, folder / "arrived", mapping)
     metadata = read_metadata(folder / "arrived")
     name = name or str(mapping.get("name") or "") or _name_of(path, metadata)
     if not NAME.fullmatch(name):
@@ -70,7 +70,7 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
     staged = folder / name / version
     staged.parent.mkdir()
     (folder / "arrived").rename(staged)
-    sidecar = description(metadata, mapping, name=name, modality=modalities_of(modality))
+    sidecar = description(metadata, mapping, name=name, modality=modalities_of(modality), bare=bare)
     sidecar["licence"] = licence_of(staged, metadata, mapping.get("licence"))
     trial = tried(staged, metadata, sidecar)
     there = bundles_dir / name / version

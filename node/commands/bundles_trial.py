@@ -14,7 +14,7 @@ from pydicom import dcmread
 
 from node.bundle import GUEST, Bundle, write_sums
 from node.domain import CleanUid, Instance, Result, Series
-from node.errors import BundleRefused, NotAnalysed
+from node.errors import BundleRefused, NodeError, NotAnalysed
 from node.guests import allowed
 from node.guests.host import Guest
 from node.imaging.build import build_volume, images_of
@@ -109,6 +109,8 @@ def _generator(bundle: Bundle, sidecar: Mapping[str, Any], trial: Trial) -> Tria
     try:
         guest.start()
         facts, _ = guest.ask({}, {})
+    except NodeError:
+        raise BundleRefused("it draws images from random numbers, which no node could report; and it does not even run here") from None
     finally:
         guest.close()
     shape = " x ".join(str(n) for n in facts.get("shape", []))

@@ -21,12 +21,16 @@ METADATA = "configs/metadata.json"
 CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts", "models/model.onnx")
 SMP_CONFIG = "config.json"  #: what `save_pretrained` of segmentation_models_pytorch writes beside the weights
+FIT = "fit_input"  #: in a configuration that was made here: resize to what an ONNX file asks for
 SKIPPED = {"__pycache__", ".git", ".DS_Store", "node.json", "SHA256SUMS"}
 MOST_FILES, MOST_BYTES = 2000, 8 << 30
 
 
-def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> None:
-    """The bundle at `path` as a folder `to` in MONAI's layout. Raises BundleRefused with what is wrong and what to do."""
+def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> bool:
+    """The bundle at `path` as a folder `to` in MONAI's layout; whether it came without a configuration of its own.
+
+    Raises BundleRefused with what is wrong and what to do.
+    """
     if not path.exists():
         raise BundleRefused(f"there is nothing at {path.name}")
     if path.is_dir():
@@ -42,8 +46,10 @@ def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> None:
         _bare(path, to, "model.safetensors" if _is_safetensors(path) else "model.pt", mapping)
     else:
         raise BundleRefused(f"{path.name} is no bundle folder, zip of one, TorchScript, ONNX or state dict")
+    bare = (to / CONFIGS[0]).exists() and FIT in _json(to / CONFIGS[0])
     _with_mapping(to, mapping)
     _whole(to)
+    return bare
 
 
 # --- the forms ----------------------------------------------------------------------------------------------------------------
@@ -150,7 +156,9 @@ def _plain_inference(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Preprocessing for a network that came without: the mapping file's, else values scaled to 0…1 and, where its input has one size, resized."""
     shape = [int(n) for n in mapping.get("input_shape") or ()]
     resize = [{"_target_": "Resized", "keys": "image", "spatial_size": shape}] if shape else []
-    return {
+    network = {"network_def": mapping["network"]} if "network" in mapping else {}
+    return network | {
+        FIT: True,
         "preprocessing": {"_target_": "Compose", "transforms": [*resize, {"_target_": "ScaleIntensityd", "keys": "image"}]},
         "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": {"_target_": "Compose", "transforms": []},

@@ -12,7 +12,16 @@ from node.guests.vocabulary import PALETTE, concept, finding
 
 TASKS = ("segmentation", "classification", "detection", "regression")
 MODALITIES = {
-    **{"MRI": ("MR",), "T1": ("MR",), "T2": ("MR",), "FLAIR": ("MR",), "PET": ("PT",), "ULTRASOUND": ("US",), "MAMMOGRAPHY": ("MG",)},
+    **{
+        "MRI": ("MR",),
+        "T1": ("MR",),
+        "T2": ("MR",),
+        "FLAIR": ("MR",),
+        "PET": ("PT",),
+        "ULTRASOUND": ("US",),
+        "MAMMOGRAPHY": ("MG",),
+        "MAMMOGRAM": ("MG",),
+    },
     **dict.fromkeys(("XRAY", "XR", "RADIOGRAPH", "CXR", "DX", "CR", "RADIOGRAPHY"), ("DX", "CR")),
     **{name: (name,) for name in ("CT", "MR", "US", "PT", "MG", "NM", "XA", "RF", "OP", "ES", "SM", "OT", "XC", "IO", "PX")},
 }
@@ -39,7 +48,9 @@ KEYS = {  #: of a mapping file
 }
 
 
-def description(metadata: Mapping[str, Any], mapping: Mapping[str, Any], *, name: str, modality: tuple[str, ...]) -> dict[str, Any]:
+def description(
+    metadata: Mapping[str, Any], mapping: Mapping[str, Any], *, name: str, modality: tuple[str, ...], bare: bool = False
+) -> dict[str, Any]:
     """The draft of `node.json`.
 
     Parameters
@@ -50,6 +61,8 @@ def description(metadata: Mapping[str, Any], mapping: Mapping[str, Any], *, name
         What the person who adds it says; it is believed more than the metadata.
     modality
         From the command line; else the mapping's, else the metadata's.
+    bare
+        A network came without a configuration: its axes are those of plain PyTorch unless the mapping says otherwise.
 
     Raises
     ------
@@ -72,13 +85,13 @@ def description(metadata: Mapping[str, Any], mapping: Mapping[str, Any], *, name
     if not modalities:
         raise BundleRefused("it does not say which modality it is for; say it with --modality")
     channels = int(mapping.get("channels") or _whole(given.get("num_channels")) or 1)
-    if channels not in (1, 3):
+    shape = mapping.get("input_shape") or given.get("spatial_shape") or []
+    dims = int(mapping.get("dims") or (len(shape) if len(shape) in (2, 3) else 3 if modalities[0] in VOLUMES else 2))
+    if channels != 1 and not (channels == 3 and dims == 2):
         named = ", ".join(str(v) for v in (given.get("channel_def") or {}).values())
         raise BundleRefused(
             f"its network takes {channels} channels{f' ({named})' if named else ''}: several series at once, and a job has one"
         )
-    shape = mapping.get("input_shape") or given.get("spatial_shape") or []
-    dims = int(mapping.get("dims") or (len(shape) if len(shape) in (2, 3) else 3 if modalities[0] in VOLUMES else 2))
     by_slice = dims == 2 and task == "segmentation" and modalities[0] in VOLUMES
     takes = str(mapping.get("takes") or ("volume" if dims == 3 or by_slice else "image"))
     labels = _labels(task, mapping, output, metadata)
@@ -103,6 +116,8 @@ def description(metadata: Mapping[str, Any], mapping: Mapping[str, Any], *, name
     for key in ("axes", "activation", "threshold", "image_key", "pred_key", "boxes", "measurement"):
         if mapping.get(key) is not None:
             out[key] = mapping[key]
+    if bare:
+        out.setdefault("axes", "torch")
     if task == "regression" and not {"name", "unit"} <= set(mapping.get("measurement") or ()):
         raise BundleRefused(
             "it estimates a number; say what and in which unit in the mapping file: measurement: {name: bone age, unit: mo}"

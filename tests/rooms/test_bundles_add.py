@@ -259,7 +259,7 @@ NOWHERE = {
         ({}, ["--name", "../up"], "'../up' is no name for a rule"),
         ({"version": "../../x"}, [], "metadata.json has no version"),
     ],
-    ids=["four series", "no report", "no modality", "no such modality", "taken", "no name", "a path as version"],
+    ids=["four series", "no report", "no modality", "no such modality", "taken", "taken by a helper", "no name", "a path as version"],
 )
 def test_what_a_node_can_not_use_is_refused_with_what_to_do(
     tmp_path: Path, add: Add, models: Path, more: dict[str, Any], arguments: list[str], said: str
@@ -322,7 +322,7 @@ def test_a_rule_names_a_guest_as_it_names_a_pipeline(installed: Path, tmp_path: 
 
     assert decision.met, decision.reasons
     assert house.needs["spleen_ct"].takes == "volume"
-    assert house.bundles["spleen_ct"].labels == ()
+    assert house.bundles["spleen_ct"].labels == ("spleen",)
     assert dict(House(config.load()).bundles) == {}
     done = CliRunner().invoke(app, ["verify"])
     assert (done.exit_code, "scripts/networks.py" in done.output) == (1, True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 from pydicom import dcmread
 
@@ -187,6 +188,56 @@ def test_boxes_come_back_to_the_pixels_of_the_image(tmp_path: Path, axes: str) -
     assert facts["scores"] == pytest.approx([0.9, 0.3])
     assert arrays["boxes"][:, [0, 1, 3, 4]] == pytest.approx(np.asarray([[0, 0, 256, 128], [64, 16, 128, 48]]), abs=1e-3)
     assert arrays["boxes"][:, [2, 5]].tolist() == [[0, 1], [0, 1]]
+
+
+DETECTOR = """
+import torch
+
+class Corner(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(1))
+
+class Detector:
+    least = 2.0
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, inputs, network):
+        where = (inputs[0, 0] > float(network.level)).nonzero().float()
+        box = torch.cat([where.amin(0), where.amax(0) + 1])
+        far = torch.tensor([-9.0, -9, -9, -5, -5, -5])
+        return [{"box": torch.stack([box, far]), "label": torch.tensor([0, 0]), "label_scores": torch.tensor([0.9, 0.8]) - self.least}]
+"""
+
+
+def test_a_detector_of_monai_is_asked_before_its_boxes_become_world_coordinates(tmp_path: Path) -> None:
+    """Its thresholds are set by what the evaluator requires; boxes beside the image are clipped away by its own postprocessing."""
+    path = guest_bundles.bright(tmp_path / "bundle", code=DETECTOR)
+    config = guest_bundles.inference({"_target_": "scripts.networks.Corner"})
+    config["detector"] = {"_target_": "scripts.networks.Detector", "network": "@network"}
+    config["detector_ops"] = ["$setattr(@detector, 'least', 0.0)"]
+    config["inferer"] = "$@detector"
+    config["evaluator"]["_requires_"] = "@detector_ops"
+    boxes = {"box_keys": "box", "box_ref_image_keys": "image"}
+    config["postprocessing"]["transforms"] = [
+        {"_target_": "ClipBoxToImaged", **boxes, "label_keys": ["label", "label_scores"], "remove_empty": True},
+        {"_target_": "AffineBoxToWorldCoordinated", **boxes, "affine_lps_to_ras": True},
+        {"_target_": "ConvertBoxModed", "box_keys": "box", "src_mode": "xyzxyz", "dst_mode": "cccwhd"},
+    ]
+    config["postprocessing"]["transforms"][0]["_target_"] = "monai.apps.detection.transforms.dictionary.ClipBoxToImaged"
+    (path / "configs" / "inference.yaml").write_text(yaml.safe_dump(config))
+    pixels, mask = a_volume()
+    straight = np.diag([2.0, 2.0, 5.0, 1.0])
+
+    ready = Ready.load(path, {"task": "detection", "dims": 3}, "cpu")
+    facts, arrays = asked(ready, pixels, affine=straight)
+
+    frames, rows, columns = np.nonzero(mask)
+    expected = [columns.min(), rows.min(), frames.min(), columns.max() + 1, rows.max() + 1, frames.max() + 1]
+    assert facts["scores"] == pytest.approx([0.9])
+    assert arrays["boxes"].tolist() == [pytest.approx(expected, abs=2.0)]  # a voxel of the 4 mm that it saw
 
 
 def test_a_classifier_says_probabilities_even_when_its_bundle_would_only_decide(tmp_path: Path) -> None:

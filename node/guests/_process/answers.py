@@ -17,6 +17,7 @@ from node.guests._process.refusal import Refusal
 
 Answer = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 MOST_BOXES = 100
+KINDS = (("score", "score"), ("prob", "score"), ("conf", "score"), ("box", "box"), ("label", "label"), ("class", "label"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ def answered(
     """The network's output through the bundle's own postprocessing, and in the form of its task."""
     task = str(sidecar["task"])
     if task == "detection":
-        found = _boxes_of(out)
+        found = _tensors_by_name(out)
         item = {**item, pred_key: found, **found}
         after = post(item) if post.transforms else item
-        return _detection(_boxes_of({name: after.get(name, found[name]) for name in found}), sidecar, given)
+        return _detection(_boxes_of({name: after.get(name, tensor) for name, tensor in found.items()}), sidecar, given)
     pred = _tensor_of(out)[0]
     if not isinstance(item[image_key], MetaTensor):
         post_item = {**item, pred_key: pred}
@@ -77,8 +78,8 @@ def _segmentation(pred: torch.Tensor, sidecar: Mapping[str, Any], post: Compose,
         pred = _probabilities(pred, sidecar, post)
     pred = _on_source(pred, post, given, nearest=decided)
     if pred.shape[0] == 1 or (not decided and _how(pred.shape[0], sidecar, post) == "softmax"):
-        labels = pred[0] if decided else (pred.argmax(0) if pred.shape[0] > 1 else pred[0] >= _threshold(sidecar))
-        return {"kind": "labels"}, {"labels": _frames(labels[None].round().numpy(), axes, np.uint16)[0]}
+        labels = pred[0].round() if decided else pred.argmax(0) if pred.shape[0] > 1 else pred[0] >= _threshold(sidecar)
+        return {"kind": "labels"}, {"labels": _frames(labels[None].numpy(), axes, np.uint16)[0]}
     masks = pred > 0.5 if decided else pred >= _threshold(sidecar)
     return {"kind": "masks"}, {"masks": _frames(masks.numpy(), axes, np.uint8)}
 
@@ -190,38 +191,35 @@ def _detection(found: Mapping[str, torch.Tensor], sidecar: Mapping[str, Any], gi
     )
 
 
-def _boxes_of(out: Any) -> dict[str, torch.Tensor]:
-    """`box`, `score` and `label` from what detectors give: a dict, a list of one dict, or tensors told apart by their shape."""
+def _tensors_by_name(out: Any) -> dict[str, torch.Tensor]:
+    """What a detector gives: a dict (MONAI, ONNX), a list of one dict (torchvision), or tensors told apart by their shape."""
     while isinstance(out, Sequence) and len(out) == 1:
         out = out[0]
     if isinstance(out, Sequence):
         inner = next((one for one in out if isinstance(one, Mapping | list) and one), None)
         if inner is not None:
-            return _boxes_of(inner)
+            return _tensors_by_name(inner)
         out = {_kind_of(one): one for one in out if isinstance(one, torch.Tensor)}
     if isinstance(out, torch.Tensor):
         rows = out.reshape(-1, out.shape[-1])
-        if rows.shape[1] in (5, 6, 7, 8):  # box, score[, label] in a row
-            dims = 2 if rows.shape[1] < 7 else 3
-            rest = rows[:, 2 * dims :]
-            label = rest[:, 1] if rest.shape[1] > 1 else torch.zeros(len(rows))
-            return {"box": rows[:, : 2 * dims], "score": rest[:, 0], "label": label.round().long()}
+        dims = 2 if rows.shape[1] < 7 else 3
+        if rows.shape[1] not in (2 * dims + 1, 2 * dims + 2):  # box, score[, label] in a row
+            raise Refusal("its output holds no boxes")
+        label = rows[:, 2 * dims + 1] if rows.shape[1] > 2 * dims + 1 else torch.zeros(len(rows))
+        return {"box": rows[:, : 2 * dims], "score": rows[:, 2 * dims], "label": label.round().long()}
     if not isinstance(out, Mapping):
         raise Refusal("its output holds no boxes")
+    return {str(name): value for name, value in out.items() if isinstance(value, torch.Tensor)}
+
+
+def _boxes_of(named: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """`box`, `score` and `label`, by the names that detectors give them."""
     found: dict[str, torch.Tensor] = {}
-    for name, value in out.items():
-        word = str(name).lower()
-        kind = (
-            "score"
-            if "score" in word or "prob" in word or "conf" in word
-            else "box"
-            if "box" in word
-            else "label"
-            if ("label" in word or "class" in word)
-            else ""
-        )
-        if kind and isinstance(value, torch.Tensor):
-            found[kind] = value.as_tensor() if isinstance(value, MetaTensor) else value
+    for name, value in named.items():
+        kind = next((kind for word, kind in KINDS if word in name.lower()), "")
+        if kind:
+            tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, torch.Tensor) else value)
+            found[kind] = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
     if "box" not in found:
         raise Refusal("its output holds no boxes")
     box = found["box"].reshape(-1, found["box"].shape[-1]) if found["box"].numel() else found["box"].reshape(0, 4)

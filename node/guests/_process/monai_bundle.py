@@ -69,6 +69,7 @@ class Ready:
         pre, post = _composed(parser, config, "preprocessing"), _composed(parser, config, "postprocessing")
         inferer = parser.get_parsed_content("inferer") if "inferer" in config else SimpleInferer()
         evaluator = config.get("evaluator")
+        _required(parser, config, evaluator)
         told = {
             "network": type(network).__name__ if isinstance(network, torch.nn.Module) else "ONNX",
             "parameters": sum(p.numel() for p in network.parameters()) if isinstance(network, torch.nn.Module) else 0,
@@ -184,7 +185,12 @@ def _network(bundle: Path, parser: ConfigParser, config: dict[str, Any], device:
     if not file:
         raise Refusal(f"it has none of {', '.join(WEIGHTS)}")
     if path.suffix == ".onnx" or networks.scripted(path):
-        made = networks.onnx(path) if path.suffix == ".onnx" else networks.torchscript(path, device)
+        if path.suffix == ".onnx":
+            made, size = networks.onnx(path)
+            if size and config.get("fit_input"):
+                config["preprocessing"]["transforms"].insert(0, {"_target_": "Resized", "keys": "image", "spatial_size": list(size)})
+        else:
+            made = networks.torchscript(path, device)
         for key in NETWORKS:
             config.pop(key, None)
         parser.set(config)
@@ -204,6 +210,15 @@ def _network(bundle: Path, parser: ConfigParser, config: dict[str, Any], device:
         raise Refusal(f"{key} is no torch module; is its _target_ a known network?")
     networks.fill(made, networks.state_dict(path), file)
     return cast(Callable[..., Any], made.to(device).eval().requires_grad_(False))
+
+
+def _required(parser: ConfigParser, config: Mapping[str, Any], evaluator: Any) -> None:
+    """What the evaluator `_requires_` before it runs, such as a detector's thresholds; weights are loaded already."""
+    wanted = evaluator.get("_requires_") if isinstance(evaluator, dict) else None
+    for one in wanted if isinstance(wanted, list) else [wanted]:
+        key = one[1:] if isinstance(one, str) and one.startswith("@") else ""
+        if key and "Checkpoint" not in str(config.get(key)):
+            parser.get_parsed_content(key)
 
 
 def _first_key(compose: Compose, otherwise: Any) -> str:

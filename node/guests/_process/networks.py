@@ -37,8 +37,11 @@ def torchscript(path: Path, device: str) -> torch.nn.Module:
     return loaded.eval()
 
 
-def onnx(path: Path) -> Callable[[torch.Tensor], Any]:
-    """An ONNX file as a network, by OpenVINO in float32: a tensor, or a dict of tensors where the file has several outputs."""
+def onnx(path: Path) -> tuple[Callable[[torch.Tensor], Any], tuple[int, ...]]:
+    """An ONNX file as a network, by OpenVINO in float32: a tensor, or a dict of tensors where the file has several outputs.
+
+    And the size that its input must have, without batch and channels; empty where the file leaves it open.
+    """
     import openvino as ov
 
     core = ov.Core()
@@ -61,7 +64,8 @@ def onnx(path: Path) -> Callable[[torch.Tensor], Any]:
         outputs = [torch.from_numpy(answer[i].copy()) for i in range(len(names))]
         return outputs[0] if len(outputs) == 1 else dict(zip(names, outputs, strict=True))
 
-    return run
+    asked = [dimension.get_length() if dimension.is_static else 0 for dimension in compiled.inputs[0].partial_shape][2:]
+    return run, tuple(asked) if asked and all(asked) else ()
 
 
 def state_dict(path: Path) -> dict[str, torch.Tensor]:
