@@ -86,7 +86,7 @@ class Bundle:
     @property
     def version(self) -> str:
         try:
-            return str(self.metadata["version"])
+            return str(self.sidecar.get("version") or self.metadata["version"])
         except KeyError:
             raise BundleInvalid("metadata.json has no version", bundle=self.path.name) from None
 

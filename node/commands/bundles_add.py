@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from node import log
 from node.bundle import GUEST, SUMS, sha256
 from node.commands.options import Config, house
 from node.errors import BundleRefused, NodeError
@@ -26,6 +27,7 @@ from node.registry import Registry
 if TYPE_CHECKING:
     from node.commands.bundles_trial import Trial
 
+VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,40}")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -57,8 +59,8 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
     """The bundle as `<folder>/<name>/<version>`, checked and tried."""
     from node.commands.bundles_trial import tried  # phantoms are dear to import, and other commands of `bundles` need none
 
-    bare = unpack(path, folder / "arrived", mapping)
-    metadata = read_metadata(folder / "arrived")
+    bare = unpack(path, folder / ".arrived", mapping)
+    metadata = read_metadata(folder / ".arrived")
     name = name or str(mapping.get("name") or "") or _name_of(path, metadata)
     if not NAME.fullmatch(name):
         raise BundleRefused(f"{name[:40]!r} is no name for a rule: lower case letters, digits and _; choose one with --name")
@@ -67,10 +69,13 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
     if any(not (folder / GUEST).exists() for folder in (bundles_dir / name).glob("*") if folder.is_dir()):
         raise BundleRefused(f"{name} is a bundle that the node's own code uses; choose another name with --name")
     version = str(mapping.get("version") or metadata["version"])
+    if not VERSION.fullmatch(version):
+        raise BundleRefused(f"{version[:40]!r} is no version: letters, digits, points and dashes")
     staged = folder / name / version
     staged.parent.mkdir()
-    (folder / "arrived").rename(staged)
+    (folder / ".arrived").rename(staged)
     sidecar = description(metadata, mapping, name=name, modality=modalities_of(modality), bare=bare)
+    sidecar["version"] = version
     sidecar["licence"] = licence_of(staged, metadata, mapping.get("licence"))
     trial = tried(staged, metadata, sidecar)
     there = bundles_dir / name / version
@@ -108,6 +113,8 @@ def _as_refusal() -> Iterator[None]:
         raise
     except NodeError as why:
         raise BundleRefused(why.detail or why.message) from None
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError) as why:  # metadata of any shape
+        raise BundleRefused(f"its metadata or the mapping file holds something unexpected: {log.where_it_failed(why)}") from why
 
 
 def _mapping(file: Path | None) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> bool:
     if path.is_dir():
         _folder(path, to, mapping)
     elif zipfile.is_zipfile(path) and not _is_scripted(path) and _holds(path, "metadata.json"):
-        with _Extracted(path, to.parent / "unzipped") as folder:
+        with _Extracted(path, to.parent / ".unzipped") as folder:
             _folder(folder, to, mapping)
     elif zipfile.is_zipfile(path) and _is_scripted(path):
         _torchscript(path, to, mapping)
@@ -200,7 +200,7 @@ def _whole(to: Path) -> None:
             what = "; ".join(f"{one['url']} to {one['path']}{' (md5 ' + one['md5'] + ')' if one['md5'] else ''}" for one in wanted)
             raise BundleRefused(f"its weights are not in it. Fetch {what}, and add it again")
         raise BundleRefused(f"it has none of {', '.join(WEIGHTS)}")
-    if "version" not in metadata or not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,40}", str(metadata["version"])):
+    if "version" not in metadata:
         raise BundleRefused("metadata.json has no version")
 
 

@@ -104,7 +104,7 @@ class AnyBundle(Pipeline):
             if mask.shape != grid:
                 raise GuestFailed(f"its masks have {mask.shape} voxels, the images {grid}", bundle=self.bundle.name)
             found = bool(mask.any())
-            kind = _code(output["type"])
+            kind, side = _code(output["type"]), SIDES.get(output.get("laterality", ""))
             if found:
                 segments.append(
                     Segment(
@@ -122,7 +122,8 @@ class AnyBundle(Pipeline):
                     code=kind,
                     probability=None,
                     present=found,
-                    laterality=None,
+                    site=kind if side is not None else None,
+                    laterality=side,
                     measurements=_sizes(mask, volume) if found else (),
                     segment=len(segments) if found else None,
                 )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from node import codes
 from node.bundle import Bundle, write_sums
 from node.codes import Code
 from node.domain import Result
@@ -83,6 +84,7 @@ def test_labels_become_coded_segments_with_volumes_and_what_is_not_there_is_said
         ("Thing 7", False, None),
     ]
     assert result.findings[1].measurements[0].value == pytest.approx(600 * (chest.voxel_ml or 0), rel=1e-3)
+    assert (result.findings[1].site, result.findings[1].laterality) == (segment.type, codes.LEFT)
     assert result.findings[2].code == Code("THING_7", "99RADNODE", "Thing 7")
 
 

@@ -257,9 +257,29 @@ NOWHERE = {
         ({}, ["--name", "covid_ct"], "covid_ct is the name of a pipeline with code of its own"),
         ({}, ["--name", "brain_mask"], "brain_mask is a bundle that the node's own code uses"),
         ({}, ["--name", "../up"], "'../up' is no name for a rule"),
-        ({"version": "../../x"}, [], "metadata.json has no version"),
+        ({"version": "../../x"}, [], "'../../x' is no version"),
+        (
+            {
+                "network_data_format": {
+                    "inputs": {"image": {"channel_def": 3, "num_channels": 5, "modality": "CT"}},
+                    "outputs": {"pred": {"format": "labels"}},
+                }
+            },
+            [],
+            "something unexpected",
+        ),
     ],
-    ids=["four series", "no report", "no modality", "no such modality", "taken", "taken by a helper", "no name", "a path as version"],
+    ids=[
+        "four series",
+        "no report",
+        "no modality",
+        "no such modality",
+        "taken",
+        "taken by a helper",
+        "no name",
+        "a path as version",
+        "no such shape",
+    ],
 )
 def test_what_a_node_can_not_use_is_refused_with_what_to_do(
     tmp_path: Path, add: Add, models: Path, more: dict[str, Any], arguments: list[str], said: str
