@@ -28,7 +28,7 @@ PHANTOMS: Mapping[str, Mapping[str, Any]] = {  #: modality → arguments of `a_s
     "CT": {"modality": "CT", "slices": 32, "rows": 192},
     "MR": {"modality": "MR", "slices": 22, "rows": 192},
     "US": {"modality": "US"},
-    "CR": {"modality": "CR", "slices": 24, "rows": 256},
+    "CR": {"modality": "CR", "slices": 64, "rows": 160},
 }
 PROJECTIONS = {"CR", "DX", "MG", "XA", "RF", "IO", "PX"}
 

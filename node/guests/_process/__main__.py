@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,9 +28,13 @@ def main(settings: dict[str, Any]) -> int:
     questions, answers = _take_over_standard_streams()
     bundle, scratch = Path(settings["bundle"]), Path(settings["scratch"])
     without_network()
-    if not lock(bundle, scratch, memory_mb=settings["memory_mb"]):
+    how = lock(bundle, scratch, memory_mb=settings["memory_mb"])
+    if how == "filter":  # a compiler would be asked where a library lies, with a file that can't be written
+        ctypes.util._findLib_gcc = lambda _name: None  # type: ignore[attr-defined]
+    if not how:
         _say(answers, {"failed": "this machine can't lock in the code of a bundle: it needs Linux with Landlock or seccomp"})
         return BROKEN
+    tempfile.tempdir = str(scratch)  # told, so that nobody tries by writing where nothing may be written
     os.chdir(bundle)
     warnings.simplefilter("ignore")
     try:
