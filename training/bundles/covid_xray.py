@@ -290,8 +290,10 @@ Both networks lie in one weights file; its digest names both.
 
 The fields are stored **inverted** (opacity dark) and were turned. A batch holds infected and clean films of RSNA, and of NIH, in like numbers; COVID-19
 collections have no clean films, so what tells them from others may be the collection. Against that: lungs only, ranks of grey only, exposure, file
-format, letters and outline changed at random.
-Training: {meta["radnode"]["training"].get("steps", "?")} steps of 18 films in {meta["radnode"]["training"].get("minutes", "?")} minutes on one shared CPU core; random weights at the start.
+format, letters and outline changed at random. Fields come without the heart and whole films with it, and a first run learned that a heart means no
+opacity: so hearts are drawn into fields, and cut out of whole films, at random.
+Training: {meta["radnode"]["training"].get("steps", "?")} steps of 16 to 18 films in {meta["radnode"]["training"].get("minutes", "?")} minutes on a share of one CPU core; random weights at the start. The last 10 minutes
+were a second run from the first one's weights, with the hearts, and without the 64 px films.
 
 ## Figures
 Validation, patients apart from training; value (95 % interval, bootstrap over patients). Thresholds, temperature and bias were set on the same films.
