@@ -1,4 +1,4 @@
-"""Where the lungs are on a whole film, by the lung network that is shipped with `covid_xray`: other recipes look through it."""
+"""Where the lungs are on a whole film, by the lung network of `models/lung_field`: recipes for chest films look through it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,23 @@ from node.bundle import Bundle, bundles_in
 from node.imaging.radiograph import Radiograph, lungs_of, radiograph_of
 
 MODELS = Path(__file__).parents[1] / "models"
-STAGE = "lungs"
 
 Picture = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
-def shipped() -> Bundle:
-    """The newest bundle of `covid_xray`. Raises FileNotFoundError when there is none yet."""
-    found = list(bundles_in(MODELS / "covid_xray"))
+def lung_bundle() -> Bundle:
+    """The newest bundle of `lung_field`. Raises FileNotFoundError when there is none yet."""
+    found = list(bundles_in(MODELS / "lung_field"))
     if not found:
-        raise FileNotFoundError("models/covid_xray holds no bundle: train and export it first, its lung network is used here")
+        raise FileNotFoundError("models/lung_field holds no bundle: train and export lung_field first")
     return Bundle.open(found[-1])
 
 
-def definition() -> dict[str, Any]:
-    """The lung network as it stands in a `network_def`."""
-    stage: dict[str, Any] = shipped().inference["network_def"][STAGE]
-    return stage
-
-
-def weights() -> dict[str, torch.Tensor]:
-    """Its weights, by the names they have in a bundle of several stages."""
-    return {key: value for key, value in shipped().module().state_dict().items() if key.startswith(f"{STAGE}.")}
+def beside(name: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a network called `name`, and those of the lung network, as one bundle of stages holds them."""
+    lungs = lung_bundle().module().state_dict()
+    return {f"{name}.{key}": value for key, value in state.items()} | {f"lungs.{key}": value for key, value in lungs.items()}
 
 
 def found_in(grey: Picture, network: Any) -> tuple[Picture, Mask]:
