@@ -101,6 +101,13 @@ def balanced_accuracy(table: Sequence[Sequence[int]]) -> float:
     return float(np.mean([row[i] / sum(row) for i, row in enumerate(table) if sum(row)]))
 
 
+def calibration_error(chances: npt.NDArray[np.float64], truth: Mask, *, bins: int = 10) -> float:
+    """Expected calibration error: how far chances lie from how often they came true, over bins of as many cases each."""
+    order = np.argsort(chances, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if part.size]
+    return float(sum(part.size * abs(float(chances[part].mean()) - float(truth[part].mean())) for part in parts) / max(1, chances.size))
+
+
 def bootstrap(
     groups: Sequence[str],
     statistic: Callable[[npt.NDArray[np.int64]], float],

@@ -70,7 +70,9 @@ class ImageAndClinical(nn.Module):
 
     def of(self, clinical: torch.Tensor) -> OfOnePatient:
         """The network of one patient, (1, fields): a module that takes images alone, as tools that look into networks want it."""
-        return OfOnePatient(self, clinical)
+        one = OfOnePatient(self, clinical)
+        one.training = self.training  # a new module is in training, and tools put all of it back as they found its top
+        return one
 
     def _pooled(self, image: torch.Tensor, clinical: torch.Tensor) -> torch.Tensor:
         places = self.places(self.backbone(image)).flatten(2).transpose(1, 2)

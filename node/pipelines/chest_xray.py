@@ -179,12 +179,12 @@ class ChestXray(Pipeline):
         logits, drawn = answers(network, film.canvas, row, passes=PASSES)
         chances = dict(zip(outputs, calibrated(logits, outputs, limits), strict=True))
         spread = dict(zip(outputs, calibrated(drawn, outputs, limits).T, strict=True))
-        present = self._decided(chances)
+        present = self.decided(chances)
         label, confidence = headline_of(chances, present)
         trained = [name for name in self.bundle.labels if name in present]
         leading = max((name for name in trained if name != NORMAL), key=lambda name: (present[name], chances[name]))
         cams = {name: grad_cam(network, film.canvas, row, outputs.index(name)) for name in trained}
-        outside = {name: round(self._outside(cam, film), 3) for name, cam in cams.items()}
+        outside = {name: round(self.outside(cam, film), 3) for name, cam in cams.items()}
         heat = film.on_film(cams[leading]) * (film.facing.back(film.film.on_source(film.lungs.both)) > 0.5)
         return Result(
             analysed=True,
@@ -211,7 +211,7 @@ class ChestXray(Pipeline):
             },
         )
 
-    def _decided(self, chances: Mapping[str, float]) -> dict[str, bool]:
+    def decided(self, chances: Mapping[str, float]) -> dict[str, bool]:
         """Of each trained label, whether it is called; normal only when nothing else is."""
         limits = self.bundle.thresholds
         called = {name: bool(chances[name] >= limits[name]) for name in self.bundle.node["trained"]}
@@ -238,7 +238,7 @@ class ChestXray(Pipeline):
             measurements=tuple(numbers),
         )
 
-    def _outside(self, cam: Floats, film: Seen) -> float:
+    def outside(self, cam: Floats, film: Seen) -> float:
         """The share of a heatmap on the canvas that lies outside the lungs."""
         lungs = film.frame.forward(film.lungs.both.astype(np.float32)) > 0.5
         reach = 2 * max(1, round(NEAR_LUNGS * cam.shape[0])) + 1

@@ -179,3 +179,17 @@ def test_without_dropout_every_pass_is_the_plain_answer(image: torch.Tensor) -> 
     network, told = small(dropout=0.0), torch.tensor([NOTHING] * 2)
 
     assert torch.allclose(network.passes(image, told, count=3), network(image, told).expand(3, -1, -1), atol=1e-6)
+
+
+def test_looking_into_a_network_leaves_it_as_it_was(image: torch.Tensor) -> None:
+    """Grad-CAM puts the module it was given back into the mode it found it in: that must not be training."""
+    from monai.visualize import GradCAM
+
+    network, told = small(), torch.tensor([NOTHING])
+    before = network(image[:1], told)
+
+    cam = GradCAM(nn_module=network.of(told), target_layers="network.backbone")(image[:1].requires_grad_(), class_idx=1)
+
+    assert cam.shape == (1, 1, 64, 64)
+    assert not any(module.training for module in network.modules())
+    assert torch.equal(network(image[:1], told), before)

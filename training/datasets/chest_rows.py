@@ -6,7 +6,7 @@ opacity that a reader would call pneumonia, so its pneumonia target is NaN; film
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from training.datasets import cxr_adult224, cxr_figure1, cxr_lungfield256, cxr_n
 LABELS = ("normal", "pneumonia", "covid", "fracture", "cancer", "other")  #: outputs of the network; nothing tells of fracture and cancer
 SEVERITY = ("intensive care", "intubation", "death")
 OUTPUTS = (*LABELS, *SEVERITY)
+SPLITS = ("train", "val", "test")
 OPACITIES = {"Infiltration", "Consolidation", "Pneumonia"}  #: of ChestX-ray14, what RSNA's readers would call an opacity
 
 Picture = npt.NDArray[np.float32]
@@ -105,10 +106,12 @@ def lung_fields(root: Path) -> list[Row]:
     return rows
 
 
-def adult_films(root: Path, lungs_of: Lungs) -> list[Row]:
+def adult_films(root: Path, lungs_of: Lungs, splits: Collection[str] = SPLITS) -> list[Row]:
     """`cxr_adult224`: whole chests."""
     rows = []
     for one in cxr_adult224.load(root):
+        if one.split not in splits:
+            continue
         grey, lungs = lungs_of(one.grey)
         if not lungs.any():
             continue
@@ -132,11 +135,11 @@ def adult_films(root: Path, lungs_of: Lungs) -> list[Row]:
     return rows
 
 
-def nih_films(root: Path, lungs_of: Lungs) -> list[Row]:
+def nih_films(root: Path, lungs_of: Lungs, splits: Collection[str] = SPLITS) -> list[Row]:
     """`cxr_nih64`: whole chests of few pixels, drawn larger; opacities by the labels that were mined from reports."""
     rows = []
     for one in cxr_nih64.load(root):
-        if one.age_years < 18:
+        if one.age_years < 18 or one.split not in splits:
             continue
         grey, lungs = lungs_of(one.grey)
         if not lungs.any():

@@ -156,17 +156,17 @@ def masked_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def rows_of(data: Path, sources: Sequence[str]) -> list[Row]:
+def rows_of(data: Path, sources: Sequence[str], splits: Sequence[str] = chest_rows.SPLITS) -> list[Row]:
     """The sets that are trained on."""
     rows: list[Row] = []
     if "cxr_lungfield256" in sources:
-        rows += chest_rows.lung_fields(data / "images" / "cxr_lungfield256")
+        rows += [row for row in chest_rows.lung_fields(data / "images" / "cxr_lungfield256") if row.split in splits]
     whole = {"cxr_adult224": chest_rows.adult_films, "cxr_nih64": chest_rows.nih_films}
     if set(whole) & set(sources):
         network_of_lungs = lung_bundle().network(engine="openvino")
         for name, load in whole.items():
             if name in sources:
-                rows += load(data / "images" / name, lambda grey: found_in(grey, network_of_lungs))
+                rows += load(data / "images" / name, lambda grey: found_in(grey, network_of_lungs), splits)
     return rows
 
 
