@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def metadata(version: str) -> dict[str, Any]:
             "severity_remark": SEVERITY_REMARK,
             "thresholds": dict.fromkeys(TRAINED, 0.5),
             "intended_use": {
+                "picture": "chest_radiograph",
                 "modality": ["CR", "DX"],
                 "body_part": ["CHEST", "THORAX", "LUNG"],
                 "body_part_required": True,
@@ -122,6 +124,12 @@ def metadata(version: str) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=2)
+def films_of(data: Path, split: str) -> tuple[Row, ...]:
+    """One split of every set that is trained on."""
+    return tuple(rows_of(data, tuple(SHARES), (split,)))
+
+
 # --- thresholds -------------------------------------------------------------------------------------------------------------
 def targets_of(rows: Sequence[Row]) -> npt.NDArray[np.float32]:
     """(rows, outputs): 0, 1, NaN."""
@@ -130,7 +138,7 @@ def targets_of(rows: Sequence[Row]) -> npt.NDArray[np.float32]:
 
 def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:
     """On the validation films of all sets: temperature and offset of least log loss for each label, then the chance of best balanced accuracy."""
-    rows = rows_of(data, tuple(SHARES), ("val",))
+    rows = films_of(data, "val")
     logits, truths = logits_of(bundle.stages()["findings"], rows), targets_of(rows)
     found: dict[str, float] = {}
     for name in (*TRAINED, "other"):
@@ -168,7 +176,7 @@ def figures(bundle: Bundle, data: Path, split: str) -> dict[str, Any]:
     network = bundle.stages()["findings"]
     found: dict[str, Any] = {"split": split, "sets": {}}
     for source in SHARES:
-        rows = rows_of(data, (source,), (split,))
+        rows = [row for row in films_of(data, split) if row.source == source]
         if rows:
             found["sets"][source] = of_rows(bundle, network, rows)
     return found
@@ -271,7 +279,7 @@ def clinical_only(data: Path) -> dict[str, Any]:
 
 def severity_of(network: Any, data: Path) -> dict[str, Any]:
     """AUC of the severity head on validation patients, each film once."""
-    rows = {row.name: row for row in rows_of(data, ("cxr_lungfield256", "cxr_adult224"), ("val",)) if row.label == "covid"}
+    rows = {row.name: row for row in films_of(data, "val") if row.label == "covid"}  # a film that stands in two sets counts once
     some = list(rows.values())
     logits, truths = logits_of(network, some), targets_of(some)
     found: dict[str, Any] = {}

@@ -253,7 +253,7 @@ def across(model: nn.Module, films: Sequence[Row], data: Path) -> dict[str, Any]
     sets = {
         FIRST_SOURCE: [row for row in films if row.source == FIRST_SOURCE and row.split == "val"],
         "cxr_adult224": [row for row in films if row.source == "cxr_adult224" and row.group not in seen],
-        "cxr_nih64": [row for row in films if row.source == "cxr_nih64"],
+        "cxr_nih64": [row for row in films if row.source == "cxr_nih64" and row.split == "val"],
         "cxr_figure1": chest_rows.figure1_films(data / "images" / "cxr_figure1", lambda grey: found_in(grey, network_of_lungs)),
     }
     return {name: against_normal(logits_of(model, rows, clinical=False), rows) for name, rows in sets.items()}
