@@ -259,7 +259,9 @@ class ChestXray(Pipeline):
         untrained = [name for name in self.bundle.labels if name not in present]
         remarks = []
         if untrained:
-            remarks.append(f"The model was not trained for {' and '.join(untrained)}: nothing is said about it, and its absence neither.")
+            remarks.append(
+                f"The model was not trained for {' and '.join(untrained)}: it says neither that they are there nor that they are not."
+            )
         if not any(present.values()):
             remarks.append("No label reaches its threshold: the film is called neither normal nor any of the trained findings.")
         for name in present:
