@@ -242,7 +242,7 @@ def test_pneumonia_of_patients_never_trained_on_ranks_above_no_pneumonia(pipelin
     from training.bundles.covid_xray import readings
     from training.recipes.covid_xray import fields
 
-    chests = [c for c in fields(shared / "data") if c.split == "val" and c.source == "rsna"]
+    chests = [c for c in fields(shared / "data", ("val",)) if c.source == "rsna"]
     chosen = [c for c in chests if c.infected][:30] + [c for c in chests if not c.infected][:30]
     scores = rankdata([r.evidence for r in readings(model["opacity"], chosen)])
 

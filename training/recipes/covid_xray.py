@@ -46,6 +46,7 @@ NETWORK: dict[str, Any] = {
     "dropout": 0.1,
 }
 INFECTED = {"Pneumonia", "Consolidation", "Infiltration"}  #: labels of ChestX-ray14 that count as infection
+SPLITS = ("train", "val")
 SOFT = 0.9  #: truth inside a box: much of a box is not opaque
 BATCH = (  #: how many of each kind: source, infected
     ("rsna", True, 5),
@@ -83,11 +84,11 @@ def lung_network() -> Any:
     return Bundle.open(LUNG_FIELD).module()
 
 
-def fields(data: Path) -> list[Chest]:
+def fields(data: Path, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
     """Cut lung fields of RSNA and COVID-19, frontal ones."""
     found = []
     for f in cxr_lungfield256.load(data / "images" / "cxr_lungfield256"):
-        if f.view == cxr_lungfield256.LATERAL or box_of(f.field) is None:
+        if f.split not in splits or f.view == cxr_lungfield256.LATERAL or box_of(f.field) is None:
             continue
         label = cxr_lungfield256.LABELS[f.label]
         infected = label in ("pneumonia_opacity", "covid")
@@ -115,10 +116,12 @@ def seen(grey: Picture, lung: Any) -> tuple[Radiograph, LungFields] | None:
     return (film, lungs) if isinstance(film, Radiograph) and isinstance(lungs, LungFields) else None
 
 
-def films(data: Path, lung: Any) -> list[Chest]:
+def films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
     """Whole films: COVID-19 and NIH at 224 px, NIH at 64 px, with lungs by our network and, where there are, by people too."""
     found = []
     for f in cxr_adult224.load(data / "images" / "cxr_adult224"):
+        if f.split not in splits:
+            continue
         covid = cxr_adult224.LABELS[f.label] == "covid"
         common = {"split": f.split, "group": f.group, "source": "covid" if covid else "nih", "set": "cxr_adult224", "infected": covid}
         empty = None if covid else np.zeros(f.grey.shape, bool)
@@ -127,14 +130,16 @@ def films(data: Path, lung: Any) -> list[Chest]:
             found.append(Chest(name=f.name, grey=film.grey, lungs=lungs.both, opacity=empty, **common))  # type: ignore[arg-type]
         if f.lungs is not None and f.split == "train":
             found.append(Chest(name=f.name, grey=f.grey, lungs=f.lungs, opacity=empty, **common))  # type: ignore[arg-type]
-    return found + small_films(data, lung)
+    return found + small_films(data, lung, splits)
 
 
-def small_films(data: Path, lung: Any) -> list[Chest]:
+def small_films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
     """NIH at 64 px: adults without a finding, and with a label of infection."""
     root, found = data / "images" / "cxr_nih64", []
     with (root / "index.csv").open() as index:
         for row in csv.DictReader(index):
+            if row["split"] not in splits:
+                continue
             labels = set(row["finding_labels"].split("|"))
             infected, clean = bool(labels & INFECTED), labels == {"No Finding"}
             picture = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
