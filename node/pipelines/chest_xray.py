@@ -262,6 +262,10 @@ class ChestXray(Pipeline):
             remarks.append(
                 f"The model was not trained for {' and '.join(untrained)}: it says neither that they are there nor that they are not."
             )
+        if present[NORMAL]:
+            remarks.append(
+                "Normal means none of what was trained: masses, nodules, fractures, air and fluid in the chest were not looked for."
+            )
         if not any(present.values()):
             remarks.append("No label reaches its threshold: the film is called neither normal nor any of the trained findings.")
         for name in present:
@@ -273,9 +277,7 @@ class ChestXray(Pipeline):
                 f"The network looks outside the lungs for {leading} ({outside[leading]:.0%} of the heatmap): a shortcut is likely."
             )
         if present.get("covid"):
-            remarks.append(str(self.bundle.node.get("covid_remark", "")))
-            if self.bundle.node.get("severity"):
-                remarks.append(str(self.bundle.node.get("severity_remark", "")))
+            remarks += [str(self.bundle.node.get(remark, "")) for remark in ("covid_remark", "severity_remark")]
         fields = [str(one["name"]) for one in network.tokens.fields]
         used = [_words(name) for name in fields if name in told]
         unused = [_words(name) for name in told if name not in fields]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,7 @@ from node.imaging.volume import Frame, Volume
 from node.networks.backbones import NAMES
 from node.networks.image_and_clinical import ImageAndClinical
 from node.picture import said
-from node.pipelines.chest_xray import OUTSIDE, ChestXray, Seen, Warm, answers, calibrated, entropy, grad_cam, headline_of, seen
+from node.pipelines.chest_xray import OUTSIDE, SEVERITY, ChestXray, Seen, Warm, answers, calibrated, entropy, grad_cam, headline_of, seen
 from node.testing.phantom_chest_xray import chest_xray
 from tests.rooms.test_networks import FIELDS
 
@@ -103,15 +104,19 @@ def test_normal_is_called_only_when_nothing_else_is(pipeline: ChestXray, chances
     assert called["normal"] == (label == "normal")
 
 
-def test_severity_is_told_of_covid_alone_and_with_its_weakness(pipeline: ChestXray, model: Warm, pixels: np.ndarray) -> None:
-    """Thresholds moved so that COVID-19 is called, then so that it is not."""
-    for threshold, told in ((0.0, True), (1.0, False)):
-        metadata = json.loads(json.dumps(pipeline.bundle.metadata))
-        metadata["radnode"]["thresholds"]["covid"] = threshold
-        result = ChestXray(replace(pipeline.bundle, metadata=metadata)).run(film(pixels), model)
-        names = {m.name.value for m in of(result, "covid").measurements}
-        assert ({"P_ICU", "P_INTUBATION", "P_DEATH"} <= names) == told
-        assert any("no prognosis" in note for note in result.notes) == told
+@pytest.mark.parametrize(("called", "reported"), [(True, True), (True, False), (False, True)])
+def test_severity_is_told_of_covid_alone_and_only_by_a_bundle_that_stands_for_it(
+    pipeline: ChestXray, model: Warm, pixels: np.ndarray, called: bool, reported: bool
+) -> None:
+    metadata = json.loads(json.dumps(pipeline.bundle.metadata))
+    metadata["radnode"]["thresholds"]["covid"] = 0.0 if called else 1.0
+    metadata["radnode"]["severity"] = list(SEVERITY) if reported else pipeline.bundle.node["severity"]
+
+    result = ChestXray(replace(pipeline.bundle, metadata=metadata)).run(film(pixels), model)
+
+    names = {m.name.value for m in of(result, "covid").measurements}
+    assert ({"P_ICU", "P_INTUBATION", "P_DEATH"} <= names) == (called and reported)
+    assert any("Severity" in note and "not told" in note for note in result.notes) == called
 
 
 def test_a_temperature_and_an_offset_of_its_own_for_each_label() -> None:
@@ -189,8 +194,9 @@ def test_the_heatmap_lies_in_the_lungs_of_the_film_as_it_was_sent(pipeline: Ches
     assert standing.heatmap is not None
     assert np.allclose(lying.heatmap.values[0].T, standing.heatmap.values[0], atol=0.02)
     lungs = phantom.right | phantom.left
+    near = cv2.dilate(lungs.astype(np.uint8), np.ones((41, 41), np.uint8)) > 0  # what the lung network finds is not what was drawn
     heat = standing.heatmap.values[0]
-    assert heat[lungs].sum() > 0.85 * heat.sum()
+    assert heat[near].sum() > 0.9 * heat.sum()
 
 
 def test_grad_cam_of_a_label_moves_with_what_the_label_answers_to(model: Warm) -> None:
@@ -350,7 +356,7 @@ def test_validation_films_are_told_apart(pipeline: ChestXray, model: Warm, share
     from training.datasets import chest_rows
     from training.recipes.chest_xray import aucs, logits_of
 
-    rows = [row for row in chest_rows.lung_fields(shared / "data/images/cxr_lungfield256") if row.split == "val"][::2]
+    rows = [row for row in chest_rows.lung_fields(shared / "data/images/cxr_lungfield256") if row.split == "val"][::4]
 
     found = aucs(logits_of(model.findings, rows), rows)
 

@@ -47,7 +47,7 @@ COVID_REMARK = (
     "COVID-19 was learned from other sources than the normal films, so a network may tell sources apart instead: on films from elsewhere "
     "expect clearly less than the model card's inner figures."
 )
-SEVERITY_REMARK = "Severity (intensive care, intubation, death) was learned from a few dozen patients of case reports: it orders films roughly at best and is no prognosis."
+SEVERITY_REMARK = "Severity (intensive care, intubation, death) is not told: too few patients are known to the training data for it to be better than chance."
 
 
 def inference() -> dict[str, Any]:
@@ -105,7 +105,7 @@ def metadata(version: str) -> dict[str, Any]:
             "family": "convolutional neural network with attention to clinical data",
             "labels": list(CODES),
             "trained": list(TRAINED),
-            "severity": list(SEVERITY),
+            "severity": [],  # outputs whose numbers may stand in a report: none is better than chance yet
             "clinical": [one["name"] for one in FIELDS],
             "covid_remark": COVID_REMARK,
             "severity_remark": SEVERITY_REMARK,
@@ -279,7 +279,8 @@ def clinical_only(data: Path) -> dict[str, Any]:
 
 def severity_of(network: Any, data: Path) -> dict[str, Any]:
     """AUC of the severity head on validation patients, each film once."""
-    rows = {row.name: row for row in films_of(data, "val") if row.label == "covid"}  # a film that stands in two sets counts once
+    films = sorted((row for row in films_of(data, "val") if row.label == "covid"), key=lambda row: row.source)
+    rows = {row.name: row for row in films}  # a film that stands in two sets counts once, as the set of lung fields tells more of it
     some = list(rows.values())
     logits, truths = logits_of(network, some), targets_of(some)
     found: dict[str, Any] = {}
@@ -423,7 +424,8 @@ COVID-19 films of validation patients:
 |---|---|---|
 {table(severity)}
 
-With so few, the head is there to be trained further, and its numbers are no prognosis.
+With so few, the head is no better than chance, and of death the training films tell only that patients lived: **its numbers stand in no report**. The head is there
+to be trained further; a bundle that names outcomes in `radnode.severity` has them reported beside COVID-19.
 
 ### Where it looks
 Grad-CAM for COVID-19 on {look["films"]} films of `cxr_figure1`: {look["mean_outside"]:.0%} of its mass lies outside the lungs on average; more than half on {look["films_above_half"]} films. A
@@ -434,7 +436,8 @@ report says so when it is more than half.
 - Dense consolidation that fills a lung is cut off with the heart's shadow, in the training data too; what is left may look better than the lung is.
 - Rank equalisation hides whether a whole lung is evenly denser: diffuse disease without structure is hard to see for it.
 - Pneumonia means what RSNA's readers boxed as an opacity, and labels mined from reports in `cxr_nih64`.
-- "Normal" means none of what the sets' readers looked for. A small nodule, a fracture, a pneumothorax or a device may be called normal.
+- **"Normal" means none of what was trained.** Masses, nodules, fractures, a pneumothorax or a device may be called normal: the NEMA test film RG1, with large round
+  masses in both lungs, is.
 - Probabilities are those of the mixture of validation films (about one in ten COVID-19), not of a clinic.
 - Never seen: children, lateral and oblique films, films after surgery on a lung.
 """
