@@ -124,9 +124,9 @@ def _samples() -> Iterator[Sample]:
     yield Sample(title="chest film with haze", known="infection", datasets=a_study("DX", patient=1), pipeline="covid_xray")
     yield Sample(title="chest film, clear", known="none", datasets=a_study("DX", patient=2, opacity=""), pipeline="covid_xray")
     yield Sample(
-        title="chest film with haze, with age and sex",
-        known="opacity",
-        datasets=a_study("DX", patient=3, Modality="CR"),
+        title="chest film findings, clear",
+        known="normal",
+        datasets=a_study("DX", patient=3, opacity="", Modality="CR"),
         pipeline="chest_xray",
     )
     yield Sample(title="brain MR, ring-enhancing", known="tumor", datasets=a_study("MR", slices=22, patient=3), pipeline="brain_mri")

@@ -437,7 +437,7 @@ report says so when it is more than half.
 - Rank equalisation hides whether a whole lung is evenly denser: diffuse disease without structure is hard to see for it.
 - Pneumonia means what RSNA's readers boxed as an opacity, and labels mined from reports in `cxr_nih64`.
 - **"Normal" means none of what was trained.** Masses, nodules, fractures, a pneumothorax or a device may be called normal: the NEMA test film RG1, with large round
-  masses in both lungs, is.
+  masses in both lungs, is, and so is the drawn film of `node/testing/phantom_chest_xray.py` with haze in its lungs.
 - Probabilities are those of the mixture of validation films (about one in ten COVID-19), not of a clinic.
 - Never seen: children, lateral and oblique films, films after surgery on a lung.
 """
