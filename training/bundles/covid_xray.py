@@ -76,6 +76,7 @@ def metadata(version: str) -> dict[str, Any]:
             "labels": ["infection"],
             "thresholds": {"infection": 0.5, "opacity": 0.5, "extent_weight": 1.0, "temperature": 1.0, "bias": 0.0},
             "intended_use": {
+                "picture": "chest_radiograph",
                 "modality": ["CR", "DX"],
                 "body_part": ["CHEST", "THORAX", "LUNG"],
                 "body_part_required": True,
