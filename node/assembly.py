@@ -30,7 +30,6 @@ from node.bundle import Bundle
 from node.destinations.interface import Destination
 from node.domain import Channel, CleanUid, Origin, Study
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
-from node.guests import allowed
 from node.identified.boxes import Box
 from node.identified.by_hand import DecisionsByHand
 from node.identified.clean_uids import CleanUids
@@ -58,7 +57,6 @@ from node.identified.spool import spool
 from node.identified.tombstones import Tombstones
 from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
-from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules
@@ -175,20 +173,24 @@ class House:
         """The active version of every pipeline that has code and an intact bundle, and of every bundle that dropped in."""
         return self.shelf.active()
 
-    def kind_of(self, pipeline: str, bundle: Bundle) -> type[Pipeline]:
-        """What runs the bundle: its pipeline's code, or for a guest the one that runs any bundle. Raises PluginBroken or KeyError."""
-        return kind_of(bundle) if bundle.sidecar else self.pipelines[pipeline]
-
     def _may_run(self, pipeline: str, bundle: Bundle) -> bool:
-        """Whether the node has code for a bundle of that pipeline, or lets it run its own."""
+        """Whether the node has code for a bundle of that pipeline, or it dropped in and is allowed."""
         if not bundle.sidecar:
             return pipeline in self.pipelines
+        from node.guests import allowed
+
         try:
             allowed.check(bundle)
         except NodeError as why:
             _log.error("a bundle is left out", extra={"pipeline": pipeline, "because": str(why)})
             return False
         return True
+
+    def kind_of(self, pipeline: str, bundle: Bundle) -> type[Pipeline]:
+        """What runs the bundle: its pipeline's code, or that for any bundle that dropped in."""
+        from node.pipelines._any_bundle import kind_of
+
+        return kind_of(bundle) if bundle.sidecar else self.pipelines[pipeline]
 
     @property
     def needs(self) -> Mapping[str, Needs]:
@@ -740,7 +742,7 @@ class House:
             "shadows": {
                 "pipelines": {
                     name: [f"{bundle.version} {bundle.digest[:12]}" for bundle in found]
-                    for name in self.pipelines
+                    for name in sorted({*self.pipelines, *self.bundles})
                     if (found := self.shelf.shadows(name))
                 },
                 "jobs": {state.value: count for state, count in self.jobs.counts(shadow=True).items()},

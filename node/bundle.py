@@ -41,6 +41,7 @@ BUILDERS = (
     "node.networks.",
 )  #: where a network may come from
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: never ask the net for weights
+GUEST_BYTES = 512 << 20  #: a process with torch and MONAI, beside what it shares with others
 AGREE = 0.05  #: how far another engine's output, after a sigmoid, may lie from torch's in float32
 LINE = re.compile(r"^([0-9a-f]{64}) [ *](.+)$")
 
@@ -174,9 +175,9 @@ class Bundle:
         """Bytes that the loaded model takes, about: its weights in float32, twice.
 
         The engine keeps a copy of its own beside torch's or packs it anew: letting go of the shipped models frees 1.6 to 2.4 times
-        their weights.
+        their weights. A guest's process holds libraries of its own.
         """
-        return 2 * _float32_bytes(self.path / self.weights)
+        return (GUEST_BYTES if self.sidecar else 0) + 2 * _float32_bytes(self.path / self.weights)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -251,7 +252,10 @@ class Bundle:
 
 def bundles_in(folder: Path) -> Iterator[Path]:
     """The bundle folders under `folder`: `<pipeline>/<version>/`, or a bundle lying there by itself; 1.10.0 comes after 1.9.0."""
-    found = (metadata.parents[1] for metadata in folder.rglob(METADATA))
+    found = [metadata.parents[1] for metadata in folder.rglob(METADATA)]
+    found = [
+        bundle for bundle in found if not any(part.startswith(".") for part in bundle.relative_to(folder).parts)
+    ]  # one that is being added
     yield from sorted(found, key=lambda bundle: (bundle.parent, [int(part) for part in re.findall(r"\d+", bundle.name)], bundle.name))
 
 

@@ -16,8 +16,8 @@ from node.errors import NodeError
 from node.guests import allowed
 
 app = typer.Typer(help="Model bundles: add, list, verify, and which version of each pipeline runs.", no_args_is_help=True)
-app.command()(add)
 bundle_versions.join(app)
+app.command()(add)
 
 
 @app.command("list")

@@ -52,7 +52,7 @@ def add(
         if not yes and not typer.confirm(f"Add it as {staged.parent.name} {staged.name}?"):
             raise BundleRefused("not confirmed")
         _install(staged, bundles_dir)
-    typer.echo(f"Added. A rule runs it: `run: {staged.parent.name}`. A running node reads its bundles at the start: restart it.")
+    typer.echo(f"Added. A rule runs it: `run: {staged.parent.name}`.")
 
 
 def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str], folder: Path, bundles_dir: Path) -> tuple[Path, Trial]:

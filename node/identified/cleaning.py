@@ -462,7 +462,9 @@ class _Walk:
         """What is written of one element, None for nothing, and whether that is something else than came."""
         tag, vr, start, value, value_end, end, undefined = element
         data, act, same = self.data, rule.act, explicit == self.explicit
+        self.acts[act] += 1
         if act == Act.REMOVE or (act == Act.KEEP and (undefined or tag in _PIXELS)):
+            self._instead(act, Act.REMOVE)
             return None, True  # pixel data inside a sequence is looked at by nobody
         if act == Act.WALK:
             return self._sequence(element, explicit, depth)
