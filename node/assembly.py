@@ -170,19 +170,34 @@ class House:
 
     @property
     def bundles(self) -> Mapping[str, Bundle]:
-        """The active version of every pipeline that has code and an intact bundle."""
+        """The active version of every pipeline that has code and an intact bundle, and of every bundle that dropped in."""
         return self.shelf.active()
 
-    def _may_run(self, pipeline: str, _bundle: Bundle) -> bool:
-        """Whether the node has code for a bundle of that pipeline."""
-        return pipeline in self.pipelines
+    def _may_run(self, pipeline: str, bundle: Bundle) -> bool:
+        """Whether the node has code for a bundle of that pipeline, or it dropped in and is allowed."""
+        if not bundle.sidecar:
+            return pipeline in self.pipelines
+        from node.guests import allowed
+
+        try:
+            allowed.check(bundle)
+        except NodeError as why:
+            _log.error("a bundle is left out", extra={"pipeline": pipeline, "because": str(why)})
+            return False
+        return True
+
+    def _kind(self, pipeline: str, bundle: Bundle) -> type[Pipeline]:
+        """What runs the bundle: its pipeline's code, or that for any bundle that dropped in."""
+        from node.pipelines._any_bundle import kind_of
+
+        return kind_of(bundle) if bundle.sidecar else self.pipelines[pipeline]
 
     @property
     def needs(self) -> Mapping[str, Needs]:
         """What each pipeline takes, for the router's guards."""
         return {
             name: Needs(
-                takes=self.pipelines[name].takes,
+                takes=self._kind(name, bundle).takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
                 min_slices=int(bundle.intended_use.get("min_slices", 1)),
             )
@@ -727,7 +742,7 @@ class House:
             "shadows": {
                 "pipelines": {
                     name: [f"{bundle.version} {bundle.digest[:12]}" for bundle in found]
-                    for name in self.pipelines
+                    for name in sorted({*self.pipelines, *self.bundles})
                     if (found := self.shelf.shadows(name))
                 },
                 "jobs": {state.value: count for state, count in self.jobs.counts(shadow=True).items()},
