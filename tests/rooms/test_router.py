@@ -15,7 +15,7 @@ from node.router import Choice, Needs, RuleSet, decide, explain, explained, pars
 from node.testing import a_study, clean_study
 
 ROOT = Path(__file__).parents[2]
-PIPELINES = ("covid_ct", "breast_ultrasound", "brain_mri")
+PIPELINES = ("covid_ct", "breast_ultrasound", "brain_mri", "covid_xray")
 DESTINATIONS = ("pacs", "research")
 NEEDS = {
     "covid_ct": Needs(takes="volume", modalities=("CT",), min_slices=5),
@@ -61,7 +61,8 @@ def scout() -> list[Dataset]:
 def test_the_example_rules_send_each_study_to_its_pipeline(study, chest):
     example = read_rules(ROOT / "rules.example.yaml", pipelines=PIPELINES, destinations=DESTINATIONS)
     head = a_study("MR", slices=4)
-    several = study(chest, a_study("US"), head, scout())
+    film = a_study("DX")
+    several = study(chest, a_study("US"), head, film, scout())
 
     routes = routes_for(several, example, NEEDS)
 
@@ -69,6 +70,7 @@ def test_the_example_rules_send_each_study_to_its_pipeline(study, chest):
         ("covid_ct", str(chest[0].SeriesInstanceUID)),
         ("breast_ultrasound", str(a_study("US")[0].SeriesInstanceUID)),
         ("brain_mri", str(head[0].SeriesInstanceUID)),
+        ("covid_xray", str(film[0].SeriesInstanceUID)),
     }
     assert all(route.destinations == ("pacs",) for route in routes)
 
