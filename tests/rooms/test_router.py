@@ -15,12 +15,14 @@ from node.router import Choice, Needs, RuleSet, decide, explain, explained, pars
 from node.testing import a_study, clean_study
 
 ROOT = Path(__file__).parents[2]
-PIPELINES = ("covid_ct", "breast_ultrasound", "brain_mri", "covid_xray")
+PIPELINES = ("covid_ct", "breast_ultrasound", "brain_mri", "covid_xray", "chest_xray")
 DESTINATIONS = ("pacs", "research")
 NEEDS = {
     "covid_ct": Needs(takes="volume", modalities=("CT",), min_slices=5),
     "breast_ultrasound": Needs(takes="image", modalities=("US",)),
     "brain_mri": Needs(takes="volume", modalities=("MR",)),
+    "covid_xray": Needs(takes="image", modalities=("CR", "DX")),
+    "chest_xray": Needs(takes="image", modalities=("CR", "DX")),
 }
 SMALL = {"rows": 32, "patches": 0}
 
@@ -71,6 +73,7 @@ def test_the_example_rules_send_each_study_to_its_pipeline(study, chest):
         ("breast_ultrasound", str(a_study("US")[0].SeriesInstanceUID)),
         ("brain_mri", str(head[0].SeriesInstanceUID)),
         ("covid_xray", str(film[0].SeriesInstanceUID)),
+        ("chest_xray", str(film[0].SeriesInstanceUID)),
     }
     assert all(route.destinations == ("pacs",) for route in routes)
 
