@@ -29,7 +29,7 @@ SUMS = "SHA256SUMS"
 METADATA = "configs/metadata.json"
 INFERENCE = "configs/inference.json"
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts")
-BUILDERS = ("torch.nn.", "monai.networks.", "segmentation_models_pytorch.", "node.imaging.mesh_net.")  #: where a network may come from
+BUILDERS = ("torch.nn.", "monai.networks.", "segmentation_models_pytorch.", "node.imaging.mesh_net.", "node.imaging.stages.")  #: where a network may come from
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: never ask the net for weights
 AGREE = 0.05  #: how far another engine's output, after a sigmoid, may lie from torch's in float32
 LINE = re.compile(r"^([0-9a-f]{64}) [ *](.+)$")
@@ -164,13 +164,18 @@ class Bundle:
     @property
     def input_shape(self) -> tuple[int, ...] | None:
         """(channels, rows, columns …) of the first input; None when the metadata leaves it open."""
-        inputs = self.metadata.get("network_data_format", {}).get("inputs", {})
-        for one in inputs.values():
+        return next(iter(self.input_shapes.values()), None)
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...] | None]:
+        """(channels, rows, columns …) of each input by its name; None where the metadata leaves it open."""
+        shapes: dict[str, tuple[int, ...] | None] = {}
+        for name, one in self.metadata.get("network_data_format", {}).get("inputs", {}).items():
             try:
-                return (int(one["num_channels"]), *(int(n) for n in one["spatial_shape"]))
+                shapes[str(name)] = (int(one["num_channels"]), *(int(n) for n in one["spatial_shape"]))
             except (KeyError, TypeError, ValueError):
-                return None
-        return None
+                shapes[str(name)] = None
+        return shapes
 
     # --- the network ----------------------------------------------------------------------------------------------------
     def network(self, device: str = "cpu", *, engine: str = "torch") -> Callable[[torch.Tensor], Any]:
@@ -179,13 +184,20 @@ class Bundle:
         `engine="openvino"` compiles it for this CPU (bfloat16 where the CPU has it) and checks it against torch on one input;
         on another device, without OpenVINO, or when the two disagree, it is torch all the same.
         """
-        module = self.module(device)
-        if engine == "openvino" and device == "cpu" and self.input_shape is not None:
-            compiled = _compiled(module, self.input_shape)
-            if compiled is not None:
-                return compiled
-        plain: Callable[[torch.Tensor], Any] = module
-        return plain
+        return _ready(self.module(device), self.input_shape, device, engine)
+
+    def stages(self, device: str = "cpu", *, engine: str = "torch") -> Mapping[str, Callable[[torch.Tensor], Any]]:
+        """The networks of a bundle that holds several (`node.imaging.stages`), each as `network` gives it, by name.
+
+        Raises BundleInvalid when the bundle holds one network. The inputs of the metadata carry the names of the stages.
+        """
+        from torch import nn
+
+        held = self.module(device)
+        if not isinstance(held, nn.ModuleDict):
+            raise BundleInvalid("network_def is one network and not several stages", bundle=self.path.name)
+        shapes = self.input_shapes
+        return {name: _ready(one, shapes.get(name), device, engine) for name, one in held.items()}
 
     def module(self, device: str = "cpu") -> torch.nn.Module:
         """The network as a torch module in evaluation mode, float32, weights strictly loaded."""
@@ -335,6 +347,16 @@ def _plain(value: Any, config: Mapping[str, Any], bundle: str, depth: int = 0) -
                 raise BundleInvalid("network_def refers to a key that is not there", bundle=bundle) from None
         return _plain(found, config, bundle, depth + 1)
     return value
+
+
+def _ready(module: torch.nn.Module, shape: tuple[int, ...] | None, device: str, engine: str) -> Callable[[torch.Tensor], Any]:
+    """The module to be called: compiled where that was asked for and is the same, else as it is."""
+    if engine == "openvino" and device == "cpu" and shape is not None:
+        compiled = _compiled(module, shape)
+        if compiled is not None:
+            return compiled
+    plain: Callable[[torch.Tensor], Any] = module
+    return plain
 
 
 def _compiled(module: torch.nn.Module, shape: tuple[int, ...]) -> Callable[[torch.Tensor], Any] | None:
