@@ -68,7 +68,7 @@ def spot(shape: tuple[int, ...], row: int, column: int, radius: float, rng: np.r
     along, across = (x * np.cos(angle) + y * np.sin(angle)) * stretch, (y * np.cos(angle) - x * np.sin(angle)) / stretch
     bend = 1 + 0.5 * (smooth_noise(shape[0], 6, rng) - 0.5)
     distance = np.sqrt(along**2 + across**2) / radius * bend
-    return np.asarray(1 / (1 + np.exp((distance - 1) * rng.uniform(4, 14))), np.float32)
+    return np.asarray(1 / (1 + np.exp(np.minimum((distance - 1) * rng.uniform(4, 14), 50))), np.float32)
 
 
 # --- what may be pasted ---------------------------------------------------------------------------------------------------------
