@@ -29,7 +29,13 @@ SUMS = "SHA256SUMS"
 METADATA = "configs/metadata.json"
 INFERENCE = "configs/inference.json"
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts")
-BUILDERS = ("torch.nn.", "monai.networks.", "segmentation_models_pytorch.", "node.imaging.mesh_net.", "node.imaging.stages.")  #: where a network may come from
+BUILDERS = (
+    "torch.nn.",
+    "monai.networks.",
+    "segmentation_models_pytorch.",
+    "node.imaging.mesh_net.",
+    "node.imaging.stages.",
+)  #: where a network may come from
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: never ask the net for weights
 AGREE = 0.05  #: how far another engine's output, after a sigmoid, may lie from torch's in float32
 LINE = re.compile(r"^([0-9a-f]{64}) [ *](.+)$")

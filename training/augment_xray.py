@@ -21,7 +21,15 @@ def two_lungs_placed(
     for lung in (left, right):
         rng.bit_generator.state = at
         picture, mask = placed(
-            grey, lung.astype(np.float32), size, rng, rotate_deg=15, scale=scale, stretch=0.12, elastic=0.006, fills=(0.0, 0.0, 1.0, -1.0, -1.0)
+            grey,
+            lung.astype(np.float32),
+            size,
+            rng,
+            rotate_deg=15,
+            scale=scale,
+            stretch=0.12,
+            elastic=0.006,
+            fills=(0.0, 0.0, 1.0, -1.0, -1.0),
         )
         made.append(mask)
     columns = np.arange(size, dtype=np.float32)

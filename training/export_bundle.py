@@ -76,6 +76,8 @@ def bundle_of(
     state = torch.load(weights, weights_only=True)
     run = {"steps": state["step"], "minutes": round(state["spent"] / 60, 1)} if "average" in state else {}
     state = state.get("average", state)
+    if hasattr(recipe, "complete"):
+        state = recipe.complete(state)
     metadata = recipe.metadata(version)
     folder = models / metadata["radnode"]["pipeline"] / version
     export(recipe, state, folder, version)

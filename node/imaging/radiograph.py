@@ -59,8 +59,8 @@ class Facing:
         return cls(transposed, down == "H", across == "R", told=True)
 
     def turn(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """(rows, columns) upright, the patient's right at the left edge."""
-        out = plane.T if self.transposed else plane
+        """(rows, columns[, 3]) upright, the patient's right at the left edge."""
+        out = plane.swapaxes(0, 1) if self.transposed else plane
         out = out[::-1] if self.flip_rows else out
         return np.ascontiguousarray(out[:, ::-1] if self.flip_columns else out)
 
@@ -68,7 +68,7 @@ class Facing:
         """The inverse of `turn`."""
         out = plane[:, ::-1] if self.flip_columns else plane
         out = out[::-1] if self.flip_rows else out
-        return np.ascontiguousarray(out.T if self.transposed else out)
+        return np.ascontiguousarray(out.swapaxes(0, 1) if self.transposed else out)
 
 
 def is_lateral(header: Dataset) -> bool:

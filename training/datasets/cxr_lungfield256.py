@@ -71,7 +71,9 @@ def load(root: Path) -> list[Field]:
                     group=row["group"],
                     label=label,
                     rsna=row["source"].startswith("RSNA"),
-                    grey=np.where(field, np.float32(1) - np.asarray(stored, np.float32) / np.float32(255), np.float32(0)).astype(np.float32),
+                    grey=np.where(field, np.float32(1) - np.asarray(stored, np.float32) / np.float32(255), np.float32(0)).astype(
+                        np.float32
+                    ),
                     field=field,
                     opacity=None if opacity is None else opacity & field,
                     age_years=float(row["age"]) if row["age"] else None,

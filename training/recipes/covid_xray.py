@@ -1,0 +1,298 @@
+"""Infection on a chest radiograph: a U-Net on the equalised lungs alone, with one map of opacity and one of evidence for infection.
+
+The opacity map learns from radiologists' boxes (weak: soft inside, hard outside) and from films without any. The evidence map, averaged over the
+lungs, is the film's logit of infection and learns from labels. What stands for a source may not stand for a label: batches hold
+infected and clean films of each source in the same number where a source has both, all are seen as ranks of grey inside the lungs only,
+and lungs are cut by people, by another group's network and by ours.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.networks.nets.unet import UNet
+from torch import nn
+from torch.nn import functional
+
+from node.bundle import Bundle
+from node.imaging.letterbox import box_of
+from node.imaging.radiograph import LungFields, Radiograph, lungs_of, radiograph_of
+from node.pipelines.covid_xray import SIZE, canvas_of
+from training.augment import Picture, placed
+from training.augment_xray import exposed, marked
+from training.datasets import cxr_adult224, cxr_lungfield256
+from training.evaluate import auc
+from training.loop import Batch, train
+from training.splits import ensure_disjoint
+
+LUNG_FIELD = Path(__file__).parents[2] / "models" / "lung_field" / "1.0.0"
+NETWORK: dict[str, Any] = {
+    "_target_": "UNet",
+    "spatial_dims": 2,
+    "in_channels": 1,
+    "out_channels": 2,
+    "channels": [24, 48, 96, 128, 160, 192],
+    "strides": [2, 2, 2, 2, 2],
+    "num_res_units": 0,
+    "act": "relu",
+    "norm": "batch",
+    "dropout": 0.1,
+}
+INFECTED = {"Pneumonia", "Consolidation", "Infiltration"}  #: labels of ChestX-ray14 that count as infection
+SOFT = 0.9  #: truth inside a box: much of a box is not opaque
+BATCH = (  #: how many of each kind: source, infected
+    ("rsna", True, 5),
+    ("rsna", False, 5),
+    ("nih", True, 2),
+    ("nih", False, 3),
+    ("covid", True, 3),
+)
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chest:
+    """A film with its lungs. `opacity` is None where nobody said where it is."""
+
+    name: str
+    split: str
+    group: str
+    source: str  #: "rsna", "nih" or "covid"
+    set: str  #: which data set
+    infected: bool
+    grey: Picture
+    lungs: Mask
+    opacity: Mask | None
+    other_abnormal: bool = False
+
+
+def network() -> nn.Module:
+    options = {k: v for k, v in NETWORK.items() if k != "_target_"}
+    return UNet(**options)
+
+
+def lung_network() -> Any:
+    return Bundle.open(LUNG_FIELD).module()
+
+
+def fields(data: Path) -> list[Chest]:
+    """Cut lung fields of RSNA and COVID-19, frontal ones."""
+    found = []
+    for f in cxr_lungfield256.load(data / "images" / "cxr_lungfield256"):
+        if f.view == cxr_lungfield256.LATERAL or box_of(f.field) is None:
+            continue
+        label = cxr_lungfield256.LABELS[f.label]
+        infected = label in ("pneumonia_opacity", "covid")
+        found.append(
+            Chest(
+                name=f.name,
+                split=f.split,
+                group=f.group,
+                source="rsna" if f.rsna else "covid",
+                set="cxr_lungfield256",
+                infected=infected,
+                grey=f.grey,
+                lungs=f.field,
+                opacity=f.opacity,
+                other_abnormal=label == "other_abnormal",
+            )
+        )
+    return found
+
+
+def seen(grey: Picture, lung: Any) -> tuple[Radiograph, LungFields] | None:
+    """The film and its lungs by our network; None where it sees none."""
+    film = radiograph_of(grey)
+    lungs = lungs_of(film, lung) if isinstance(film, Radiograph) else ""
+    return (film, lungs) if isinstance(film, Radiograph) and isinstance(lungs, LungFields) else None
+
+
+def films(data: Path, lung: Any) -> list[Chest]:
+    """Whole films: COVID-19 and NIH at 224 px, NIH at 64 px, with lungs by our network and, where there are, by people too."""
+    found = []
+    for f in cxr_adult224.load(data / "images" / "cxr_adult224"):
+        covid = cxr_adult224.LABELS[f.label] == "covid"
+        common = {"split": f.split, "group": f.group, "source": "covid" if covid else "nih", "set": "cxr_adult224", "infected": covid}
+        empty = None if covid else np.zeros(f.grey.shape, bool)
+        if (ours := seen(f.grey, lung)) is not None:
+            film, lungs = ours
+            found.append(Chest(name=f.name, grey=film.grey, lungs=lungs.both, opacity=empty, **common))  # type: ignore[arg-type]
+        if f.lungs is not None and f.split == "train":
+            found.append(Chest(name=f.name, grey=f.grey, lungs=f.lungs, opacity=empty, **common))  # type: ignore[arg-type]
+    return found + small_films(data, lung)
+
+
+def small_films(data: Path, lung: Any) -> list[Chest]:
+    """NIH at 64 px: adults without a finding, and with a label of infection."""
+    root, found = data / "images" / "cxr_nih64", []
+    with (root / "index.csv").open() as index:
+        for row in csv.DictReader(index):
+            labels = set(row["finding_labels"].split("|"))
+            infected, clean = bool(labels & INFECTED), labels == {"No Finding"}
+            picture = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
+            if not (infected or clean) or picture is None or (row["age"] and float(row["age"]) < 18):
+                continue
+            large = cv2.resize(picture, (192, 192), interpolation=cv2.INTER_CUBIC)
+            if (ours := seen(np.asarray(large, np.float32) / np.float32(255), lung)) is not None:
+                film, lungs = ours
+                found.append(
+                    Chest(
+                        name=row["file"],
+                        split=row["split"],
+                        group=f"nih64_{row['patient']}",
+                        source="nih",
+                        set="cxr_nih64",
+                        infected=infected,
+                        grey=film.grey,
+                        lungs=lungs.both,
+                        opacity=None if infected else np.zeros(film.grey.shape, bool),
+                    )
+                )
+    return found
+
+
+def cut(one: Chest, rng: np.random.Generator) -> tuple[Picture, Mask, Mask]:
+    """(grey, lungs, opacity) of one film, changed at random, on a canvas a little larger than the network's, to be cut to the lungs."""
+    size = SIZE + 32
+    state = rng.bit_generator.state
+    grey, lungs = placed(
+        one.grey, one.lungs.astype(np.float32), size, rng, rotate_deg=10, scale=(0.85, 1.1), stretch=0.1, elastic=0.006, fills=(0.0,)
+    )
+    rng.bit_generator.state = state
+    opacity = one.opacity if one.opacity is not None else np.zeros(one.lungs.shape, bool)
+    _, boxes = placed(
+        one.grey, opacity.astype(np.float32), size, rng, rotate_deg=10, scale=(0.85, 1.1), stretch=0.1, elastic=0.006, fills=(0.0,)
+    )
+    if rng.random() < 0.3:
+        grey = marked(grey, rng)
+    grey = exposed(grey, rng)
+    where = lungs > 0.5
+    if rng.random() < 0.5:  # another outline: wider or tighter, smoother
+        k = int(rng.integers(2, 7))
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))
+        change = cv2.erode if rng.random() < 0.6 or one.set == "cxr_lungfield256" else cv2.dilate
+        where = np.asarray(change(where.astype(np.uint8), kernel), bool)
+    if not where.any():
+        where = lungs > 0.5
+    return grey, where, (boxes > 0.5) & where
+
+
+def of_batch(kinds: dict[tuple[str, bool], list[Chest]], rng: np.random.Generator) -> Batch:
+    """Films of every kind, as `BATCH` says; one in three of RSNA's clean ones is otherwise abnormal as they come."""
+    images, boxes, lungs, told, infected, weight = [], [], [], [], [], []
+    for source, ill, number in BATCH:
+        pool = kinds[source, ill]
+        for _ in range(number):
+            one = pool[int(rng.integers(len(pool)))]
+            grey, where, box = cut(one, rng)
+            if not where.any():
+                continue
+            frame, canvas = canvas_of(grey, where)
+            images.append(canvas)
+            lungs.append(frame.forward(where.astype(np.float32)) > 0.5)
+            boxes.append(frame.forward(box.astype(np.float32)) > 0.5)
+            told.append(one.opacity is not None)
+            infected.append(ill)
+            weight.append(0.5 if one.other_abnormal else 1.0)
+    return {
+        "image": torch.from_numpy(np.stack(images))[:, None],
+        "lungs": torch.from_numpy(np.stack(lungs)),
+        "boxes": torch.from_numpy(np.stack(boxes)),
+        "told": torch.tensor(told),
+        "infected": torch.tensor(infected, dtype=torch.float32),
+        "weight": torch.tensor(weight, dtype=torch.float32),
+    }
+
+
+def losses(maps: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Opacity against boxes inside the lungs (BCE and Tversky), evidence averaged over the lungs against the label."""
+    lungs = batch["lungs"].float()
+    area = lungs.sum(dim=(1, 2)).clamp(min=1)
+    truth = batch["boxes"].float()
+    told = batch["told"].float() * batch["weight"]
+    opacity, evidence = maps[:, 0], maps[:, 1]
+    pixel = functional.binary_cross_entropy_with_logits(opacity, truth * SOFT, reduction="none")
+    outline = (pixel * lungs).sum(dim=(1, 2)) / area
+    chance = torch.sigmoid(opacity) * lungs
+    both = (chance * truth).sum(dim=(1, 2))
+    tversky = 1 - (both + 20) / (
+        both + 0.5 * (chance * (1 - truth)).sum(dim=(1, 2)) + 0.5 * ((lungs - chance) * truth).sum(dim=(1, 2)) + 20
+    )
+    boxed = (truth.sum(dim=(1, 2)) > 0).float()
+    drawn = ((outline + tversky * boxed) * told).sum() / told.sum().clamp(min=1)
+    logit = (evidence * lungs).sum(dim=(1, 2)) / area
+    smooth = batch["infected"] * 0.9 + 0.05
+    called = functional.binary_cross_entropy_with_logits(logit, smooth)
+    loss: torch.Tensor = drawn + 0.7 * called
+    return loss
+
+
+@torch.inference_mode()
+def maps_of(model: nn.Module, chests: list[Chest]) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.float32]]]:
+    """(logits of infection, opacity maps on the canvas) of films as they are."""
+    logits, opacity = [], []
+    for one in chests:
+        frame, canvas = canvas_of(one.grey, one.lungs)
+        where = frame.forward(one.lungs.astype(np.float32)) > 0.5
+        maps = model(torch.from_numpy(canvas)[None, None]).float()[0].numpy()
+        logits.append(float(maps[1][where].mean()))
+        opacity.append(np.where(where, 1 / (1 + np.exp(-maps[0])), 0).astype(np.float32))
+    return np.asarray(logits), opacity
+
+
+def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+    """Train the opacity stage; `data` is the folder that holds images/. The lung stage is `models/lung_field`."""
+    cv2.setNumThreads(1)
+    chests = fields(data) + films(data, lung_network())
+    ensure_disjoint((c.split, c.group) for c in chests)
+    training = [c for c in chests if c.split == "train"]
+    validation = [c for c in chests if c.split == "val"]
+    kinds = {(source, ill): [c for c in training if (c.source, c.infected) == (source, ill)] for source, ill, _ in BATCH}
+
+    def draw(rng: np.random.Generator, progress: float) -> Batch:
+        return of_batch(kinds, rng)
+
+    def loss_of(model: nn.Module, batch: Batch) -> torch.Tensor:
+        return losses(model(batch["image"].contiguous(memory_format=torch.channels_last)).float(), batch)
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        rsna = [c for c in validation if c.source == "rsna"]
+        whole = [c for c in validation if c.set != "cxr_lungfield256"]
+        logits, opacity = maps_of(model, rsna)
+        overlap = total = 0.0
+        for one, found in zip(rsna, opacity, strict=True):
+            frame, _ = canvas_of(one.grey, one.lungs)
+            assert one.opacity is not None
+            truth = frame.forward(one.opacity.astype(np.float32)) > 0.5
+            overlap += 2 * float(((found > 0.5) & truth).sum())
+            total += float((found > 0.5).sum() + truth.sum())
+        films_logits, _ = maps_of(model, whole)
+        figures = {
+            "val_auc_rsna": auc(logits, np.array([c.infected for c in rsna])),
+            "val_auc_films": auc(films_logits, np.array([c.infected for c in whole])),
+            "val_dice_pooled": overlap / max(1.0, total),
+        }
+        return {k: round(v, 4) for k, v in figures.items()}
+
+    state = train(
+        network(),
+        draw=draw,
+        loss_of=loss_of,
+        evaluate=evaluate,
+        out=out,
+        minutes=minutes,
+        resume=resume,
+        peak_rate=2e-3,
+        weight_decay=5e-3,
+        decay=0.995,
+        evaluate_every_s=300,
+    )
+    torch.save(state, out / "weights.pt")
