@@ -35,6 +35,8 @@ BUILDERS = (
     "segmentation_models_pytorch.",
     "node.imaging.mesh_net.",
     "node.imaging.stages.",
+    "node.imaging.chest_vit.",
+    "node.imaging.normality.",
 )  #: where a network may come from
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: never ask the net for weights
 AGREE = 0.05  #: how far another engine's output, after a sigmoid, may lie from torch's in float32

@@ -36,7 +36,9 @@ class Captioner:
             self._processor: Any = AutoProcessor.from_pretrained(folder, **options)
             self._network: Any = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **options).eval()
         except (OSError, ValueError, KeyError, RuntimeError) as why:
-            raise BundleInvalid(f"the folder {FOLDER} holds no captioning network: {type(why).__name__}", bundle=folder.parent.name) from None
+            raise BundleInvalid(
+                f"the folder {FOLDER} holds no captioning network: {type(why).__name__}", bundle=folder.parent.name
+            ) from None
 
     def says(self, grey: NDArray[np.float32]) -> str:
         """A sentence about a picture (rows, columns), 0 to 1: plain letters, at most MOST_LETTERS; the same picture, the same words."""

@@ -107,7 +107,9 @@ def basal(grey: Picture, lungs: Picture, other: Picture, rng: np.random.Generato
     down, across = np.mgrid[0 : grey.shape[0], 0 : grey.shape[1]].astype(np.float32)
     line = level + rng.uniform(-0.3, 0.3) * (across - grey.shape[1] / 2)
     where = 1 / (1 + np.exp(-(down - line) / rng.uniform(2, 12)))
-    return opaque(grey, np.asarray(where, np.float32) * cv2.GaussianBlur(lung, (0, 0), 3) * rng.uniform(0.4, 1.0), bright(grey, lungs, rng), rng)
+    return opaque(
+        grey, np.asarray(where, np.float32) * cv2.GaussianBlur(lung, (0, 0), 3) * rng.uniform(0.4, 1.0), bright(grey, lungs, rng), rng
+    )
 
 
 def haze(grey: Picture, lungs: Picture, other: Picture, rng: np.random.Generator) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,7 @@ class ChestVit(nn.Module):  # type: ignore[misc]
         super().__init__()
         channels = (1, width // 8, width // 4, width // 2, width)
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
+        for i, (before, after) in enumerate(pairwise(channels)):
             layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
             layers += [nn.BatchNorm2d(after), nn.ReLU()] if i < len(channels) - 2 else []
         self.embedding = nn.Sequential(*layers)

@@ -8,6 +8,7 @@ and bent back. Edges keep their place, since only pixels with a like neighbourho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ def noise_of(grey: Floats) -> Noise:
         return Noise(0.0, 0.0)
     edges = np.quantile(level, np.linspace(0, 1, LEVELS + 1))
     at, variance = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         chosen = (level >= low) & (level < high)
         if chosen.sum() >= FEWEST:
             at.append(float(level[chosen].mean()))

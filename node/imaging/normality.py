@@ -35,7 +35,17 @@ class Normality(nn.Module):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *, edges: int, whole: int, width: int, patches: int, components: list[int], trees: int, nodes: int, samples: int, examples: int
+        self,
+        *,
+        edges: int,
+        whole: int,
+        width: int,
+        patches: int,
+        components: list[int],
+        trees: int,
+        nodes: int,
+        samples: int,
+        examples: int,
     ) -> None:
         super().__init__()
         self.projections = nn.ModuleList(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import cv2
@@ -121,8 +121,10 @@ class XrayAnomaly(Pipeline):
 
     def load(self, device: str) -> Warm:
         """Networks and forests, warm on `device`."""
-        parts = self.bundle.module(device)
-        return Warm(parts["lungs"], parts["reader"], {name: parts[name] for name in GROUPS}, captioner.found_in(self.bundle.path, self.bundle.sums))
+        parts: Any = self.bundle.stages(device, engine="openvino")
+        return Warm(
+            parts["lungs"], parts["reader"], {name: parts[name] for name in GROUPS}, captioner.found_in(self.bundle.path, self.bundle.sums)
+        )
 
     def run(self, volume: Volume, model: Warm) -> Result:
         """Percentile among normal films, heatmap, report. Raises OutsideIntendedUse when this is no frontal chest film."""
@@ -184,15 +186,20 @@ def percentile(features: Features, group: Any) -> float:
     return float(group.normals.percentile(float(group.oddness(one)[0])))
 
 
-def heat_of(features: Features, group: Any, frame: LungCanvas, shown: Seen) -> Floats:
-    """On the film's working grid, 0 to 1, in and near the lungs: the patches that are unlike those of normal films at the same place."""
+def warmth(features: Features, group: Any) -> Floats:
+    """How much each cell of the canvas stands out, 0 to 1, row by row: unlike normal patches at its place, and taken for changed."""
     from node.imaging.normality import Measured
 
     one = Measured(features.edges[None], features.whole[None], features.patches[None])
     odd = np.array([group.normal_patches.percentile(float(score)) for score in group.patch_scores(one)[0]])
-    hot = np.clip((odd - 0.8) / 0.2, 0, 1) * features.where
+    return np.asarray(np.clip((odd - 0.8) / 0.2, 0, 1) * features.where, np.float32)
+
+
+def heat_of(features: Features, group: Any, frame: LungCanvas, shown: Seen) -> Floats:
+    """On the film's working grid, 0 to 1, in and near the lungs."""
+    hot = warmth(features, group)
     side = CANVAS // CELL
-    smooth = cv2.resize(hot.reshape(side, side).astype(np.float32), (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.resize(hot.reshape(side, side), (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC)
     near = cv2.GaussianBlur(shown.lungs.both.astype(np.float32), (0, 0), max(2.0, 0.02 * frame.box.height))
     return np.asarray(np.clip(frame.backward(smooth, *shown.film.grey.shape), 0, 1) * np.clip(near * 1.5, 0, 1), np.float32)
 
@@ -220,7 +227,9 @@ def report(likely: dict[str, float], group: str, threshold: float, places: list[
     if likely[group] >= threshold:
         where = f"What stands out most: {'; '.join(places)}." if places else "No part of the lungs stands out: the film differs as a whole."
         lines.append(where)
-    lines.append("Unlike normal is no diagnosis: other anatomy, position, exposure or material on the film can be the reason; an ill film can look normal.")
+    lines.append(
+        "Unlike normal is no diagnosis: other anatomy, position, exposure or material on the film can be the reason; an ill film can look normal."
+    )
     return lines
 
 
@@ -230,7 +239,9 @@ def remarks(years: float | None, shown: Seen) -> list[str]:
     if years is None:
         out.append("The patient's age is not known: held beside normal films of children and of adults, the kinder answer counts.")
     elif CHILD_UNTIL <= years < ADULT_FROM:
-        out.append("Normal films of this age were not learned from: held beside those of small children and of adults, the kinder answer counts.")
+        out.append(
+            "Normal films of this age were not learned from: held beside those of small children and of adults, the kinder answer counts."
+        )
     elif years < 1:
         out.append("Films of infants were not learned from.")
     if shown.inverted:
