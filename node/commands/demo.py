@@ -121,6 +121,8 @@ def _samples() -> Iterator[Sample]:
         datasets=a_study("US", patient=5, kind="benign"),
         pipeline="breast_ultrasound",
     )
+    yield Sample(title="chest film with haze", known="infection", datasets=a_study("DX", patient=1), pipeline="covid_xray")
+    yield Sample(title="chest film, clear", known="none", datasets=a_study("DX", patient=2, opacity=""), pipeline="covid_xray")
     yield Sample(title="brain MR, ring-enhancing", known="tumor", datasets=a_study("MR", slices=22, patient=3), pipeline="brain_mri")
     yield Sample(title="brain MR, healthy", known="none", datasets=a_study("MR", slices=22, patient=4, tumor=False), pipeline="brain_mri")
 
@@ -145,6 +147,7 @@ def _node(folder: Path, pacs: Pacs) -> Iterator[int]:
             "run": "breast_ultrasound",
             "send_to": ["pacs"],
         },
+        {"name": "chest film", "when": {"modality": ["CR", "DX"], "body_part": ["CHEST"]}, "run": "covid_xray", "send_to": ["pacs"]},
         {"name": "brain MR", "when": {"modality": ["MR"], "body_part": ["BRAIN"]}, "run": "brain_mri", "send_to": ["pacs"]},
     ]
     (folder / "radnode.yaml").write_text(yaml.safe_dump(settings))

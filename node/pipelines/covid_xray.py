@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node import codes
+from node.bundle import age_in_years
 from node.codes import Code
 from node.domain import Finding, Heatmap, Measurement, Region, Result, Segment
 from node.errors import OutsideIntendedUse
@@ -19,10 +21,10 @@ from node.imaging.radiograph import Facing, LungFields, Radiograph, equalised, i
 from node.imaging.volume import Volume
 from node.pipelines.interface import Pipeline, Takes
 
-SIZE = 192  #: pixels of the canvas the opacity network sees
+SIZE = 128  #: pixels of the canvas the opacity network sees
 MARGIN = 0.03  #: round the lungs, of the longer side of their box
 DARKEST = 0.1  #: of a lung on the canvas; 0 is what lies outside
-SMALLEST_SPOT = 30  #: pixels of the canvas; smaller spots are noise
+SMALLEST_SPOT = 20  #: pixels of the canvas; smaller spots are noise
 LEAST_SHARE = 1.0  #: percent of one lung that must be opaque for infection to be said of that lung
 CERTAIN_TURNED = 0.9  #: how clearly lungs must be seen in a film turned over before it counts as stored with the wrong photometric
 ZONES = ("upper", "middle", "lower")
@@ -104,7 +106,7 @@ def zone_scores(spots: Mask, lung: Mask) -> tuple[int, int, int]:
     rows = np.flatnonzero(lung.any(axis=1))
     edges = np.linspace(rows[0], rows[-1] + 1, len(ZONES) + 1).round().astype(int)
     scores = []
-    for top, bottom in zip(edges[:-1], edges[1:], strict=True):
+    for top, bottom in itertools.pairwise(edges):
         share = percent(spots[top:bottom], lung[top:bottom])
         scores.append(sum(share >= step for step in ZONE_STEPS))
     return scores[0], scores[1], scores[2]
@@ -135,6 +137,8 @@ class CovidXray(Pipeline):
         film, lungs, notes = self._seen(facing.turn(volume.pixels[0]), model["lungs"])
         reading = read(film, lungs, model["opacity"])
         spots = opaque(reading, lungs, self.bundle.thresholds["opacity"])
+        if age_in_years(str(header.get("PatientAge", "") or "")) is None:
+            notes = [*notes, "The patient's age is not known; the model was made for adults."]
         if not facing.told:
             notes = [*notes, "The header does not tell which side is which: the image's left edge was taken as the patient's right."]
         return self._result(volume, facing, film, lungs, reading, spots, notes)

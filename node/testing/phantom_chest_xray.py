@@ -6,6 +6,7 @@ each ray, as a film processor shows it.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ Plane = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 WIDE_MM = 400.0
+MIDLINE = np.array([WIDE_MM / 2, 0.0])  #: column and row in mm
 BODY_MM, LUNG_MM, HEART_MM, MEDIASTINUM_MM = 210.0, 165.0, 85.0, 120.0  #: thickness along the beam
 SOFT, BONE = 0.016, 0.05  #: attenuation for a millimetre
 AIR = 0.82  #: of a lung
@@ -81,7 +83,7 @@ def chest_xray(*, opacity: str = "right lower", rows: int = 720, seed: int = 1) 
 
 def _inside(corners: tuple[tuple[int, int], ...], rows: int) -> Mask:
     """The area within corner points (mm from the midline, mm from the top), its corners rounded."""
-    points = (np.asarray(corners, np.float32) + (WIDE_MM / 2, 0)) * (rows / WIDE_MM)
+    points = (np.asarray(corners, np.float32) + MIDLINE) * (rows / WIDE_MM)
     drawn = cv2.fillPoly(np.zeros((rows, rows), np.uint8), [points.round().astype(np.int32)], 255)
     return np.asarray(cv2.GaussianBlur(drawn, (0, 0), 5 * rows / WIDE_MM) > 127)
 
@@ -129,7 +131,7 @@ def _ribs(rows: int, mm: float) -> Plane:
     bone = np.zeros((rows, rows), np.float32)
 
     def drawn(points: list[tuple[float, float]], width: float, thick: float) -> None:
-        line = ((np.asarray(points, np.float32) + (WIDE_MM / 2, 0)) / mm).round().astype(np.int32)[:, None]
+        line = ((np.asarray(points, np.float32) + MIDLINE) / mm).round().astype(np.int32)[:, None]
         for part, share in ((width, 1.0), (width * 0.55, -0.45)):  # a tube: dense walls
             canvas = np.zeros((rows, rows), np.uint8)
             cv2.polylines(canvas, [line], False, 255, max(1, round(part / mm)), cv2.LINE_AA)
@@ -158,7 +160,7 @@ def _vessels(lungs: Mask, random: np.random.Generator, rows: int, mm: float) -> 
                 points.append(((place[0] + WIDE_MM / 2) / mm, place[1] / mm))
                 place = place + 9.0 * np.array([side * np.cos(angle), np.sin(angle)])
                 angle += 0.22 * random.standard_normal()
-            pieces += [(n, width * (1 - n / 15), a, b) for n, (a, b) in enumerate(zip(points[:-1], points[1:], strict=True))]
+            pieces += [(n, width * (1 - n / 15), a, b) for n, (a, b) in enumerate(itertools.pairwise(points))]
     for n, thick, a, b in sorted(pieces, key=lambda piece: -piece[0]):  # the thickest last, over the fine ones
         ends = [(round(float(c)), round(float(r))) for c, r in (a, b)]
         cv2.line(canvas, *ends, round(255 * (1 - n / 20)), max(1, round(thick / mm)), cv2.LINE_AA)

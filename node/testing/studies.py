@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     MRImageStorage,
     UltrasoundImageStorage,
@@ -22,6 +23,7 @@ from pydicom.uid import (
 from node.testing.phantom_brain_mr import BrainMr, brain_mr
 from node.testing.phantom_breast_ultrasound import BreastUltrasound, Kind, breast_ultrasound
 from node.testing.phantom_chest_ct import ChestCt, chest_ct
+from node.testing.phantom_chest_xray import ChestXray, chest_xray
 from node.testing.phantom_ct_head import HeadCt, ct_head
 
 IMPLEMENTATION_UID = "2.25.331187602941873467158223069371418735531"
@@ -41,10 +43,11 @@ def a_study(modality: str = "CT", slices: int = 40, patient: int = 1, **options:
 
     Parameters
     ----------
-    modality : "CT" (chest), "MR" (head, after contrast), "US" (breast, one image) or "CR" (chest film made from the chest CT, one image)
+    modality : "CT" (chest), "MR" (head, after contrast), "US" (breast, one image), "DX" (chest film, one image) or "CR" (chest film made
+        from the chest CT, one image)
     slices : of the chest CT, or of the head
     patient : 1, 2, 3 …: who it is; the same number is the same person
-    options : arguments of the phantom in lower case (`patches`, `rows`, `slice_mm`, `seed`, `noise_hu`; `kind` of breast; `tumor`), `study`
+    options : arguments of the phantom in lower case (`patches`, `rows`, `slice_mm`, `seed`, `noise_hu`; `kind` of breast; `tumor`; `opacity` of the chest film), `study`
         (1, 2 …: another study of the same person), and any DICOM keyword (`SeriesDescription="…"`), set on every instance
 
     The same arguments give the same bytes, UIDs included.
@@ -62,8 +65,10 @@ def a_study(modality: str = "CT", slices: int = 40, patient: int = 1, **options:
             datasets = [us_instance(breast_ultrasound(**rest), patient=patient, study=number, name=name)]
         case "CR":
             datasets = [cr_instance(chest_ct(slices=slices, **rest), patient=patient, study=number, name=name)]
+        case "DX":
+            datasets = [dx_instance(chest_xray(**rest), patient=patient, study=number, name=name)]
         case _:
-            raise ValueError("modality: one of CT, MR, US, CR")
+            raise ValueError("modality: one of CT, MR, US, CR, DX")
     for ds in datasets:
         for keyword, value in keywords.items():
             setattr(ds, keyword, value)
@@ -178,6 +183,29 @@ def cr_instance(phantom: ChestCt, *, patient: int = 1, study: int = 1, name: str
     return ds
 
 
+def dx_instance(phantom: ChestXray, *, patient: int = 1, study: int = 1, name: str = "") -> Dataset:
+    """A drawn chest film as Digital X-Ray Image Storage - For Presentation, PA (PS3.3 A.26)."""
+    ds = _instance(DigitalXRayImageStorageForPresentation, uid_of("instance", name), patient=patient, study=study, name=name)
+    ds.Modality, ds.PresentationIntentType = "DX", "FOR PRESENTATION"
+    ds.BodyPartExamined, ds.ViewPosition, ds.ImageLaterality = "CHEST", "PA", "U"
+    ds.ImageType = ["ORIGINAL", "PRIMARY"]
+    ds.StudyDescription, ds.SeriesDescription = "Thorax p.a.", "Thorax p.a."
+    ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = uid_of("series", name), 1, 1
+    ds.PatientOrientation = ["L", "F"]
+    ds.AcquisitionContextSequence = Items([])
+    region = Dataset()
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "51185008", "SCT", "Chest"
+    ds.AnatomicRegionSequence = Items([region])
+    ds.DetectorType, ds.PositionerType = "SCINTILLATOR", "NONE"
+    ds.ImagerPixelSpacing = [_ds(phantom.spacing_mm)] * 2
+    ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", 1
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "US"
+    ds.PresentationLUTShape, ds.LossyImageCompression, ds.BurnedInAnnotation = "IDENTITY", "00", "NO"
+    ds.WindowCenter, ds.WindowWidth = 2048, 4096
+    _grey(ds, phantom.pixels, stored=12)
+    return ds
+
+
 def _slice(sop_class: str, phantom: ChestCt | HeadCt | BrainMr, number: int, k: int, *, patient: int, study: int, name: str) -> Dataset:
     """An axial slice of a volume: general series, frame of reference and image plane modules (PS3.3 C.7.3.1, C.7.4.1, C.7.6.2)."""
     ds = _instance(sop_class, uid_of("instance", name, number), patient=patient, study=study, name=name)
@@ -238,4 +266,15 @@ def _ds(number: float) -> str:
     return f"{number:.9g}"
 
 
-__all__ = ["Kind", "a_study", "cr_instance", "ct_head_study", "ct_instances", "mr_instances", "uid_of", "us_instance", "write_study"]
+__all__ = [
+    "Kind",
+    "a_study",
+    "cr_instance",
+    "ct_head_study",
+    "ct_instances",
+    "dx_instance",
+    "mr_instances",
+    "uid_of",
+    "us_instance",
+    "write_study",
+]

@@ -29,8 +29,8 @@ PHANTOMS = {
     "CT": {"modality": "CT", "slices": 24, "slice_mm": 10.0},
     "US": {"modality": "US"},
     "MR": {"modality": "MR", "slices": 22},
-    "CR": {"modality": "CR"},
-    "DX": {"modality": "CR"},
+    "CR": {"modality": "DX", "Modality": "CR"},
+    "DX": {"modality": "DX"},
 }
 
 

@@ -14,6 +14,7 @@ from node.testing.canary import attributes, planted
 from node.testing.phantom_brain_mr import brain_mr
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
 from node.testing.phantom_chest_ct import chest_ct
+from node.testing.phantom_chest_xray import chest_xray
 from tests.conftest import need
 
 
@@ -115,7 +116,20 @@ def test_a_head_has_a_tumour_that_enhances_on_one_side_or_none():
     assert not ill.tumor[:, :, : ill.tumor.shape[2] // 2].any()  # the patient's left is the picture's right
 
 
-@pytest.mark.parametrize(("modality", "options"), [("CT", {"rows": 256}), ("MR", {}), ("US", {}), ("CR", {"rows": 256})])
+def test_a_chest_film_has_two_lungs_and_haze_at_its_place_or_none():
+    ill, well = chest_xray(opacity="left upper"), chest_xray(opacity="")
+    hazy, clear = (phantom.pixels[ill.opacity].astype(float) for phantom in (ill, well))
+
+    assert not well.opacity.any()
+    assert ill.shares_percent[0] == 0
+    assert 15 < ill.shares_percent[1] < 45
+    assert not (ill.right & ill.left).any()
+    assert np.flatnonzero(ill.opacity.any(axis=1)).mean() < np.flatnonzero(ill.left.any(axis=1)).mean()
+    assert hazy.mean() > clear.mean() + 400
+    assert well.pixels[well.right].mean() < well.pixels[:, 360].mean()  # air is dark, the spine bright
+
+
+@pytest.mark.parametrize(("modality", "options"), [("CT", {"rows": 256}), ("MR", {}), ("US", {}), ("CR", {"rows": 256}), ("DX", {})])
 def test_dciodvfy_finds_no_error_in_a_synthetic_study(modality, options, tmp_path: Path):
     program = need("dciodvfy", "dicom3tools")
 
@@ -157,7 +171,7 @@ def test_keywords_are_set_on_every_instance():
 
 
 def test_an_unknown_modality_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="CT, MR, US, CR"):
+    with pytest.raises(ValueError, match="CT, MR, US, CR, DX"):
         a_study("XX")
 
 

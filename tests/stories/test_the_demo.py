@@ -29,7 +29,7 @@ def test_the_demo_brings_every_phantom_home_with_the_known_answers(tmp_path: Pat
     for known in ("infection", "no infection", "malignant", "benign", "tumor", "no tumor"):
         assert known in done.stdout
     studies = sorted(path for path in (tmp_path / "out").iterdir())
-    assert len(studies) == 6
+    assert len(studies) == 8
     for study in studies:
         outlined = {"SEG"} if not study.name.startswith("brain") else set()  # a classifier outlines nothing
         assert {dcmread(path, stop_before_pixels=True).Modality for path in study.glob("*.dcm")} == {"OT", "SR"} | outlined

@@ -146,7 +146,9 @@ def checks(bundle: Bundle, data: Path) -> dict[str, Any]:
 
 def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
     """MODEL_CARD.md from the metadata and the measured figures."""
-    films = "\n".join(f"| `{name}`, whole films, seen in training without outlines | {share:.0%} |" for name, share in found["believed_films"].items())
+    films = "\n".join(
+        f"| `{name}`, whole films, seen in training without outlines | {share:.0%} |" for name, share in found["believed_films"].items()
+    )
     others = "\n".join(f"| `{name}`, no chest film | {share:.0%} |" for name, share in found["believed_others"].items())
     return f"""# {meta["name"]} {meta["version"]}
 

@@ -38,7 +38,7 @@ NETWORK: dict[str, Any] = {
     "spatial_dims": 2,
     "in_channels": 1,
     "out_channels": 2,
-    "channels": [24, 48, 96, 128, 160, 192],
+    "channels": [16, 32, 64, 96, 160, 192],
     "strides": [2, 2, 2, 2, 2],
     "num_res_units": 0,
     "act": "relu",
@@ -161,16 +161,13 @@ def small_films(data: Path, lung: Any) -> list[Chest]:
 
 def cut(one: Chest, rng: np.random.Generator) -> tuple[Picture, Mask, Mask]:
     """(grey, lungs, opacity) of one film, changed at random, on a canvas a little larger than the network's, to be cut to the lungs."""
-    size = SIZE + 32
+    change: dict[str, Any] = {"rotate_deg": 10, "scale": (0.85, 1.1), "stretch": 0.1, "elastic": 0.006, "fills": (0.0,)}
     state = rng.bit_generator.state
-    grey, lungs = placed(
-        one.grey, one.lungs.astype(np.float32), size, rng, rotate_deg=10, scale=(0.85, 1.1), stretch=0.1, elastic=0.006, fills=(0.0,)
-    )
-    rng.bit_generator.state = state
-    opacity = one.opacity if one.opacity is not None else np.zeros(one.lungs.shape, bool)
-    _, boxes = placed(
-        one.grey, opacity.astype(np.float32), size, rng, rotate_deg=10, scale=(0.85, 1.1), stretch=0.1, elastic=0.006, fills=(0.0,)
-    )
+    grey, lungs = placed(one.grey, one.lungs.astype(np.float32), SIZE + 24, rng, **change)
+    boxes = np.zeros_like(lungs)
+    if one.opacity is not None and one.opacity.any():
+        rng.bit_generator.state = state
+        _, boxes = placed(one.grey, one.opacity.astype(np.float32), SIZE + 24, rng, **change)
     if rng.random() < 0.3:
         grey = marked(grey, rng)
     grey = exposed(grey, rng)
@@ -178,8 +175,8 @@ def cut(one: Chest, rng: np.random.Generator) -> tuple[Picture, Mask, Mask]:
     if rng.random() < 0.5:  # another outline: wider or tighter, smoother
         k = int(rng.integers(2, 7))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))
-        change = cv2.erode if rng.random() < 0.6 or one.set == "cxr_lungfield256" else cv2.dilate
-        where = np.asarray(change(where.astype(np.uint8), kernel), bool)
+        redrawn = cv2.erode if rng.random() < 0.6 or one.set == "cxr_lungfield256" else cv2.dilate
+        where = np.asarray(redrawn(where.astype(np.uint8), kernel), bool)
     if not where.any():
         where = lungs > 0.5
     return grey, where, (boxes > 0.5) & where
