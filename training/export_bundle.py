@@ -77,6 +77,8 @@ def bundle_of(
     state = torch.load(weights, weights_only=True)
     run = {"steps": state["step"], "minutes": round(state["spent"] / 60, 1)} if "average" in state else {}
     state = state.get("average", state)
+    if (notes := weights.with_name("notes.json")).exists():
+        run |= json.loads(notes.read_text())
     if hasattr(recipe, "complete"):
         state = recipe.complete(state)
     metadata = recipe.metadata(version)

@@ -55,12 +55,13 @@ class Normality(nn.Module):  # type: ignore[misc]
         self.register_buffer("place", torch.zeros(patches, width))  # the mean patch of normal films at each place
         self.register_buffer("middle", torch.zeros(2))
         self.register_buffer("spread", torch.ones(2))
+        self.register_buffer("weights", torch.full((2,), 0.5))  # of edges, of the film as a whole; they add up to 1
         self.normals = Normals(examples=examples)
         self.normal_patches = Normals(examples=201)
 
     def oddness(self, films: Measured) -> NDArray[np.float64]:
-        """How unlike normal films each film is, (films,): its forests' scores in deviations of normal ones, averaged."""
-        return np.asarray(self.apart(films).mean(axis=1))
+        """How unlike normal films each film is, (films,): its forests' scores in deviations of normal ones, averaged by weight."""
+        return np.asarray(self.apart(films) @ self.weights.double().cpu().numpy())
 
     def apart(self, films: Measured) -> NDArray[np.float64]:
         """The same by edges and by the transformer, (films, 2)."""

@@ -24,8 +24,8 @@ CANVAS, CELL = 160, 16  #: pixels of the canvas, and of a cell of it: ten by ten
 DIRECTIONS = 8  #: of edges, in the histograms
 CHILD_UNTIL, ADULT_FROM = 6.0, 18.0  #: years; between them both groups are asked
 GROUPS = {"child": "children of 1 to 5 years", "adult": "adults"}
-LEAST_HOT = 0.5  #: of the heatmap, for a zone to be named
-SHARE_HOT = 0.12  #: of a zone, for it to be named
+LEAST_HOT = 0.3  #: of the heatmap, for a zone to be named
+SHARE_HOT = 0.1  #: of a zone, for it to be named
 
 ABNORMAL = codes.Code("263654008", "SCT", "Abnormal")
 
@@ -141,7 +141,7 @@ class XrayAnomaly(Pipeline):
         heat = heat_of(features, model.groups[group], frame, shown)
         better = enhanced(shown.film.grey)
         finding = Finding(name="anomaly", code=ABNORMAL, probability=likely[group], present=present, site=codes.CHEST)
-        said = report(likely, group, threshold, zones(heat, shown.lungs) if present else [], model.groups[group])
+        said = report(likely, group, threshold, zones(heat, shown.lungs) if present else [])
         if model.captioner is not None:
             said.append(f"A captioning network writes (it may be wrong): {model.captioner.says(better)}")
         return Result(
@@ -217,11 +217,10 @@ def zones(heat: Floats, lungs: LungFields) -> list[str]:
     return [place for _, place in sorted(found, reverse=True)]
 
 
-def report(likely: dict[str, float], group: str, threshold: float, places: list[str], normality: Any) -> list[str]:
+def report(likely: dict[str, float], group: str, threshold: float, places: list[str]) -> list[str]:
     """What was found, in sentences."""
-    count = len(normality.normals.scores)
     lines = [
-        f"The film is more unlike normal films than {100 * likely[group]:.1f} % of {count} normal films of {GROUPS[group]} "
+        f"The film is more unlike normal films than {100 * likely[group]:.1f} % of normal films of {GROUPS[group]} are "
         f"(a percentile, not the chance of a disease); an anomaly is called from {100 * threshold:.0f} %.",
     ]
     if likely[group] >= threshold:

@@ -44,7 +44,7 @@ def image_of(datasets: list[Any], folder: Path) -> Volume:
 
 @pytest.fixture(scope="module")
 def hazy(tmp_path_factory: pytest.TempPathFactory) -> Volume:
-    return image_of(a_study("DX", opacity="right lower", PatientAge="050Y"), tmp_path_factory.mktemp("hazy"))
+    return image_of(a_study("DX", opacity="left middle", PatientAge="050Y"), tmp_path_factory.mktemp("hazy"))
 
 
 def shown_as(volume: Volume, pixels: Any = None, **header: Any) -> Volume:
@@ -67,8 +67,15 @@ def test_a_film_with_haze_is_unlike_normal_ones_and_the_report_says_where(pipeli
     assert finding.probability is not None
     assert 0.95 <= finding.probability < 1
     report = " ".join(result.notes)
-    for words in ("a percentile, not the chance of a disease", "from 95 %", "right lung", "Unlike normal is no diagnosis"):
+    for words in ("a percentile, not the chance of a disease", "from 95 %", "left lung, middle zone", "Unlike normal is no diagnosis"):
         assert words in report
+
+
+def test_a_clear_film_is_not_called(pipeline: XrayAnomaly, model: Warm, tmp_path: Path) -> None:
+    result = pipeline.run(image_of(a_study("DX", opacity="", PatientAge="050Y"), tmp_path), model)
+
+    assert (result.label, result.findings[0].present) == ("no anomaly", False)
+    assert not any("stands out most" in note for note in result.notes)
 
 
 def test_the_heatmap_lies_over_the_enhanced_film_and_the_film_stays_as_it_was(pipeline: XrayAnomaly, model: Warm, hazy: Volume) -> None:

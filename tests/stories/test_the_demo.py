@@ -26,12 +26,12 @@ def test_the_demo_brings_every_phantom_home_with_the_known_answers(tmp_path: Pat
     )
 
     assert done.returncode == 0, done.stderr
-    for known in ("infection", "no infection", "malignant", "benign", "tumor", "no tumor"):
+    for known in ("infection", "no infection", "malignant", "benign", "tumor", "no tumor", "anomaly", "no anomaly"):
         assert known in done.stdout
     studies = sorted(path for path in (tmp_path / "out").iterdir())
-    assert len(studies) == 8
+    assert len(studies) == 10
     for study in studies:
-        outlined = {"SEG"} if not study.name.startswith("brain") else set()  # a classifier outlines nothing
+        outlined = {"SEG"} if not study.name.startswith(("brain", "chest-film-unlike", "chest-film-like")) else set()  # a classifier outlines nothing
         assert {dcmread(path, stop_before_pixels=True).Modality for path in study.glob("*.dcm")} == {"OT", "SR"} | outlined
         picture = cv2.imread(str(study / "picture-1.png"))
         assert picture.shape[0] > 400

@@ -15,7 +15,7 @@ from node.errors import OutsideIntendedUse
 from node.imaging.enhance import denoised
 from node.imaging.normality import Measured
 from node.imaging.radiograph import LUNG_SIZE, Radiograph, radiograph_of
-from node.pipelines.xray_anomaly import CANVAS, CELL, canvas_of, features_of, percentile, seen, warmth
+from node.pipelines.xray_anomaly import CANVAS, canvas_of, features_of, percentile, seen, warmth
 from training import evaluate as e
 from training.bundles.lung_field import image_input, maps_output
 from training.datasets import cxr_pediatric224
@@ -51,7 +51,15 @@ def inference() -> dict[str, Any]:
     """`configs/inference.json`: networks and forests; what comes before, between and after them is in the node."""
     group = {"_target_": "node.imaging.normality.Normality", **shape_of_group()}
     reader = {"_target_": "node.imaging.chest_vit.ChestVit", **READER}
-    return {"network_def": {"_target_": "node.imaging.stages.stages", "lungs": lung_field.NETWORK, "reader": reader, "child": group, "adult": group}}
+    return {
+        "network_def": {
+            "_target_": "node.imaging.stages.stages",
+            "lungs": lung_field.NETWORK,
+            "reader": reader,
+            "child": group,
+            "adult": group,
+        }
+    }
 
 
 def metadata(version: str) -> dict[str, Any]:
@@ -105,7 +113,7 @@ def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:
 # --- figures ----------------------------------------------------------------------------------------------------------------
 def films_and_parts(bundle: Bundle, data: Path, split: str) -> tuple[list[Chest], Any]:
     parts: Any = bundle.stages(engine="openvino")
-    return [c for c in chests(data, (split,), parts["lungs"])], parts
+    return chests(data, (split,), parts["lungs"]), parts
 
 
 def told(films: list[Chest], parts: Any) -> Measured:
@@ -120,7 +128,7 @@ def figures(bundle: Bundle, data: Path, split: str) -> dict[str, Any]:
         chosen = [c for c in films if c.source == source]
         features, normality = told(chosen, parts), parts[group]
         apart = normality.apart(features)
-        odd, ill = apart.mean(axis=1), np.array([not c.normal for c in chosen])
+        odd, ill = normality.oddness(features), np.array([not c.normal for c in chosen])
         shares = np.array([normality.normals.percentile(float(value)) for value in odd])
         patients = [c.group for c in chosen]
         sets[source] = {
@@ -252,6 +260,7 @@ def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
     )
     moved = "\n".join(f"| {name} | {value:.3f} |" for name, value in found["moved_by"].items())
     point, run = found["pointing"], meta["radnode"]["training"]
+    normal = "; ".join(f"{k}: " + ", ".join(f"{n} {word}" for word, n in v.items()) for k, v in run["normal_films"].items())
     child, adult, low = (found["sets"][k] for k in ("cxr_pediatric224", "cxr_adult224", "cxr_nih64"))
     return f"""# {meta["name"]} {meta["version"]}
 
@@ -266,7 +275,7 @@ The film is brought to bones bright (also when only so two lungs are seen), its 
 margins and aspect play no part. A film without two lungs is refused. The transformer learned in two steps, without labels: to paint patches that it could
 not see (all training films), and to tell where something was pasted into normal films (opacities, nodules, fluid, haze, texture,
 parts of other films). One forest was grown on principal components of the edges, one on those of the class token, the
-attention-weighted patches and the logits; a third on patches, each beside the mean patch at its place, for the heatmap. Trees are kept as plain
+attention-weighted patches and the logits. In children both count alike; in adults only the second, since edges told nothing there. A third was grown on patches, each beside the mean patch at its place, for the heatmap. Trees are kept as plain
 numbers and read with numpy; they give scikit-learn's scores.
 
 **The probability is a percentile**: the share of normal films of that age that are less unlike the others. Its scale comes from a fifth of
@@ -279,12 +288,12 @@ non-local means, contrast evened out (CLAHE). The stored image is never changed.
 somebody has put a captioning network into the bundle (`docs/operations.md`), its sentence is added and marked as such.
 
 ## Data
-Normal films only for forests and pasting: {run.get("normal_films", "?")}. 8-bit, 64 to 224 px. Training: {run.get("steps", "?")} steps of 40 films in
-{run.get("minutes", "?")} minutes on a share of one CPU core; random weights at the start.
+Normal films only for forests and pasting: {normal}. 8-bit, 64 to 224 px. Training: {run.get("steps", "?")} steps of 40 films in
+{run.get("minutes", "?")} minutes on a share of one CPU core, after some minutes of painting; random weights at the start.
 
 ## Figures
-Validation; value (95 % interval, bootstrap over patients). Nothing was set on these films, but the make-up of the features was chosen with an eye on the first
-row.
+Validation; value (95 % interval, bootstrap over patients). Nothing was set on these films, but the make-up of the features (how
+many components, which forests count) was chosen with an eye on them.
 
 | films | normal / ill | AUC | edges alone | transformer alone | normal called | ill called |
 |---|---|---|---|---|---|---|

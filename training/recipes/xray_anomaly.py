@@ -8,6 +8,7 @@ No film of an ill patient, and no label but "normal", has a part in the second s
 from __future__ import annotations
 
 import csv
+import json
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,8 +39,9 @@ READER: dict[str, Any] = {"size": CANVAS, "width": 128, "mlp": 384, "depth": 4, 
 CELLS = (CANVAS // CELL) ** 2
 EDGES = (CANVAS // CELL - 1) ** 2 * 4 * 8  #: blocks, cells of each, directions
 WHOLE = 2 * READER["width"] + 3
-COMPONENTS = (64, 32, 24)  #: of edges, of the film as a whole, of a patch
+COMPONENTS = (64, 12, 24)  #: of edges, of the film as a whole, of a patch
 TREES, NODES, SAMPLES = 200, 400, 256  #: of each forest
+WEIGHTS = {"child": (0.5, 0.5), "adult": (0.0, 1.0)}  #: of edges, of the transformer; in adults edges tell nothing, see the card
 EXAMPLES = 128  #: steps of the scale
 SETS = {"cxr_pediatric224": "child", "cxr_adult224": "adult", "cxr_nih64": "adult"}  #: and beside whose normals they are held
 PAINTING = 0.16  #: share of the minutes
@@ -60,7 +62,7 @@ class Chest:
     source: str  #: the set
     split: str
     label: str
-    group: str  #: the patient
+    group: str  #: set and patient
     canvas: Picture  #: as the pipeline shows it to transformer and forests
     grey: npt.NDArray[np.uint8]  #: (STORED, STORED): the lungs' box with ROOM of it on each side
     lungs: npt.NDArray[np.uint8]  #: the same of the lungs' mask, 0 to 255
@@ -76,7 +78,7 @@ class Chest:
     @property
     def kept_back(self) -> bool:
         """Whether the patient is one of those that set the scale."""
-        return zlib.crc32(self.group.encode()) % KEPT_BACK == 0
+        return zlib.crc32(self.group.partition(" ")[2].encode()) % KEPT_BACK == 0
 
 
 def rows_of(data: Path, name: str) -> Iterable[dict[str, str]]:
@@ -281,6 +283,18 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
     films = chests(data)
     reader = tell(films, begun, out, minutes=(1 - PAINTING) * minutes, resume=resume)
     torch.save(grown(reader, films), out / "weights.pt")
+    note(films, out)
+
+
+def note(films: list[Chest], out: Path) -> None:
+    """What the card tells of the run: `notes.json` beside the weights."""
+    last = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    counts = {"learned from": False, "kept for the scale": True}
+    normal = {
+        name: {word: sum(c.kept_back is kept for c in films if c.split == "train" and c.age_group == name) for word, kept in counts.items()}
+        for name in GROUPS
+    }
+    (out / "notes.json").write_text(json.dumps({"steps": last["step"], "minutes": last["minutes"], "normal_films": normal}))
 
 
 def shape_of_group() -> dict[str, Any]:
@@ -306,15 +320,17 @@ def grown(state: dict[str, torch.Tensor], films: list[Chest]) -> dict[str, torch
         normal = [c for c in films if c.split == "train" and c.normal and c.age_group == name]
         grown_on = measured([features_of(c.canvas, reader) for c in normal if not c.kept_back])
         scale = measured([features_of(c.canvas, reader) for c in normal if c.kept_back])
-        whole |= {f"{name}.{key}": value for key, value in normality_of(grown_on, scale).state_dict().items()}
+        learned = normality_of(grown_on, scale, WEIGHTS[name])
+        whole |= {f"{name}.{key}": value for key, value in learned.state_dict().items()}
     return whole
 
 
-def normality_of(grown_on: Measured, scale: Measured, seed: int = 0) -> Normality:
+def normality_of(grown_on: Measured, scale: Measured, weights: tuple[float, float], seed: int = 0) -> Normality:
     """Projections and forests of the first films; middle, spread and percentiles of the others."""
     from sklearn.ensemble import IsolationForest
 
     group = Normality(**shape_of_group())
+    group.weights[:] = torch.tensor(weights)
     place = grown_on.patches.mean(axis=0)
     group.place[:] = torch.from_numpy(place).half().float()  # half: as it is shipped, here and below, so that node and forests see the same
     beside = (grown_on.patches - group.place.numpy()).reshape(-1, place.shape[1])
