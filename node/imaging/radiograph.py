@@ -23,7 +23,7 @@ BORDER = 0.9  #: share of a row or column at the same end of the grey scale that
 MOST_BORDER = 0.3  #: of the side, at each of its ends
 SMALLEST_LUNG, LARGEST_LUNG = 0.02, 0.5  #: of the exposed field
 MOST_UNEQUAL = 5.0  #: the larger lung over the smaller one
-SURE = 0.75  #: mean probability inside a lung that is believed
+SURE = 0.85  #: mean probability inside a lung that is believed
 SMALLEST_PART = 0.1  #: of the largest part of a lung
 
 Floats = NDArray[np.float32]

@@ -231,6 +231,35 @@ def test_importing_the_reader_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def staged(folder: Path) -> Path:
+    """A bundle of two networks: one doubles a picture of 4 x 4, the other negates one of 2 x 2."""
+    convolution = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 1, "kernel_size": 1, "bias": False}
+    shapes = {name: {"num_channels": 1, "spatial_shape": [size, size]} for name, size in (("first", 4), ("second", 2))}
+    for part in ("configs", "models"):
+        (folder / part).mkdir(parents=True)
+    network = {"_target_": "node.imaging.stages.stages", "first": convolution, "second": convolution}
+    (folder / "configs" / "inference.json").write_text(json.dumps({"network_def": network}))
+    (folder / "configs" / "metadata.json").write_text(json.dumps({"version": "1.0.0", "network_data_format": {"inputs": shapes}}))
+    weights = {f"{name}.weight": torch.full((1, 1, 1, 1), value) for name, value in (("first", 2.0), ("second", -1.0))}
+    save_file(weights, folder / "models" / "model.safetensors")
+    write_sums(folder)
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_a_bundle_of_several_networks_hands_them_out_by_name(tmp_path: Path, engine: str) -> None:
+    stages = Bundle.open(staged(tmp_path / "two")).stages(engine=engine)
+
+    assert set(stages) == {"first", "second"}
+    assert torch.allclose(stages["first"](torch.ones(2, 1, 4, 4)), torch.full((2, 1, 4, 4), 2.0))
+    assert torch.allclose(stages["second"](torch.ones(1, 1, 2, 2)), torch.full((1, 1, 2, 2), -1.0))
+
+
+def test_a_bundle_of_one_network_has_no_stages(folder: Path) -> None:
+    with pytest.raises(BundleInvalid, match="not several"):
+        Bundle.open(folder).stages()
+
+
 def test_a_model_zoo_bundle_runs(shared: Path, tmp_path: Path) -> None:
     """A real MONAI Model Zoo bundle, as published: its network from short names and references, its weights strictly."""
     source = shared / "data" / "weights" / "monai_mednist_gan"

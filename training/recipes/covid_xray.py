@@ -3,7 +3,8 @@
 The opacity map learns from radiologists' boxes (weak: soft inside, hard outside) and from films without any. The evidence map, averaged over the
 lungs, is the film's logit of infection and learns from labels. What stands for a source may not stand for a label: batches hold
 infected and clean films of each source in the same number where a source has both, all are seen as ranks of grey inside the lungs only,
-and lungs are cut by people, by another group's network and by ours.
+and lungs are cut by people, by another group's network and by ours. Hearts are drawn into fields that were cut without one, and cut out of whole
+films: else a heart would stand for a whole film, and a whole film for no opacity.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ NETWORK: dict[str, Any] = {
     "dropout": 0.1,
 }
 INFECTED = {"Pneumonia", "Consolidation", "Infiltration"}  #: labels of ChestX-ray14 that count as infection
+SPLITS = ("train", "val")
 SOFT = 0.9  #: truth inside a box: much of a box is not opaque
 BATCH = (  #: how many of each kind: source, infected
     ("rsna", True, 5),
@@ -83,11 +85,11 @@ def lung_network() -> Any:
     return Bundle.open(LUNG_FIELD).module()
 
 
-def fields(data: Path) -> list[Chest]:
+def fields(data: Path, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
     """Cut lung fields of RSNA and COVID-19, frontal ones."""
     found = []
     for f in cxr_lungfield256.load(data / "images" / "cxr_lungfield256"):
-        if f.view == cxr_lungfield256.LATERAL or box_of(f.field) is None:
+        if f.split not in splits or f.view == cxr_lungfield256.LATERAL or box_of(f.field) is None:
             continue
         label = cxr_lungfield256.LABELS[f.label]
         infected = label in ("pneumonia_opacity", "covid")
@@ -115,10 +117,12 @@ def seen(grey: Picture, lung: Any) -> tuple[Radiograph, LungFields] | None:
     return (film, lungs) if isinstance(film, Radiograph) and isinstance(lungs, LungFields) else None
 
 
-def films(data: Path, lung: Any) -> list[Chest]:
+def films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
     """Whole films: COVID-19 and NIH at 224 px, NIH at 64 px, with lungs by our network and, where there are, by people too."""
     found = []
     for f in cxr_adult224.load(data / "images" / "cxr_adult224"):
+        if f.split not in splits:
+            continue
         covid = cxr_adult224.LABELS[f.label] == "covid"
         common = {"split": f.split, "group": f.group, "source": "covid" if covid else "nih", "set": "cxr_adult224", "infected": covid}
         empty = None if covid else np.zeros(f.grey.shape, bool)
@@ -127,14 +131,16 @@ def films(data: Path, lung: Any) -> list[Chest]:
             found.append(Chest(name=f.name, grey=film.grey, lungs=lungs.both, opacity=empty, **common))  # type: ignore[arg-type]
         if f.lungs is not None and f.split == "train":
             found.append(Chest(name=f.name, grey=f.grey, lungs=f.lungs, opacity=empty, **common))  # type: ignore[arg-type]
-    return found + small_films(data, lung)
+    return found + small_films(data, lung, splits)
 
 
-def small_films(data: Path, lung: Any) -> list[Chest]:
+def small_films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
     """NIH at 64 px: adults without a finding, and with a label of infection."""
     root, found = data / "images" / "cxr_nih64", []
     with (root / "index.csv").open() as index:
         for row in csv.DictReader(index):
+            if row["split"] not in splits:
+                continue
             labels = set(row["finding_labels"].split("|"))
             infected, clean = bool(labels & INFECTED), labels == {"No Finding"}
             picture = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
@@ -179,7 +185,62 @@ def cut(one: Chest, rng: np.random.Generator) -> tuple[Picture, Mask, Mask]:
         where = np.asarray(redrawn(where.astype(np.uint8), kernel), bool)
     if not where.any():
         where = lungs > 0.5
+    if rng.random() < 0.6:  # so that a heart in the lungs tells nothing of the source, and so of the label
+        if one.set == "cxr_lungfield256":
+            grey, where = heart_drawn(grey, where, rng)
+        else:
+            where = heart_cut(where, rng)
     return grey, where, (boxes > 0.5) & where
+
+
+def lungs_apart(where: Mask) -> list[tuple[int, int, int, int]]:
+    """(left, top, width, height) of the two largest parts, from the image's left edge on."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(where.astype(np.uint8), connectivity=8)
+    boxes = sorted((tuple(int(v) for v in row) for row in stats[1:]), key=lambda b: -b[4])[:2]
+    return sorted((b[0], b[1], b[2], b[3]) for b in boxes)
+
+
+def heart_drawn(grey: Picture, where: Mask, rng: np.random.Generator) -> tuple[Picture, Mask]:
+    """A field that was cut without the heart, as our lung stage would cut it: wider towards the midline below, and bright there."""
+    if len(boxes := lungs_apart(where)) != 2:
+        return grey, where
+    (l0, t0, w0, h0), (l1, t1, w1, h1) = boxes
+    middle = (l0 + w0 + l1) / 2
+    reach = np.zeros(where.shape, np.uint8)
+    for (left, top, wide, high), inwards, share in (
+        ((l0, t0, w0, h0), middle - 0.12 * w0, 0.6),
+        ((l1, t1, w1, h1), middle + 0.08 * w1, 1.0),
+    ):
+        part = np.zeros(where.shape, np.uint8)
+        part[top : top + high, left : left + wide] = where[top : top + high, left : left + wide]
+        points = list(np.asarray(cv2.findNonZero(part), np.float32).reshape(-1, 2))
+        if rng.random() < share:
+            rise = rng.uniform(0.35, 0.6) if share == 1 else 0.8
+            points += [np.array([inwards, top + rise * high]), np.array([inwards, top + rng.uniform(0.88, 1.0) * high])]
+        hull = cv2.convexHull(np.asarray(points, np.float32)).round().astype(np.int32)
+        cv2.fillConvexPoly(reach, hull, 1)
+    added = (reach > 0) & ~where
+    level = float(np.quantile(grey[where], rng.uniform(0.85, 0.99))) + rng.uniform(0.0, 0.2)
+    texture = cv2.GaussianBlur(rng.normal(0, 1, grey.shape).astype(np.float32), (0, 0), float(rng.uniform(1, 5)))
+    tissue = level + rng.uniform(0.01, 0.06) * texture / (float(texture.std()) + 1e-6)
+    soft = cv2.GaussianBlur(added.astype(np.float32), (0, 0), float(rng.uniform(0.5, 2.0)))
+    weight = np.where(added, 1.0, soft)
+    return np.asarray(np.clip(grey * (1 - weight) + tissue * weight, 0, 1), np.float32), where | added
+
+
+def heart_cut(where: Mask, rng: np.random.Generator) -> Mask:
+    """Lungs of a whole film without what lies behind the heart, as the other group's network cut them."""
+    if len(boxes := lungs_apart(where)) != 2:
+        return where
+    (l0, t0, w0, h0), (l1, t1, w1, h1) = boxes
+    heart = np.zeros(where.shape, np.uint8)
+    middle = (l0 + w0 + l1) // 2
+    axes = (round(rng.uniform(0.45, 0.75) * w1 + l1 - middle), round(rng.uniform(0.28, 0.42) * h1))
+    cv2.ellipse(heart, ((middle, round(t1 + rng.uniform(0.68, 0.85) * h1)), (2 * axes[0], 2 * axes[1]), float(rng.uniform(0, 35))), 1, -1)
+    if rng.random() < 0.5:
+        cv2.ellipse(heart, ((l0 + w0, round(t0 + 0.75 * h0)), (0.5 * w0, 0.5 * h0), 0.0), 1, -1)
+    left = where & (heart == 0)
+    return left if left.sum() > 0.5 * where.sum() else where
 
 
 def of_batch(kinds: dict[tuple[str, bool], list[Chest]], rng: np.random.Generator) -> Batch:
