@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 
@@ -58,8 +59,12 @@ def front_door(asked: str = "") -> typer.Typer:
 
 def main() -> None:
     """Run the command; a failure that the node knows becomes one sentence and an exit status."""
+    gc.disable()  # what is loaded now stays: looking through it for garbage again and again is a tenth of a start
     try:
-        front_door(sys.argv[1] if len(sys.argv) > 1 else "")()
+        door = front_door(sys.argv[1] if len(sys.argv) > 1 else "")
+        gc.freeze()
+        gc.enable()
+        door()
     except NodeError as why:
         from rich.console import Console
 

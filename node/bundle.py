@@ -211,9 +211,7 @@ class Bundle:
         """The network as a torch module in evaluation mode, float32, weights strictly loaded."""
         import torch
 
-        data = (self.path / self.weights).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self.digest:
-            raise BundleDamaged(file=self.weights, bundle=self.path.name)
+        data = self._weights()
         if self.weights.endswith(".ts"):
             import io
 
@@ -225,6 +223,17 @@ class Bundle:
         except RuntimeError:
             raise BundleInvalid("the weights do not fit network_def", bundle=self.path.name) from None
         return module.to(device).eval().requires_grad_(False)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The weights by themselves, for a model that is no network."""
+        return _tensors(self._weights())
+
+    def _weights(self) -> bytes:
+        """The weights file, read once and checked as read."""
+        data = (self.path / self.weights).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise BundleDamaged(file=self.weights, bundle=self.path.name)
+        return data
 
 
 def bundles_in(folder: Path) -> Iterator[Path]:

@@ -28,6 +28,7 @@ from node.imaging.build import build_volume, images_of
 from node.imaging.decode import frame_count, is_image
 from node.imaging.study import read_study
 from node.imaging.volume import Volume
+from node.interlock import Interlock
 from node.ledger.payload import Made
 from node.pipelines.interface import Pipeline, Takes
 from node.provenance import Provenance
@@ -44,6 +45,7 @@ NORMAL = {"normal"}  #: labels that are no finding
 
 Loaded = MutableMapping[str, tuple[str, Pipeline, Any]]  #: pipeline name → (version and digest, pipeline, model), warm in this process
 Progress = Callable[[str], None]
+Reads = Callable[[Volume], Result]  #: what a pipeline's model makes of a volume
 
 
 def _silent(_step: str) -> None:
@@ -112,8 +114,10 @@ def carry_out(
     pipeline, model = _warm(job, bundles_dir, device, loaded, room)
     volume: Volume | None = None
     try:
-        _check_intended_use(pipeline.bundle, series)
-        volume, result = (_of_volume if pipeline.takes is Takes.VOLUME else _of_images)(pipeline, model, series, watch)
+        if why := pipeline.bundle.refusal(series.header):
+            raise OutsideIntendedUse(why)
+        find = _of_volume if pipeline.takes is Takes.VOLUME else _of_images
+        volume, result = find(partial(_run, pipeline, model, Interlock(bundles_dir)), series, watch)
     except NotAnalysed as why:
         result = Result(analysed=False, reason=str(why))
     _check(result, job)
@@ -194,31 +198,16 @@ def _version(folder: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", folder.name))
 
 
-def _check_intended_use(bundle: Bundle, series: Series) -> None:
-    """What no pixel shows: the patient's age, where it is known. Modality and body part are asked by the rules, the rest by the pipeline."""
-    youngest = bundle.intended_use.get("min_age_years")
-    age = _age_years(str(series.header.get("PatientAge") or ""))
-    if youngest is not None and age is not None and age < float(youngest):
-        raise OutsideIntendedUse(f"the model was made for patients of {youngest} years and more")
-
-
-def _age_years(age: str) -> float | None:
-    """Patient's Age (0010,1010) in years; None when it is not known. VR AS, PS3.5 Table 6.2-1."""
-    number, unit = age[:-1], age[-1:]
-    in_a_year = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}.get(unit)
-    return int(number) / in_a_year if in_a_year and number.isdigit() else None
-
-
 # --- finding --------------------------------------------------------------------------------------------------------------
-def _of_volume(pipeline: Pipeline, model: Any, series: Series, watch: _Watch) -> tuple[Volume, Result]:
+def _of_volume(reads: Reads, series: Series, watch: _Watch) -> tuple[Volume, Result]:
     """The series as one volume, and what was found in it. A volume that the pipeline refuses still goes into the report."""
     watch.begins("build")
     volume = build_volume(series)
     watch.begins("run")
-    return volume, _run(pipeline, model, volume)
+    return volume, reads(volume)
 
 
-def _of_images(pipeline: Pipeline, model: Any, series: Series, watch: _Watch) -> tuple[Volume | None, Result]:
+def _of_images(reads: Reads, series: Series, watch: _Watch) -> tuple[Volume | None, Result]:
     """Every image by itself; the one with the most suspicious finding leads the report. A damaged image does not stop the others."""
     lead: tuple[Volume | None, Result] | None = None
     lines: list[str] = []
@@ -232,7 +221,7 @@ def _of_images(pipeline: Pipeline, model: Any, series: Series, watch: _Watch) ->
         watch.begins("run")
         watch.progress(f"image {number}")
         volume = built if isinstance(built, Volume) else None
-        result = _run(pipeline, model, built) if isinstance(built, Volume) else Result(analysed=False, reason=str(built))
+        result = reads(built) if isinstance(built, Volume) else Result(analysed=False, reason=str(built))
         analysed += result.analysed
         lines.append(f"Image {number}: {_headline(result)}.")
         if lead is None or _suspicion(result) > _suspicion(lead[1]):
@@ -274,11 +263,13 @@ def _instance_number(instance: Instance) -> int:
         return 0
 
 
-def _run(pipeline: Pipeline, model: Any, volume: Volume) -> Result:
+def _run(pipeline: Pipeline, model: Any, interlock: Interlock, volume: Volume) -> Result:
     try:
-        return pipeline.run(volume, model)
+        seen = interlock.check(pipeline.bundle, volume)
+        result = pipeline.run(volume, model)
     except NotAnalysed as why:
         return Result(analysed=False, reason=str(why))
+    return replace(result, notes=(*result.notes, *seen.notes), facts={**result.facts, **seen.facts})
 
 
 def _check(result: Result, job: Job) -> None:

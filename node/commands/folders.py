@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from node.commands.options import Config, Json, house
 
@@ -44,6 +43,11 @@ def table(config: Config = None) -> None:
 
 
 def _with_progress(what: str, work: Callable[[Callable[[int, int], None]], dict[str, Any]]) -> dict[str, Any]:
+    if not sys.stderr.isatty():
+        return work(lambda done, total: None)
+    from rich.console import Console
+    from rich.progress import Progress
+
     with Progress(console=Console(stderr=True), transient=True) as bar:
         step = bar.add_task(what, total=None)
         return work(lambda done, total: bar.update(step, completed=done, total=total))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 import config
 from node import log
 from node.assembly import House
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXAMPLE_RULES = Path(__file__).parents[2] / "rules.example.yaml"
 
@@ -21,6 +23,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
 def wide_console() -> Console:
     """Standard output for tables: as wide as the terminal, and wide enough where nobody watches."""
+    from rich.console import Console
+
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 

@@ -26,5 +26,9 @@ class CleanUids:
         """How far back the patient's dates are moved: 1 to 3650 days, one shift a patient (PS3.15 E.3.6)."""
         return 1 + int.from_bytes(self._mac("dates", pseudonym)[:8], "big") % 3650
 
+    def derived_key(self, purpose: str) -> bytes:
+        """32 bytes for something else that must be the same on every day."""
+        return self._mac("key", purpose)
+
     def _mac(self, purpose: str, text: str) -> bytes:
         return hmac.new(self._key, f"{purpose}\0{text}".encode(), sha256).digest()

@@ -93,6 +93,9 @@ _IDENTIFIERS = (0x00080050, 0x00100020, 0x00101000, 0x00101090, 0x00200010, 0x00
 #: DS or IS as it must be (PS3.5 Table 6.2-1), and shorter than what numbers persons
 _A_NUMBER = re.compile(rb"([+-]?(\d{1,6}(\.\d*)?|\.\d+)([Ee][+-]?\d{1,3})?)?")
 
+OFTEN = 1 << 10  #: bytes of an element that may come again in another instance
+MOST_MET = 10_000  #: elements at one place that are remembered
+
 #: no rule of its own for any element
 _NOTHING: Mapping[int, Rule] = MappingProxyType({})
 
@@ -210,6 +213,7 @@ class Cleaner:
         self._dates: dict[bytes, bytes] = {}
         self._texts: dict[bytes, bytes] = {}
         self._marks: dict[tuple[_Earlier, bool, bool], dict[int, bytes]] = {}
+        self._met: dict[tuple[str, int, int, bool, bool], dict[bytes, tuple[bytes | None, bool]]] = {}
 
     def ban(self, identifying: frozenset[str]) -> None:
         """Words that may stand in no text from here on."""
@@ -217,6 +221,14 @@ class Cleaner:
             self._banned |= identifying
             self._texts.clear()
             self._marks.clear()
+            self._met.clear()
+
+    def met(self, sop_class: str, parent: int, depth: int, explicit: bool, same: bool) -> dict[bytes, tuple[bytes | None, bool]]:
+        """What became of elements at one place before: the instances of a series say most things alike, and a look-up costs less than the rules.
+
+        By their bytes as they came; what is written (None: nothing), and whether that is something else. `same`: in the encoding of the object.
+        """
+        return self._met.setdefault((sop_class, parent, depth, explicit, same), {})
 
     def uid(self, original: bytes) -> CleanUid:
         """The clean UID, remembered for the way home."""
@@ -358,6 +370,7 @@ class _Walk:
         self.data, self.explicit, self.sop_class = opened.data, opened.explicit, sop_class
         self.opened = opened
         self._options_on = frozenset(self.profile.options.names)
+        self._trees = self.profile.options.clean_structured_content
 
     def chunks(self, ours: dict[int, bytes], pixel_chunk: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
         planes = overlays.kept_groups(self.data, self.opened.elements) if self.profile.options.clean_graphics else frozenset()
@@ -381,61 +394,63 @@ class _Walk:
         same = explicit == self.explicit
         changed = not same
         known, decide = self.profile.rules(sop_class, parent), self.profile.rule
+        met = {} if instead else self.cleaner.met(sop_class, parent, depth, explicit, same)
         out: list[tuple[int, bytes]] = []
         coded: list[int] = []
         creators: dict[int, Element] = {}
         for element in elements:
-            tag, vr, start, value, value_end, end, undefined = element
+            tag, vr, start, _, _, end, undefined = element
             if tag & 0x10000:
                 changed = self._private(element, creators, out, explicit) or changed
                 continue
-            rule = known.get((tag, vr)) or decide(tag, vr, parent, sop_class)
-            if instead and tag in instead:
-                rule = instead[tag]
-            act = rule.act
-            if act == Act.KEEP:
-                size = VALUE_SIZE.get(vr)
-                if undefined or tag in _PIXELS:
-                    changed = True  # pixel data inside a sequence is looked at by nobody
-                    continue
-                if size and (value_end - value) % size:
-                    raise Malformed("a value's length does not fit its VR")
-                out.append((tag, data[start:end] if same else self._encode(tag, vr, data[value:value_end])))
-                continue
-            if act == Act.REMOVE:
-                changed = True
-                continue
-            if act == Act.WALK:
-                chunk, different = self._sequence(element, explicit, depth)
-            elif undefined:
-                chunk, different = self._placeholder(tag, vr, Act.EMPTY if act == Act.EMPTY else Act.DUMMY), True
-            elif act == Act.CODED:
-                coded.append(len(out))
-                chunk, different = data[start:end] if same else self._encode(tag, vr, data[value:value_end]), False
-            else:
-                before = data[value:value_end]
-                after = self._value(act, tag, vr, before)
-                if after is None or (not after and before.strip(b" \0")):
-                    changed = True
-                    if rule.otherwise == Act.REMOVE:
-                        continue
-                    chunk, different = self._placeholder(tag, vr, rule.otherwise), True
-                elif after == before and same:
-                    chunk, different = data[start:end], False
-                else:
-                    chunk, different = self._encode(tag, vr, after), True
+            came = data[start:end] if end - start <= OFTEN else b""
+            done = met.get(came) if came else None
+            if done is None:
+                rule = known.get((tag, vr)) or decide(tag, vr, parent, sop_class)
+                if instead and tag in instead:
+                    rule = instead[tag]
+                if rule.act == Act.CODED and not undefined:
+                    coded.append(len(out))
+                done = self._element(element, rule, explicit, depth)
+                if came and rule.act != Act.CODED and len(met) < MOST_MET and not (rule.act == Act.WALK and self._trees):
+                    met[came] = done
+            chunk, different = done
             changed = changed or different
-            out.append((tag, chunk))
+            if chunk is not None:
+                out.append((tag, chunk))
         if coded:
             changed = self._code(out, coded) or changed
         if creators:
             out.sort(key=lambda pair: pair[0])
         return out, changed
 
+    def _element(self, element: Element, rule: Rule, explicit: bool, depth: int) -> tuple[bytes | None, bool]:
+        """What is written of one element, None for nothing, and whether that is something else than came."""
+        tag, vr, start, value, value_end, end, undefined = element
+        data, act, same = self.data, rule.act, explicit == self.explicit
+        if act == Act.REMOVE or (act == Act.KEEP and (undefined or tag in _PIXELS)):
+            return None, True  # pixel data inside a sequence is looked at by nobody
+        if act == Act.WALK:
+            return self._sequence(element, explicit, depth)
+        if undefined:
+            return self._placeholder(tag, vr, Act.EMPTY if act == Act.EMPTY else Act.DUMMY), True
+        before = data[value:value_end]
+        if act in (Act.KEEP, Act.CODED):
+            size = VALUE_SIZE.get(vr) if act == Act.KEEP else None
+            if size and len(before) % size:
+                raise Malformed("a value's length does not fit its VR")
+            return data[start:end] if same else self._encode(tag, vr, before), False
+        after = self._value(act, tag, vr, before)
+        if after is None or (not after and before.strip(b" \0")):
+            return None if rule.otherwise == Act.REMOVE else self._placeholder(tag, vr, rule.otherwise), True
+        if after == before and same:
+            return data[start:end], False
+        return self._encode(tag, vr, after), True
+
     def _sequence(self, element: Element, explicit: bool, depth: int) -> tuple[bytes, bool]:
         changed = element.vr == b"UN" or explicit != self.explicit
         bodies = []
-        tree = element.tag in CONTENT_ITEMS and self.profile.options.clean_structured_content
+        tree = element.tag in CONTENT_ITEMS and self._trees
         for elements, here in items(self.data, element, explicit=explicit, depth=depth + 1):
             instead = self._content_item(elements, here, depth) if tree else _NOTHING
             if instead is None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
@@ -273,8 +274,15 @@ def _readable(element: bytes, *, explicit: bool) -> bool:
 def write_instance(instance: CleanInstance, path: Path) -> None:
     """A Part 10 file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb", buffering=1 << 20) as file:
-        file.writelines(instance.file())
+    with path.open("wb") as file:
+        write_to(file, instance)
+
+
+def write_to(file: BinaryIO, instance: CleanInstance) -> None:
+    """The header in one piece, and the pixels past the file's buffer, which would only copy them."""
+    *head, pixels = instance.file()
+    file.write(b"".join(head))
+    file.write(pixels)
 
 
 def _text(opened: Opened, tag: int) -> str:

@@ -28,6 +28,7 @@ VALUE_SIZE |= {b"SV": 8, b"UV": 8}
 
 _HEADER = struct.Struct("<HH")
 _HEADER_I = struct.Struct("<HHI")
+_HEADER_VR_H = struct.Struct("<HH2sH")
 _H = struct.Struct("<H")
 _I = struct.Struct("<I")
 
@@ -74,31 +75,34 @@ def scan(data: bytes, pos: int, end: int, *, explicit: bool, depth: int = 0, ite
         raise Malformed("sequences lie too deep")
     found: list[Element] = []
     append = found.append
-    header, h, i, long_vrs, short_vrs = _HEADER.unpack_from, _H.unpack_from, _I.unpack_from, LONG_VRS, SHORT_VRS
+    # the whole header in one call, and elements without the detour over their own constructor: headers are most of what a scan costs
+    implicit_header, explicit_header, i, make = _HEADER_I.unpack_from, _HEADER_VR_H.unpack_from, _I.unpack_from, tuple.__new__
+    long_vrs, short_vrs = LONG_VRS, SHORT_VRS
     if explicit and pos + 8 <= end and not item and looks_implicit(data, pos):
         explicit = False  # some writers put Implicit VR items into Explicit VR data sets
     while pos < end:
         if pos + 8 > end:
             raise Malformed("it ends within an element's header")
-        group, element = header(data, pos)
-        tag = group << 16 | element
-        if group == 0xFFFE:
-            if item and tag == ITEM_END:
-                return found, pos + 8
-            raise Malformed("a delimiter stands where an element should")
+        value = pos + 8
         if explicit:
-            vr = data[pos + 4 : pos + 6]
-            if vr in short_vrs:
-                value, length = pos + 8, h(data, pos + 6)[0]
+            group, element, vr, length = explicit_header(data, pos)
+            tag = group << 16 | element
+            if group == 0xFFFE:
+                pass
             elif vr in long_vrs:
                 if pos + 12 > end:
                     raise Malformed("it ends within an element's header")
                 value, length = pos + 12, i(data, pos + 8)[0]
-            else:
+            elif vr not in short_vrs:
                 raise Malformed("an element has no known VR")
         else:
+            group, element, length = implicit_header(data, pos)
+            tag = group << 16 | element
             vr = dictionary_vr(tag)
-            value, length = pos + 8, i(data, pos + 4)[0]
+        if group == 0xFFFE:
+            if item and tag == ITEM_END:
+                return found, pos + 8
+            raise Malformed("a delimiter stands where an element should")
         if length == UNDEFINED:
             value_end, stop = _skip_undefined(
                 data, value, end, explicit=explicit and vr != b"UN", depth=depth + 1, fragments=vr in _FRAGMENT_VRS
@@ -108,7 +112,7 @@ def scan(data: bytes, pos: int, end: int, *, explicit: bool, depth: int = 0, ite
             stop = value + length
             if stop > end:
                 raise Malformed("an element is longer than what is left")
-            append(Element(tag, vr, pos, value, stop, stop, False))
+            append(make(Element, (tag, vr, pos, value, stop, stop, False)))
         pos = stop
     if item:
         raise Malformed("an item has no end")

@@ -41,10 +41,10 @@ def _often(frame: NDArray[Any]) -> NDArray[np.int64] | None:
     """The values that stand out; None for what can't be told."""
     if frame.ndim != 2 or frame.dtype.kind not in "iu":
         return None
-    counted = frame[::EVERY, ::EVERY].ravel()
+    counted = frame[::EVERY, ::EVERY].astype(np.intp).ravel()  # what bincount counts without a copy of its own
     low = int(counted.min(initial=0)) if frame.dtype.kind == "i" or frame.dtype.itemsize > 2 else 0
     if low or frame.dtype.itemsize > 2:
-        counted = counted.astype(np.int64) - low
+        counted -= low
         if int(counted.max(initial=0)) >= MOST_VALUES:
             return None
     counts = np.bincount(counted)

@@ -63,17 +63,21 @@ def take_out(faces: Faces, place: Path, written: Iterable[Written], pool: Proces
 
 def move(place: Path, target: Path, written: Iterable[Written]) -> None:
     """To where they belong. A file that lies there already stays, the new one gets a number."""
+    folders: set[Path] = set()
     for file in written:
         if file.gone:
             continue
         source, wanted = place / file.outcome["file"], target / file.outcome["file"]
-        wanted.parent.mkdir(parents=True, exist_ok=True)
+        if wanted.parent not in folders:
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            folders.add(wanted.parent)
         path, number = wanted, 1
         while path.exists():
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
         source.rename(path)
-        file.outcome["file"] = str(path.relative_to(target))
+        if number > 1:
+            file.outcome["file"] = str(path.relative_to(target))
 
 
 def _treated(faces: Faces, files: list[Path]) -> Treated | str:

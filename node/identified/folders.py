@@ -29,14 +29,16 @@ from node.identified import pixels
 from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import EXPLICIT, IMPLICIT, Cleaner, CleanInstance, LeftOut, Opened, identifiers, open_data_set
 from node.identified.defacing import Faces
-from node.identified.deidentifier import patient_of, pseudonym_of, study_attributes
+from node.identified.deidentifier import patient_of, pseudonym_of, study_attributes, write_to
 from node.identified.elements import LONG_VRS, SHORT_VRS, Malformed
 from node.identified.folder_faces import Written, move, staging, take_out
 from node.identified.folder_proof import CleanFiles, Searched, prove_folder
 from node.identified.identifying import Identifying, standard_words
 from node.identified.identities import Identities, Sealer
+from node.identified.kept_memory import kept_memory
 from node.identified.looking_apart import LookingApart
 from node.identified.named import Identity
+from node.identified.pixel_tags import PixelTags
 from node.identified.profile import Profile
 from node.identified.proof import Prover
 from node.identified.reidentifier import CleanUidLeft, Reidentifier
@@ -44,7 +46,7 @@ from node.identified.tables import StudyRow
 
 REPORT = "report.json"
 PURPOSE = "folder"
-AT_ONCE = 32  #: files of one study given to a process at a time
+AT_ONCE = 128  #: files of one study given to a process at a time, at most
 DIRECTORY, DIRECTORY_NAME = "1.2.840.10008.1.3.10", "Media Storage Directory Storage"  #: a DICOMDIR
 
 Progress = Callable[[int, int], None]  #: files done, files in all
@@ -117,6 +119,7 @@ class Folders:
         self._workers = workers
         self._study_of: dict[str, CleanUid] = {}
         self._prover = prover
+        self._tags = _tags(clean_uids)
 
     # --- the way in ---------------------------------------------------------------------------------------------------------
     def deidentify(self, source: Path, target: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -125,9 +128,14 @@ class Folders:
         The tree keeps its shape; folders and files are named by keyed hashes, because their names may name the patient. A file that is
         refused or left out has no file in `target` and one line in the report. Files that are not DICOM are counted.
         """
+        with kept_memory():
+            return self._deidentified(source, target, progress)
+
+    def _deidentified(self, source: Path, target: Path, progress: Progress | None) -> dict[str, Any]:
         began = time.monotonic()
         source, target = source.resolve(), target.resolve()
-        files = [p for p in sorted(source.rglob("*")) if p.is_file() and not p.is_relative_to(target)]
+        below = f"{target}{os.sep}"
+        files = [p for p in sorted(source.rglob("*")) if p.is_file() and not str(p).startswith(below)]
         chunks, outcomes, counts = self._sorted(files, source)
         target.mkdir(parents=True, exist_ok=True)
         done_files = len(files) - sum(len(chunk.files) for chunk in chunks)
@@ -176,7 +184,7 @@ class Folders:
             originals = []
             for (facts, rest), file in zip(done.originals, done.written, strict=True):
                 if file.painted:
-                    key = _key_of((place / file.outcome["file"]).read_bytes())
+                    key = _key_of((place / file.outcome["file"]).read_bytes(), self._tags)
                     facts, rest = {"path": facts["path"], "whole": True, "key": key}, (source / facts["path"]).read_bytes()
                 if not file.gone:
                     originals.append((facts, rest))
@@ -215,8 +223,10 @@ class Folders:
                 ]
                 continue
             patient = min(named) if named else ("", "")
-            for start in range(0, len(members), AT_ONCE):
-                chunks.append(_Chunk(study, patient, banned[study], tuple(members[start : start + AT_ONCE])))
+            rounds = -(-len(members) // (AT_ONCE * self._workers))
+            share = -(-len(members) // (rounds * self._workers))  # as much for each process
+            for start in range(0, len(members), share):
+                chunks.append(_Chunk(study, patient, banned[study], tuple(members[start : start + share])))
         return chunks, outcomes, counts
 
     def _seal(self, study: CleanUid, parts: list[_Done], head: Path) -> None:
@@ -321,7 +331,7 @@ class Folders:
             pixel_data = opened.pixel_data
             told_by = pixel_data or opened.elements[0]
             chunk = opened.data[told_by.start : pixel_data.end if pixel_data else len(opened.data)]
-            waiting = known[study].get(_key(instance, chunk))
+            waiting = known[study].get(_key(instance, chunk, self._tags)) or known[study].get(_older_key(instance, chunk))
             if waiting:
                 facts, rest = waiting.pop(0)
                 whole = rest if facts["whole"] else rest[: facts["split"]] + chunk + rest[facts["split"] :]
@@ -370,12 +380,13 @@ class _Work:
             looker=self.looker,
         )
         done = _Done(chunk.study, pseudonym, cleaner.shift_days, found=self.prover.watch() if self.prover else None)
+        tags = _tags(self.clean_uids)
         for path, relative in chunk.files:
-            done.outcomes.append(self._one(path, relative, cleaner, done))
+            done.outcomes.append(self._one(path, relative, cleaner, done, tags))
         done.original_uid = cleaner.original_uid
         return done
 
-    def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done) -> dict[str, Any]:
+    def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done, tags: PixelTags) -> dict[str, Any]:
         data = path.read_bytes()
         try:
             opened = _open(data)
@@ -392,29 +403,27 @@ class _Work:
         if isinstance(instance, LeftOut):
             kind = UID_dictionary.get(instance.sop_class_uid, ("",))[0]
             return {"outcome": "left out", "instance": instance.sop_instance_uid, "sop_class": kind, "reason": instance.reason}
-        place = self._place(relative, instance)
-        done.originals.append(_original(data, opened, instance, relative))
+        file = self._place(relative, instance)
+        done.originals.append(_original(data, opened, instance, relative, tags))
         masked = {"boxes": instance.masked} if instance.masked else {}
-        file = str(place.relative_to(self.target))
         outcome: dict[str, Any] = {"outcome": "deidentified", "instance": str(instance.sop_instance_uid), "file": file, **masked}
         done.written.append(Written(outcome, instance.series_instance_uid))
         return outcome
 
-    def _place(self, relative: Path, instance: CleanInstance) -> Path:
-        """Where the clean file lies, and write it there. Two files of one instance in one folder get a number."""
-        folder = self.target
-        for part in relative.parts[:-1]:
-            folder /= "d" + self.clean_uids.of(f"folder {part}")[-12:]
-        folder.mkdir(parents=True, exist_ok=True)
+    def _place(self, relative: Path, instance: CleanInstance) -> str:
+        """Write the clean file, and say where it lies below the target. Two files of one instance in one folder get a number."""
+        folder = "".join(f"d{self.clean_uids.of(f'folder {part}')[-12:]}/" for part in relative.parts[:-1])
         number = 1
         while True:
-            path = folder / f"{instance.sop_instance_uid}{f'-{number}' if number > 1 else ''}.dcm"
+            place = f"{folder}{instance.sop_instance_uid}{f'-{number}' if number > 1 else ''}.dcm"
             try:
-                with path.open("xb", buffering=1 << 20) as file:
-                    file.writelines(instance.file())
-                return path
+                with Path(f"{self.target}/{place}").open("xb") as file:
+                    write_to(file, instance)
+                return place
             except FileExistsError:
                 number += 1
+            except FileNotFoundError:
+                (self.target / folder).mkdir(parents=True, exist_ok=True)
 
 
 def _clean(parts: list[_Done]) -> CleanFiles:
@@ -427,34 +436,43 @@ def _clean(parts: list[_Done]) -> CleanFiles:
 
 
 # --- what the way home needs -------------------------------------------------------------------------------------------------------
-def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: Path) -> tuple[dict[str, Any], bytes]:
+def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: Path, tags: PixelTags) -> tuple[dict[str, Any], bytes]:
     """Everything but the pixel data, which the clean file has; all of it where the pixels were written anew."""
     pixel_data = opened.pixel_data
     written = instance.pixel_chunk
     same = opened.whole and pixel_data is not None and isinstance(written, memoryview)
     facts: dict[str, Any] = {"path": str(relative), "whole": not same}
     if same and pixel_data is not None:
-        facts |= {"split": pixel_data.start, "key": _key(instance.written_uid, written)}
+        facts |= {"split": pixel_data.start, "key": _key(instance.written_uid, written, tags)}
         return facts, data[: pixel_data.start] + data[pixel_data.end :]
-    facts["key"] = _key(instance.written_uid, written or b"".join(instance.chunks))
+    facts["key"] = _key(instance.written_uid, written or b"".join(instance.chunks), tags)
     return facts, data
 
 
-def _key(instance: str, told_by: bytes | memoryview) -> str:
+def _tags(clean_uids: CleanUids) -> PixelTags:
+    return PixelTags(clean_uids.derived_key(PURPOSE))
+
+
+def _key(instance: str, told_by: bytes | memoryview, tags: PixelTags) -> str:
     """Which original a clean file came from: its instance and its pixels, or where it has none the whole data set.
 
     With others it is another file, and is named as such.
     """
+    return f"{instance} {tags.of(instance, told_by)}"
+
+
+def _older_key(instance: str, told_by: bytes | memoryview) -> str:
+    """The same, as it was sealed before there were tags."""
     return f"{instance} {hashlib.sha256(told_by).hexdigest()}"
 
 
-def _key_of(clean: bytes) -> str:
+def _key_of(clean: bytes, tags: PixelTags) -> str:
     """The key of a clean file as it lies there."""
     opened = _open(clean)
     element = opened.pixel_data if opened else None
     assert opened is not None
     assert element is not None
-    return _key(opened.value(_SOP_INSTANCE).decode("ascii", "replace"), opened.data[element.start : element.end])
+    return _key(opened.value(_SOP_INSTANCE).decode("ascii", "replace"), opened.data[element.start : element.end], tags)
 
 
 def _packed(originals: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:

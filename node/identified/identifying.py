@@ -129,7 +129,10 @@ class Identifying:
             if seen in self._seen:
                 continue
             self._seen.add(seen)
-            self._read(chunk, element, charset, explicit=explicit)
+            if element.vr == b"UI" and not element.undefined:
+                self._uids(chunk[element.value - element.start :], element.tag)
+            else:
+                self._read(chunk, element, charset, explicit=explicit)
 
     def add_bytes(self, data: bytes) -> None:
         """Texts around a data set, such as a preamble: words only."""
@@ -147,6 +150,13 @@ class Identifying:
         self._seen = set()
 
     # --- reading ---------------------------------------------------------------------------------------------------------------
+    def _uids(self, value: bytes, tag: int) -> None:
+        """A UI needs no library to be read (PS3.5 6.2), and is what every instance says anew."""
+        private_creator = tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF
+        if tag not in self.kept_tags and not private_creator:
+            for text in value.rstrip(b"\0 ").decode("latin-1").split("\\"):
+                self._uid(text, keyword_for_tag(tag))
+
     def _read(self, chunk: bytes, element: Element, charset: bytes, *, explicit: bool) -> None:
         encoded = (charset + chunk) if charset and element.tag > _CHARSET else chunk
         try:
@@ -194,8 +204,7 @@ class Identifying:
                     self._put(Kind.NAME, text)
                     self.whole.add((tag, text.encode("utf-8", "replace")))
                 case "UI":
-                    if text not in UID_dictionary and not _NO_THING.search(keyword):
-                        self._put(Kind.UID, text)
+                    self._uid(text, keyword)
                 case "DA" | "DT":
                     self._date(text, tag, path)
                 case "AE":
@@ -205,6 +214,10 @@ class Identifying:
                     self._words([text])
                 case _ if vr in _TEXT:
                     self._text(text, keyword, tag)
+
+    def _uid(self, text: str, keyword: str) -> None:
+        if text not in UID_dictionary and not _NO_THING.search(keyword):
+            self._put(Kind.UID, text)
 
     def _unknown(self, value: bytes, tag: int, path: Path_) -> None:
         """Of an attribute that the library does not know, or bytes: a date and time when it looks like one, else its words."""

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,12 +94,16 @@ def _passes(picture: Picture) -> Iterator[tuple[Picture, float]]:
 
 def _contrasted(picture: Picture) -> Picture:
     """Local contrast raised (CLAHE), colour kept."""
+    import cv2
+
     lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(4.0, (8, 8)).apply(lab[..., 0])
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
 
 
 def _scaled(picture: Picture, scale: float) -> Picture:
+    import cv2
+
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=how), np.uint8)
 
@@ -151,6 +154,8 @@ _MARGIN = 16
 
 def _padded(tile: Picture) -> Picture:
     """A margin, since letters at the very edge are missed, up to a multiple of 64, so that few sizes occur."""
+    import cv2
+
     rows, columns = tile.shape[:2]
     below, beside = -(rows + _MARGIN) % 64, -(columns + _MARGIN) % 64
     return np.asarray(cv2.copyMakeBorder(tile, _MARGIN, below, _MARGIN, beside, cv2.BORDER_REPLICATE), np.uint8)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy  # which loads ndimage when it is first used
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from node.imaging.patient_grid import STEP_MM, Mask, PatientGrid, grown, largest, millilitres
 
@@ -41,11 +41,11 @@ def head_in_ct(grid: PatientGrid) -> Head | str:
     """The head of a CT in Hounsfield units, or why there is none."""
     bone = grid.values > BONE_HU
     inside = _between_bones(bone)
-    core = largest(inside & _within(grid.values, SOFT_HU) & ~ndimage.binary_dilation(bone, iterations=2))
+    core = largest(inside & _within(grid.values, SOFT_HU) & ~scipy.ndimage.binary_dilation(bone, iterations=2))
     if millilitres(core) < BRAIN_ML[0] / 2:
         return "no skull with a brain in it is seen"
     brain = grown(core, 2 * STEP_MM + 1.0) & inside & ~bone
-    brain = largest(ndimage.binary_opening(brain, iterations=2))
+    brain = largest(scipy.ndimage.binary_opening(brain, iterations=2))
     if _share_of_rays_to_bone(brain, bone, grid.values > -300.0) < SKULL_SHARE or _share_at_bone(brain, bone) < SKULL_SHARE:
         return "no closed skull is seen"  # muscle between ribs and spine looks like one from within, and has no bone round it
     head = _solid(grid.values > -300.0)
@@ -62,8 +62,8 @@ def head_by_network(grid: PatientGrid, network: Network) -> Head | str:
         return "what is seen is not as wide as a head"
     cube, put_back = _cube(grid, head)
     brain = put_back(network(cube)) & head
-    brain = largest(ndimage.binary_opening(brain, iterations=3))
-    brain = ndimage.binary_fill_holes(brain)
+    brain = largest(scipy.ndimage.binary_opening(brain, iterations=3))
+    brain = scipy.ndimage.binary_fill_holes(brain)
     return _believed(Head(head=head, brain=brain), touching=False)
 
 
@@ -78,7 +78,7 @@ def _believed(found: Head, *, touching: bool) -> Head | str:
         return "what looks like a brain has not its shape"
     if touching or not found.scalp:
         return found
-    within = ndimage.distance_transform_edt(np.pad(found.head, ((0, 0), (1, 1), (1, 1))), sampling=STEP_MM)[:, 1:-1, 1:-1]
+    within = scipy.ndimage.distance_transform_edt(np.pad(found.head, ((0, 0), (1, 1), (1, 1))), sampling=STEP_MM)[:, 1:-1, 1:-1]
     if float((within[brain] <= NEAR_SKIN_MM).mean()) > MOST_NEAR_SKIN:
         return "what looks like a brain reaches the skin"
     return found
@@ -87,7 +87,7 @@ def _believed(found: Head, *, touching: bool) -> Head | str:
 # --- what is body ---------------------------------------------------------------------------------------------------------
 def _above_noise(grid: PatientGrid) -> Mask:
     """Brighter than the air: well above the darkest part of the picture's own range."""
-    smooth = ndimage.uniform_filter(grid.values, 3)
+    smooth = scipy.ndimage.uniform_filter(grid.values, 3)
     seen = smooth[grid.covered]
     low, high = (float(v) for v in np.percentile(seen, [1, 99]))
     if high <= low:
@@ -108,11 +108,11 @@ def _valley(counts: NDArray[np.int64], edges: NDArray[np.float64]) -> float:
 
 def _solid(tissue: Mask) -> Mask:
     """The largest part, without what is thin, and closed in every plane."""
-    body = largest(ndimage.binary_opening(tissue))
-    body = ndimage.binary_closing(np.pad(body, 5), iterations=4)[5:-5, 5:-5, 5:-5]
+    body = largest(scipy.ndimage.binary_opening(tissue))
+    body = scipy.ndimage.binary_closing(np.pad(body, 5), iterations=4)[5:-5, 5:-5, 5:-5]
     for axis in (0, 1, 2):
         for plane in np.moveaxis(body, axis, 0):
-            plane[...] = ndimage.binary_fill_holes(plane)
+            plane[...] = scipy.ndimage.binary_fill_holes(plane)
     return np.asarray(body)
 
 
@@ -153,9 +153,9 @@ def _share_of_rays_to_bone(brain: Mask, bone: Mask, dense: Mask) -> float:
 
 def _share_at_bone(brain: Mask, bone: Mask) -> float:
     """How much of the surface of the brain's upper half lies at bone."""
-    surface = brain & ~ndimage.binary_erosion(brain, border_value=1)
+    surface = brain & ~scipy.ndimage.binary_erosion(brain, border_value=1)
     surface[: int(np.nonzero(brain)[0].mean())] = False
-    return float((ndimage.binary_dilation(bone, iterations=round(AT_BONE_MM / STEP_MM)) & surface).sum()) / max(1, int(surface.sum()))
+    return float((scipy.ndimage.binary_dilation(bone, iterations=round(AT_BONE_MM / STEP_MM)) & surface).sum()) / max(1, int(surface.sum()))
 
 
 # --- MR -------------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy  # which loads ndimage when it is first used
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from node.errors import GeometryRefused
 from node.imaging.order import Slice, Stack
@@ -67,7 +67,7 @@ def grid_of(stack: Stack, plane: Callable[[Slice], Floats]) -> PatientGrid:
     matrix, offset = to_small[:, ::-1] * STEP_MM, to_small @ (lowest - first)
     # one more voxel all round: a voxel's half that sticks out is covered too
     padded = np.pad(small, 1, mode="edge")
-    values = ndimage.affine_transform(padded, matrix, offset=offset + 1.0, output_shape=shape, order=1, mode="constant", cval=np.nan)
+    values = scipy.ndimage.affine_transform(padded, matrix, offset=offset + 1.0, output_shape=shape, order=1, mode="constant", cval=np.nan)
     covered = np.isfinite(values)
     values[~covered] = np.nanmin(values) if covered.any() else 0.0
     return PatientGrid(values=values.astype(np.float32, copy=False), covered=covered, origin_mm=lowest)
@@ -108,13 +108,13 @@ def grown(mask: Mask, mm: float) -> Mask:
         slice(max(0, int(where.min()) - reach), int(where.max()) + reach + 1) for where in np.nonzero(mask)
     )  # distances are dear: only where they can matter
     out = np.zeros(mask.shape, bool)
-    out[near] = ndimage.distance_transform_edt(~mask[near], sampling=STEP_MM) <= mm
+    out[near] = scipy.ndimage.distance_transform_edt(~mask[near], sampling=STEP_MM) <= mm
     return out
 
 
 def largest(mask: Mask) -> Mask:
     """Its largest connected part."""
-    labels, count = ndimage.label(mask)
+    labels, count = scipy.ndimage.label(mask)
     if count <= 1:
         return mask
     sizes = np.bincount(labels.ravel())

@@ -155,7 +155,7 @@ def test_slices_that_form_no_volume_are_refused_with_the_reason_in_the_report(tm
     assert summary["reason"].startswith("The slices do not form one regular volume")
 
 
-@pytest.mark.parametrize(("age", "analysed"), [("017Y", False), ("018Y", True), ("215M", False), ("216M", True), ("", True), ("0Y", False)])
+@pytest.mark.parametrize(("age", "analysed"), [("017Y", False), ("018Y", True), ("215M", False), ("216M", True), ("", True), ("0Y", True)])
 def test_a_patient_too_young_for_the_model_is_not_analysed(tmp_path: Path, age: str, analysed: bool) -> None:
     datasets = a_study("CT", slices=6, rows=64)
     for ds in datasets:
@@ -165,7 +165,7 @@ def test_a_patient_too_young_for_the_model_is_not_analysed(tmp_path: Path, age: 
     _, summary = desk.carry(desk.job("works"))
 
     assert summary["analysed"] is analysed
-    assert analysed or "patients of 18 years and more" in summary["reason"]
+    assert analysed or "patients from 18 years on" in summary["reason"]
 
 
 def test_a_refusal_after_a_success_leaves_only_the_report(ct: Desk) -> None:

@@ -35,6 +35,7 @@ from node.identified.tables import Base as IdentifiedBase
 from node.ledger.database import (
     IDENTIFIED,
     LEDGER,
+    _newest_revision,
     alembic_config,
     migrate,
     open_engine,
@@ -423,6 +424,12 @@ def test_both_sides_may_stand_in_one_postgresql(server: str) -> None:
         connection.execute(text("CREATE SCHEMA public"))
 
     assert tables >= {*Base.metadata.tables, *IdentifiedBase.metadata.tables}
+
+
+@pytest.mark.parametrize("migrations", [LEDGER, IDENTIFIED])
+def test_the_newest_revision_is_known_without_alembic(migrations: Path) -> None:
+    """A start asks the files; what they say must be what Alembic would say."""
+    assert _newest_revision(migrations) == ScriptDirectory.from_config(alembic_config(migrations)).get_current_head()
 
 
 def test_migrating_again_and_from_several_threads_changes_nothing(tmp_path: Path) -> None:

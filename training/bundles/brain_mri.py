@@ -136,6 +136,7 @@ def metadata(version: str) -> dict[str, Any]:
             "thresholds": {"tumor": 0.5, "temperature": 1.0},
             "grad_cam_layer": LAYER,
             "intended_use": {
+                "picture": "brain_mr",
                 "modality": ["MR"],
                 "body_part": ["BRAIN", "HEAD", "SKULL", "NEURO"],
                 "body_part_required": True,

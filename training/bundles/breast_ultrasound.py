@@ -152,6 +152,7 @@ def metadata(version: str) -> dict[str, Any]:
             "labels": list(LABELS),
             "thresholds": {"lesion": 0.5, "lesion_sure": SURE, "malignant": 0.5, "temperature": 1.0},
             "intended_use": {
+                "picture": "breast_ultrasound",
                 "modality": ["US"],
                 "body_part": ["BREAST"],
                 "body_part_required": True,
