@@ -24,6 +24,7 @@ CANVAS, CELL = 160, 16  #: pixels of the canvas, and of a cell of it: ten by ten
 DIRECTIONS = 8  #: of edges, in the histograms
 CHILD_UNTIL, ADULT_FROM = 6.0, 18.0  #: years; between them both groups are asked
 GROUPS = {"child": "children of 1 to 5 years", "adult": "adults"}
+FEWEST_PIXELS = 100  #: from the lungs' tops to their bases, for an answer without a remark
 LEAST_HOT = 0.3  #: of the heatmap, for a zone to be named
 SHARE_HOT = 0.1  #: of a zone, for it to be named
 
@@ -151,7 +152,7 @@ class XrayAnomaly(Pipeline):
             findings=(finding,),
             heatmap=Heatmap(
                 title="Most unlike normal films, over the enhanced film",
-                values=facing.back(shown.film.on_source(heat * (likely[group] if present else 0.5)))[None],
+                values=facing.back(shown.film.on_source(heat))[None],
                 frames=(0,),
                 over=facing.back(shown.film.on_source(better))[None],
             ),
@@ -243,6 +244,8 @@ def remarks(years: float | None, shown: Seen) -> list[str]:
         )
     elif years < 1:
         out.append("Films of infants were not learned from.")
+    if shown.lungs.box(0.0).height * shown.film.shape[0] / shown.film.grey.shape[0] < FEWEST_PIXELS:
+        out.append("The film has few pixels: blur alone makes it unlike normal films.")
     if shown.inverted:
         out.append("The stored grey values were taken for inverted: bones are dark in the file.")
     return out

@@ -33,7 +33,7 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.text_decoder.cls.predictions.bias[WORDS.index("lungs")] = 50.0
     network.save_pretrained(folder)
-    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
+    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"), bos_token="[DEC]")
     transformers.BlipProcessor(transformers.BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
     return folder
 

@@ -116,6 +116,13 @@ def test_exposure_range_and_polarity_hardly_move_the_answer(pipeline: XrayAnomal
     assert any("taken for inverted" in note for note in inverted.notes)
 
 
+def test_a_film_of_few_pixels_gets_a_remark(pipeline: XrayAnomaly, model: Warm, hazy: Volume) -> None:
+    small = cv2.resize(np.asarray(hazy.pixels[0], np.float32), (120, 120), interpolation=cv2.INTER_AREA)[None]
+
+    assert any("few pixels" in note for note in pipeline.run(shown_as(hazy, small), model).notes)
+    assert not any("few pixels" in note for note in pipeline.run(hazy, model).notes)
+
+
 def test_a_captioner_adds_its_sentence_and_is_marked_as_one(pipeline: XrayAnomaly, model: Warm, hazy: Volume) -> None:
     class Says:
         def says(self, grey: np.ndarray) -> str:

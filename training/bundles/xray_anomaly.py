@@ -97,6 +97,7 @@ def metadata(version: str) -> dict[str, Any]:
                 "body_part": ["CHEST", "THORAX", "LUNG"],
                 "body_part_required": True,
                 "view": ["PA", "AP"],
+                "picture": "chest_radiograph",
                 "ages_learned_from": "1 to 5 years, and from 18 years on",
             },
             "licence": {"name": "non-commercial research", "non_commercial": True, "text": "LICENSE"},
@@ -319,12 +320,12 @@ How much the percentile of children's films moves on average when the same film 
 {moved}
 
 ## Where it fails, and what it is not for
-- **Adults: hardly better than chance on small findings** (AUC {low["auc"]["value"]:.2f} on NIH's films of 64 px). The row of COVID-19 ({adult["auc"]["value"]:.2f}) compares
-  films of two sources.
-- At the called percentile most ill films are missed in children too ({child["called_ill"]["value"]:.0%} are called): it is a hint to look, and its silence means nothing.
+- **Adults: hardly better than chance on small findings** (AUC {low["auc"]["value"]:.2f} on NIH's films of 64 px, of which {low["called_normal"]["value"]:.0%} of the normal ones are called: their
+  blur is unlike; such films get a remark). The row of COVID-19 ({adult["auc"]["value"]:.2f}) compares films of two sources, and few.
+- At the called percentile many ill films are missed in children too ({child["called_ill"]["value"]:.0%} are called): it is a hint to look, and its silence means nothing.
 - Unlike normal is no disease: scoliosis, a rotated child, devices, clothes, other exposure are called too, as is a film of an age in between.
 - It sees the lungs' box and nothing else: shoulders, abdomen and bones outside go unread.
 - The heatmap is coarse (ten by ten patches); it says what differs, not where a disease ends.
 - Children of one hospital, adults of one other: expect more normal films to be called elsewhere.
-- Films under 128 px, photographs of films and lateral views are outside its use; the latter are refused where the header tells.
+- Films under 150 px, photographs of films and lateral views are outside its use; the latter are refused where the header tells.
 """

@@ -40,10 +40,11 @@ CELLS = (CANVAS // CELL) ** 2
 EDGES = (CANVAS // CELL - 1) ** 2 * 4 * 8  #: blocks, cells of each, directions
 WHOLE = 2 * READER["width"] + 3
 COMPONENTS = (64, 12, 24)  #: of edges, of the film as a whole, of a patch
-TREES, NODES, SAMPLES = 200, 400, 256  #: of each forest
+TREES, NODES, SAMPLES = 200, 400, 192  #: of each forest
 WEIGHTS = {"child": (0.5, 0.5), "adult": (0.0, 1.0)}  #: of edges, of the transformer; in adults edges tell nothing, see the card
 EXAMPLES = 128  #: steps of the scale
 SETS = {"cxr_pediatric224": "child", "cxr_adult224": "adult", "cxr_nih64": "adult"}  #: and beside whose normals they are held
+GROWN_ON = ("cxr_pediatric224", "cxr_adult224")  #: films of 64 pixels would teach the forests that blur is normal
 PAINTING = 0.16  #: share of the minutes
 HIDDEN = 0.6  #: share of patches that are painted over
 BATCH = 40
@@ -291,7 +292,10 @@ def note(films: list[Chest], out: Path) -> None:
     last = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
     counts = {"learned from": False, "kept for the scale": True}
     normal = {
-        name: {word: sum(c.kept_back is kept for c in films if c.split == "train" and c.age_group == name) for word, kept in counts.items()}
+        name: {
+            word: sum(c.kept_back is kept for c in films if c.split == "train" and c.source in GROWN_ON and c.age_group == name)
+            for word, kept in counts.items()
+        }
         for name in GROUPS
     }
     (out / "notes.json").write_text(json.dumps({"steps": last["step"], "minutes": last["minutes"], "normal_films": normal}))
@@ -317,7 +321,7 @@ def grown(state: dict[str, torch.Tensor], films: list[Chest]) -> dict[str, torch
     reader = reader_from(state)
     whole = {f"reader.{key}": value for key, value in state.items()}
     for name in GROUPS:
-        normal = [c for c in films if c.split == "train" and c.normal and c.age_group == name]
+        normal = [c for c in films if c.split == "train" and c.normal and c.source in GROWN_ON and c.age_group == name]
         grown_on = measured([features_of(c.canvas, reader) for c in normal if not c.kept_back])
         scale = measured([features_of(c.canvas, reader) for c in normal if c.kept_back])
         learned = normality_of(grown_on, scale, WEIGHTS[name])
