@@ -111,6 +111,7 @@ class WorkersSettings(Room):
     device: str = "auto"
     job_timeout_s: float = 1800
     memory_mb: int = Field(8192, ge=256)  #: a worker above this is replaced
+    model_memory_mb: int = Field(2048, ge=0)  #: of a worker, for models that stay warm: the least recently used leaves first
 
 
 class DeliverySettings(Room):

@@ -19,7 +19,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -53,6 +52,7 @@ from node.identified.reveal import Answer, Request, Reveal
 from node.identified.reveal import checked as checked_reason
 from node.identified.rotation import Rotated, Rotation, counted, write_key
 from node.identified.rotation import made as new_master_key
+from node.identified.second_look import SecondLook
 from node.identified.spool import spool
 from node.identified.tombstones import Tombstones
 from node.identified.vault import Vault, VaultWriter
@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     from node.ledger.jobs import Jobs
     from node.ledger.tokens import Tokens
     from node.ledger.trail import Trail
+    from node.ledger.versions import VersionDecisions
+    from node.shelf import Shelf
 
 _log = log.get(__name__)
 
@@ -94,8 +96,11 @@ def os_user() -> str:
 class House:
     """Every part of a node, built when it is first asked for. A worker asks for nothing of the wing, so nothing of it is built."""
 
-    def __init__(self, settings: Settings, *, known_destinations: Collection[str] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, known_destinations: Collection[str] | None = None, decided: VersionDecisions | None = None
+    ) -> None:
         self.settings = settings
+        self._decided = decided  #: another house's decisions about versions: what is active there is active here, without its shadows
         self._known_destinations = settings.destinations if known_destinations is None else known_destinations
         self.identified = settings.data_dir / "identified"
         self.clean = settings.data_dir / "clean"
@@ -106,6 +111,11 @@ class House:
     def ledger(self) -> Engine:
         self.clean.mkdir(parents=True, exist_ok=True)
         return open_ledger(self.settings.database.url or sqlite_url(self.clean / "ledger.sqlite"))
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether this node has begun to work: asking makes no file."""
+        return bool(self.settings.database.url) or (self.clean / "ledger.sqlite").exists()
 
     @cached_property
     def jobs(self) -> Jobs:
@@ -133,33 +143,46 @@ class House:
         return Tokens(self.ledger, clock=now)
 
     # --- models and rules ---------------------------------------------------------------------------------------------------
+    @cached_property
+    def pipelines(self) -> Registry[Pipeline]:
+        """The pipelines that have code."""
+        return Registry("node.pipelines", Pipeline)  # type: ignore[type-abstract]
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """The installed versions of every pipeline, and which of them run."""
+        from node.ledger.versions import VersionDecisions
+        from node.shelf import Shelf
+
+        return Shelf(
+            self.settings.bundles_dir,
+            self._decided or VersionDecisions(self.ledger, now),
+            lambda event: self.trail.record(event),
+            may_run=self._may_run,
+            alone=self._decided is not None,
+        )
+
     def bundle_folders(self) -> list[Path]:
         """`<pipeline>/<version>` below the bundles' folder, the newest version of a pipeline last."""
-        found = [path.parents[1] for path in self.settings.bundles_dir.glob("*/*/configs/metadata.json")]
-        return sorted(found, key=lambda folder: (folder.parent.name, _version(folder.name)))
+        from node.shelf import folders_in
 
-    @cached_property
+        return folders_in(self.settings.bundles_dir)
+
+    @property
     def bundles(self) -> Mapping[str, Bundle]:
-        """The newest version of every pipeline that has code and an intact bundle."""
-        newest = {folder.parent.name: folder for folder in self.bundle_folders()}
-        pipelines = Registry("node.pipelines", Pipeline)  # type: ignore[type-abstract]
-        found: dict[str, Bundle] = {}
-        for name, folder in newest.items():
-            if name not in pipelines:
-                continue
-            try:
-                found[name] = Bundle.open(folder)
-            except NodeError as why:
-                _log.error("a bundle is left out", extra={"pipeline": name, "because": str(why)})
-        return found
+        """The active version of every pipeline that has code and an intact bundle."""
+        return self.shelf.active()
 
-    @cached_property
+    def _may_run(self, pipeline: str, _bundle: Bundle) -> bool:
+        """Whether the node has code for a bundle of that pipeline."""
+        return pipeline in self.pipelines
+
+    @property
     def needs(self) -> Mapping[str, Needs]:
         """What each pipeline takes, for the router's guards."""
-        pipelines = Registry("node.pipelines", Pipeline)  # type: ignore[type-abstract]
         return {
             name: Needs(
-                takes=pipelines[name].takes,
+                takes=self.pipelines[name].takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
                 min_slices=int(bundle.intended_use.get("min_slices", 1)),
             )
@@ -330,7 +353,8 @@ class House:
         if not self.settings.deidentification.leak_scan:
             return None
         seed = self.keyring.site_key("signing")
-        return Prover(partial(SigningKey, seed), edition=METHOD[1], options=self.profile.options.names, clock=now)
+        again = SecondLook(self.looker) if self.looker else None
+        return Prover(partial(SigningKey, seed), edition=METHOD[1], options=self.profile.options.names, read_text=again, clock=now)
 
     def proofs(self) -> dict[CleanUid, Path]:
         """The report of each proven study, at its latest revision."""
@@ -637,14 +661,24 @@ class House:
         bundles_dir = self.settings.bundles_dir
         if inline:
             return InlineRunner(
-                self.jobs, clean_folder=self.clean, results_folder=self.results, bundles_dir=bundles_dir, device=chosen.device
+                self.jobs,
+                clean_folder=self.clean,
+                results_folder=self.results,
+                bundles_dir=bundles_dir,
+                device=chosen.device,
+                model_memory_mb=chosen.model_memory_mb,
             )
+        asked_for = {rule.run for rule in self.rules.rules} or set(self.bundles)  # a worker alone, without rules, is ready for all
+        active = [(name, bundle.version) for name, bundle in self.bundles.items() if name in asked_for]
+        shadows = [(name, bundle.version) for name, _ in active for bundle in self.shelf.shadows(name)]
         return LocalRunner(
             self.jobs,
             count=chosen.count,
             device=chosen.device,
             job_timeout_s=chosen.job_timeout_s,
             memory_mb=chosen.memory_mb,
+            model_memory_mb=chosen.model_memory_mb,
+            first=[*active, *shadows],
             clean_folder=self.clean,
             results_folder=self.results,
             bundles_dir=bundles_dir,
@@ -690,6 +724,14 @@ class House:
             "free_mb": self.free_bytes() >> 20,
             "rules": len(self.rules.rules),
             "pipelines": {name: f"{bundle.version} {bundle.digest[:12]}" for name, bundle in self.bundles.items()},
+            "shadows": {
+                "pipelines": {
+                    name: [f"{bundle.version} {bundle.digest[:12]}" for bundle in found]
+                    for name in self.pipelines
+                    if (found := self.shelf.shadows(name))
+                },
+                "jobs": {state.value: count for state, count in self.jobs.counts(shadow=True).items()},
+            },
         }
 
 
@@ -699,10 +741,3 @@ def _answers(engine: Engine) -> bool:
             return connection.execute(text("SELECT 1")).scalar() == 1
     except SQLAlchemyError:
         return False
-
-
-def _version(name: str) -> Version:
-    try:
-        return Version(name)
-    except InvalidVersion:
-        return Version("0")

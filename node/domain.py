@@ -133,6 +133,14 @@ class Algorithm:
     source: str = "Radnode"
 
 
+class VersionState(StrEnum):
+    """What an installed version of a pipeline's bundle is for. Exactly one version of a pipeline is active."""
+
+    ACTIVE = "active"  #: its results go home
+    SHADOW = "shadow"  #: runs beside the active one; its results are kept and delivered nowhere
+    RETIRED = "retired"  #: does not run
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A Route being carried out. `id` derives from its inputs, pipeline, version and digest: same work, same name."""
@@ -148,6 +156,7 @@ class Job:
     attempts: int = 0
     reason: str = ""
     predecessor: str = ""  #: id of the job whose result this one replaces, or empty
+    shadow: bool = False  #: of a version in the shadow: nothing is delivered, and no report names it as predecessor
 
 
 # --- what a pipeline found ---------------------------------------------------------------------------------------------------

@@ -144,6 +144,14 @@ class BundleInvalid(NodeError):
     """The folder is not a model bundle that the node can run."""
 
 
+class VersionRefused(NodeError):
+    """The version can't be given that state; `radnode bundles list` shows what is installed and how it stands."""
+
+
+class EvaluationRefused(NodeError):
+    """The bundle can't be evaluated on this folder; docs/operations.md says what a folder must hold."""
+
+
 # --- the doors over HTTP, and the Orthancs behind them -------------------------------------------------------------------
 class TokenInvalid(NodeError):
     """The token can't be made or found; see `radnode tokens list`."""

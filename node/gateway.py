@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from node import inference, log
 from node.assembly import House, now
 from node.audit import Action, AuditEvent, Event, Outcome
-from node.domain import CleanUid, Job, Route, Study, StudyRef
+from node.domain import Algorithm, CleanUid, Job, Route, Study, StudyRef
 from node.errors import NodeError, ProcessingFailed, StudyRefused
 from node.housekeeping import Chore
 from node.ledger.jobs import job_id
@@ -73,10 +74,17 @@ class Gateway:
         )
         return routes_for(study, rules, self._house.needs)
 
-    def _schedule(self, study: Study, route: Route) -> Job:
+    def _schedule(self, study: Study, route: Route) -> list[Job]:
+        """The active version's job, then one for each version in the shadow: the same images, and nowhere to go."""
+        active = self._house.bundles[route.pipeline].algorithm
+        because = f"in the shadow of {route.pipeline} {active.version}: nothing is delivered"
+        beside = replace(route, destinations=(), reasons=(*route.reasons, because))
+        shadows = [self._job(study, beside, bundle.algorithm, shadow=True) for bundle in self._house.shelf.shadows(route.pipeline)]
+        return [self._job(study, route, active), *shadows]
+
+    def _job(self, study: Study, route: Route, algorithm: Algorithm, *, shadow: bool = False) -> Job:
         series = next(series for series in study if series.series_instance_uid == route.series)
         inputs = tuple(sorted(instance.sop_instance_uid for instance in series.instances))
-        algorithm = self._house.bundles[route.pipeline].algorithm
         id_ = job_id(study.ref.study, route.series, route.pipeline, algorithm.version, algorithm.digest, inputs)
         return Job(
             id=id_,
@@ -86,14 +94,14 @@ class Gateway:
             route=route,
             algorithm=algorithm,
             inputs=inputs,
+            shadow=shadow,
         )
 
     def _handed_over(self, job: Job) -> None:
         self._house.jobs.handed_over(job)
         outcome = Outcome.SUCCESS if not job.reason else Outcome.MAJOR_FAILURE
-        self._remember(
-            Event.INSTANCES_ACCESSED, Action.CREATE, job, f"analysed by {job.route.pipeline} {job.algorithm.version}", outcome=outcome
-        )
+        what = f"analysed by {job.route.pipeline} {job.algorithm.version}" + (" in the shadow, delivered nowhere" if job.shadow else "")
+        self._remember(Event.INSTANCES_ACCESSED, Action.CREATE, job, what, outcome=outcome)
 
     def _set_aside(self, ref: StudyRef, why: StudyRefused) -> None:
         self._house.quarantine.set_aside(ref, why)

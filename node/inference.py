@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from node import log
 from node.bundle import Bundle, bundles_in
 from node.codes import Code
-from node.domain import Algorithm, CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
+from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
 from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
 from node.imaging.build import build_volume, images_of
 from node.imaging.decode import frame_count, is_image
@@ -36,6 +36,7 @@ from node.registry import Registry
 from node.sc_writer import write_sc
 from node.seg_writer import write_seg
 from node.sr_writer import write_sr
+from node.warm_models import Key, WarmModels
 
 _log = log.get(__name__)
 
@@ -43,7 +44,6 @@ PIPELINES = "node.pipelines"
 MOST_IMAGES = 64  #: images of one series that are analysed one by one
 NORMAL = {"normal"}  #: labels that are no finding
 
-Loaded = MutableMapping[str, tuple[str, Pipeline, Any]]  #: pipeline name → (version and digest, pipeline, model), warm in this process
 Progress = Callable[[str], None]
 Reads = Callable[[Volume], Result]  #: what a pipeline's model makes of a volume
 
@@ -77,7 +77,7 @@ def carry_out(
     results_folder: Path,
     bundles_dir: Path,
     device: str,
-    loaded: Loaded,
+    loaded: WarmModels,
     written_at: datetime,
     predecessor: tuple[str, str] | None = None,
     progress: Progress = _silent,
@@ -156,41 +156,48 @@ def _read(job: Job, clean_folder: Path) -> tuple[Study, Series]:
     raise JobFailed("the series is not in the clean study", job=job.id)
 
 
-def _warm(job: Job, bundles_dir: Path, device: str, loaded: Loaded, room: str) -> tuple[Pipeline, Any]:
-    """The pipeline and its model: from memory, or opened with every digest checked. One version of a pipeline stays warm."""
+def _warm(job: Job, bundles_dir: Path, device: str, loaded: WarmModels, room: str) -> tuple[Pipeline, Any]:
+    """The pipeline and its model: from memory, or opened with every digest checked."""
     name, algorithm = job.route.pipeline, job.algorithm
-    if name in loaded and loaded[name][0] == _mark(algorithm, device):
-        return loaded[name][1:]
+    if warm := loaded.get(Key(name, algorithm.version, algorithm.digest, device)):
+        return warm.pipeline, warm.model
     bundle = Bundle.open(bundles_dir / name / algorithm.version)
     if bundle.digest != algorithm.digest:
         raise JobFailed("the installed weights are not those the job was scheduled with", job=job.id, pipeline=name)
     return _load(bundle, name, device, loaded, room)
 
 
-def _load(bundle: Bundle, name: str, device: str, loaded: Loaded, room: str) -> tuple[Pipeline, Any]:
-    loaded.pop(name, None)
+def _load(bundle: Bundle, name: str, device: str, loaded: WarmModels, room: str) -> tuple[Pipeline, Any]:
     kind: Callable[[Bundle], Pipeline] = Registry(room, Pipeline)[name]  # type: ignore[type-abstract]
     pipeline = kind(bundle)
-    loaded[name] = (_mark(bundle.algorithm, device), pipeline, pipeline.load(device))
-    return loaded[name][1:]
+    loaded.make_room(bundle.size_in_memory)
+    model = pipeline.load(device)
+    loaded.keep(Key(name, bundle.version, bundle.digest, device), pipeline, model, bundle.size_in_memory)
+    return pipeline, model
 
 
-def _mark(algorithm: Algorithm, device: str) -> str:
-    return f"{algorithm.version} {algorithm.digest} {device}"
+def warm_up(
+    bundles_dir: Path, device: str, loaded: WarmModels, *, first: Sequence[tuple[str, str]] | None = None, room: str = PIPELINES
+) -> Iterator[str]:
+    """Load models before a job asks for them, as far as they fit into memory; yields the pipeline's name after each.
 
-
-def warm_up(bundles_dir: Path, device: str, loaded: Loaded, *, room: str = PIPELINES) -> Iterator[str]:
-    """Load the newest version of every installed pipeline before a job asks for it; yields its name after each."""
+    `first` names pipelines and versions in the order of their importance; by default it is the newest version of every pipeline.
+    """
     pipelines: Registry[Pipeline] = Registry(room, Pipeline)  # type: ignore[type-abstract]
     newest = {folder.parent.name: folder for folder in sorted(bundles_in(bundles_dir), key=_version)}
-    for name, folder in newest.items():
-        if name in pipelines and name not in loaded:
-            try:
-                _load(Bundle.open(folder), name, device, loaded, room)
-            except Exception:  # the job that needs it will say so to its reader
-                _log.warning("a model did not load ahead of its first job", extra={"pipeline": name}, exc_info=True)
-            else:
-                yield name
+    wanted = newest.items() if first is None else [(name, bundles_dir / name / version) for name, version in first]
+    for name, folder in wanted:
+        if name not in pipelines:
+            continue
+        try:
+            bundle = Bundle.open(folder)
+            if not loaded.fits(bundle.size_in_memory):
+                continue
+            _load(bundle, name, device, loaded, room)
+        except Exception:  # the job that needs it will say so to its reader
+            _log.warning("a model did not load ahead of its first job", extra={"pipeline": name}, exc_info=True)
+        else:
+            yield name
 
 
 def _version(folder: Path) -> tuple[int, ...]:

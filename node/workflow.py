@@ -15,7 +15,7 @@ class Workflow:
 
     deidentify: Callable[[StudyRef], Study]
     choose: Callable[[Study], Sequence[Route]]
-    schedule: Callable[[Study, Route], Job]
+    schedule: Callable[[Study, Route], Sequence[Job]]
     submit: Callable[[Job], None]
     processed: Callable[[StudyRef], None]
     objects_of: Callable[[Job], Sequence[WrittenObject]]
@@ -24,21 +24,23 @@ class Workflow:
     set_aside: Callable[[StudyRef, StudyRefused], None]
 
     def study_is_stable(self, ref: StudyRef) -> None:
-        """The study has settled: take the name off, ask the rules, and hand one job a route to the runner."""
+        """The study has settled: take the name off, ask the rules, and hand each route to the runner: a job, and one for each shadow."""
         try:
             study = self.deidentify(ref)
         except StudyRefused as why:
             self.set_aside(ref, why)
             return
         for route in self.choose(study):
-            self.submit(self.schedule(study, route))
+            for job in self.schedule(study, route):
+                self.submit(job)
         self.processed(ref)
 
     def job_is_done(self, job: Job) -> None:
-        """The results are written: put each into the outbox of every destination.
+        """The results are written: put each into the outbox of every destination, unless the job ran in the shadow.
 
         They wait there without a name; the re-identifier names a copy read from its bytes at the moment of sending.
         """
-        for written in self.objects_of(job):
-            self.deliver(written, job)
+        if not job.shadow:
+            for written in self.objects_of(job):
+                self.deliver(written, job)
         self.handed_over(job)

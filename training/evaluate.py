@@ -1,4 +1,4 @@
-"""Metrics with intervals, and what a bundle scores on a set: the figures of its model card.
+"""What a bundle scores on a set: the figures of its model card. The metrics are the node's own (`node/evaluation/metrics.py`).
 
 `python -m training.evaluate PIPELINE --bundle DIR --data DIR [--split val]` runs the bundle through the node's own
 preprocessing, so a figure here is a figure of the node.
@@ -9,134 +9,55 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
-Mask = npt.NDArray[np.bool_]
+from node.evaluation.metrics import (
+    Mask,
+    auc,
+    balanced_accuracy,
+    bootstrap,
+    calibration_error,
+    confusion,
+    counts,
+    dice,
+    figure,
+    iou,
+    lesion_dice,
+    mean_dice,
+    mean_iou,
+    pooled_dice,
+    reliability,
+    roc,
+    sensitivity,
+    specificity,
+    written,
+)
 
-
-# --- one picture --------------------------------------------------------------------------------------------------------
-def dice(found: Mask, truth: Mask) -> float:
-    """2|A∩B| / (|A|+|B|); 1 when both are empty."""
-    total = int(found.sum()) + int(truth.sum())
-    return 1.0 if total == 0 else 2.0 * int((found & truth).sum()) / total
-
-
-def iou(found: Mask, truth: Mask) -> float:
-    """|A∩B| / |A∪B|; 1 when both are empty."""
-    union = int((found | truth).sum())
-    return 1.0 if union == 0 else int((found & truth).sum()) / union
-
-
-# --- many pictures ------------------------------------------------------------------------------------------------------
-def counts(found: Sequence[Mask], truth: Sequence[Mask]) -> npt.NDArray[np.int64]:
-    """(pictures, 4): true positive, false positive, false negative, true negative pixels of each picture."""
-    return np.array(
-        [[(f & t).sum(), (f & ~t).sum(), (~f & t).sum(), (~f & ~t).sum()] for f, t in zip(found, truth, strict=True)],
-        dtype=np.int64,
-    )
-
-
-def mean_dice(table: npt.NDArray[np.int64]) -> float:
-    """Mean over pictures; a picture with neither truth nor finding counts 1."""
-    tp, fp, fn = table[:, 0], table[:, 1], table[:, 2]
-    whole = 2 * tp + fp + fn
-    return float(np.where(whole == 0, 1.0, 2 * tp / np.maximum(whole, 1)).mean())
-
-
-def lesion_dice(table: npt.NDArray[np.int64]) -> float:
-    """Mean over the pictures that hold a lesion."""
-    with_lesion = table[(table[:, 0] + table[:, 2]) > 0]
-    return mean_dice(with_lesion) if len(with_lesion) else float("nan")
-
-
-def pooled_dice(table: npt.NDArray[np.int64]) -> float:
-    """Over all pixels of all pictures at once."""
-    tp, fp, fn = table[:, :3].sum(axis=0)
-    return float(2 * tp / max(1, 2 * tp + fp + fn))
-
-
-def mean_iou(table: npt.NDArray[np.int64]) -> float:
-    """Mean over the pictures that hold a lesion."""
-    with_lesion = table[(table[:, 0] + table[:, 2]) > 0].astype(float)
-    return float((with_lesion[:, 0] / with_lesion[:, :3].sum(axis=1)).mean()) if len(with_lesion) else float("nan")
-
-
-def auc(scores: npt.NDArray[np.float64], truth: Mask) -> float:
-    """Area under the ROC curve: how often a positive scores above a negative, ties half."""
-    from scipy.stats import rankdata
-
-    positive, negative = int(truth.sum()), int((~truth).sum())
-    if positive == 0 or negative == 0:
-        return float("nan")
-    ranks = rankdata(scores)
-    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
-
-
-def sensitivity(called: Mask, truth: Mask) -> float:
-    """Share of the positives that are called positive."""
-    return float(called[truth].mean()) if truth.any() else float("nan")
-
-
-def specificity(called: Mask, truth: Mask) -> float:
-    """Share of the negatives that are called negative."""
-    return float((~called[~truth]).mean()) if (~truth).any() else float("nan")
-
-
-def confusion(called: Sequence[int], truth: Sequence[int], classes: int) -> list[list[int]]:
-    """Rows are the truth, columns what was called."""
-    table = np.zeros((classes, classes), int)
-    for t, c in zip(truth, called, strict=True):
-        table[t, c] += 1
-    return [[int(n) for n in row] for row in table]
-
-
-def balanced_accuracy(table: Sequence[Sequence[int]]) -> float:
-    """Mean over classes of the share called rightly."""
-    return float(np.mean([row[i] / sum(row) for i, row in enumerate(table) if sum(row)]))
-
-
-def bootstrap(
-    groups: Sequence[str],
-    statistic: Callable[[npt.NDArray[np.int64]], float],
-    *,
-    rounds: int = 2000,
-    seed: int = 0,
-    coverage: float = 0.95,
-) -> tuple[float, float]:
-    """The percentile interval of `statistic(indices)` when whole groups (patients) are drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    names = sorted(set(groups))
-    members = [np.flatnonzero(np.asarray(groups) == name) for name in names]
-    values = []
-    for _ in range(rounds):
-        drawn = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        value = statistic(drawn)
-        if not np.isnan(value):
-            values.append(value)
-    tail = (1 - coverage) / 2 * 100
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def figure(
-    groups: Sequence[str], statistic: Callable[[npt.NDArray[np.int64]], float], *, digits: int = 3
-) -> dict[str, float | list[float]]:
-    """`{"value", "interval"}`: the statistic over everything and its 95 % interval."""
-    low, high = bootstrap(groups, statistic)
-    return {"value": round(statistic(np.arange(len(groups))), digits), "interval": [round(low, digits), round(high, digits)]}
-
-
-def written(one: dict[str, Any]) -> str:
-    """A figure as it stands in a model card: `0.71 (0.63–0.78)`."""
-    low, high = one["interval"]
-    return f"{one['value']:.3f} ({low:.3f}–{high:.3f})"
-
+__all__ = [
+    "Mask",
+    "auc",
+    "balanced_accuracy",
+    "bootstrap",
+    "calibration_error",
+    "confusion",
+    "counts",
+    "dice",
+    "evaluate",
+    "figure",
+    "iou",
+    "lesion_dice",
+    "mean_dice",
+    "mean_iou",
+    "pooled_dice",
+    "reliability",
+    "roc",
+    "sensitivity",
+    "specificity",
+    "written",
+]
 
 # --- the command ----------------------------------------------------------------------------------------------------------
 app = typer.Typer(add_completion=False, help="What a bundle scores on a set.")

@@ -9,16 +9,20 @@ from typing import Any
 import typer
 
 from node.bundle import Bundle
+from node.commands import bundle_versions
 from node.commands.options import Config, Json, house
 from node.errors import NodeError
 
-app = typer.Typer(help="Model bundles: list, verify.", no_args_is_help=True)
+app = typer.Typer(help="Model bundles: list, verify, and which version of each pipeline runs.", no_args_is_help=True)
+bundle_versions.join(app)
 
 
 @app.command("list")
 def list_(config: Config = None, as_json: Json = False) -> None:
-    """Every bundle: pipeline, version, digest, licence."""
-    found = [_facts(folder) for folder in house(config, quiet=True).bundle_folders()]
+    """Every bundle: pipeline, version, digest, licence; its state, since when, by whom and why."""
+    home = house(config, quiet=True)
+    standing = bundle_versions.standing(home)
+    found = [facts | standing.get(facts["folder"], {}) for facts in map(_facts, home.bundle_folders())]
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
@@ -27,6 +31,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
             typer.echo(f"{facts['folder']:28} BROKEN: {facts['error']}")
         else:
             typer.echo(f"{facts['pipeline']:20} {facts['version']:8} {facts['digest'][:12]}  {facts['title']} [{facts['licence']}]")
+            typer.echo(f"{'':20} {bundle_versions.in_words(facts)}")
 
 
 @app.command()

@@ -55,8 +55,6 @@ def _until_the_end(home: House) -> None:
     ending = _end_asked()
     chores = Housekeeping(Gateway(home).chores())
     with home.noted("gateway"):
-        if home.looker:
-            home.looker.start()
         chores.start()
         say_ready()
         ending.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,15 @@ from node.commands.options import Config, Json, house
 from node.domain import CleanUid
 from node.errors import ProofInvalid
 
+#: the letters of Table E.1-1, in the words of PS3.15 E.1.1
+ACTIONS = {
+    "X": "removed",
+    "Z": "emptied",
+    "D": "replaced by a dummy, or by the pseudonym",
+    "U": "replaced by a clean UID",
+    "C": "cleaned: words of the vocabulary, moved dates, codes",
+    "K": "kept, or kept because it is of the kind it must be",
+}
 app = typer.Typer(help="Signed reports of the leak scan: show, verify, key.", no_args_is_help=True)
 What = Annotated[str, typer.Argument(help="Clean Study Instance UID; or a report (proof.json, report.json), or the folder it lies in.")]
 
@@ -76,8 +86,22 @@ def _say(report: dict[str, Any]) -> None:
     typer.echo(f"hits       {scan.get('hits')}")
     typer.echo("searched   " + ", ".join(f"{count} {kind}" for kind, count in scan.get("searched_for", {}).items() if count))
     typer.echo(f"patterns   {scan.get('patterns')}")
-    text = pixels.get("text")
-    typer.echo(f"pixels     text {text}" + (f": {pixels['looked_at']} instances, {pixels['texts']} texts" if text == "looked at" else ""))
+    text, again = pixels.get("text"), pixels.get("looked_at") or []
+    typer.echo(f"pixels     text {text}" + (f": {len(again)} files, {pixels['texts']} texts read" if text == "looked at again" else ""))
     typer.echo(f"files      {len(report.get('digests', {}))}")
     typer.echo(f"signed by  {report.get('signature', {}).get('key', 'nobody')}")
     typer.echo(f"not searched: {scan.get('not_searched')}")
+    if done := report.get("done"):
+        typer.echo("")
+        for number, what in _done(done):
+            typer.echo(f"{number:>9}  {what}")
+
+
+def _done(done: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """The lines of the table of what was done."""
+    for letter, number in done["actions"].items():
+        yield number, f"{letter}  {ACTIONS.get(letter, '')}"
+    for look, number in done["images"].items():
+        yield number, f"images {look}"
+    yield done["masked_boxes"], "boxes of text painted over"
+    yield done["defaced"], "images without a face that had one"

@@ -22,6 +22,10 @@ def status(config: Config = None, as_json: Json = False) -> None:
     console.print("jobs       ", "  ".join(f"{count} {state.lower()}" for state, count in facts["jobs"].items()))
     console.print("disk       ", f"{facts['free_mb']} MB above the watermark")
     console.print("rules      ", facts["rules"], " pipelines", ", ".join(f"{n} {v}" for n, v in facts["pipelines"].items()))
+    if facts["shadows"]["pipelines"] or any(facts["shadows"]["jobs"].values()):
+        jobs = "  ".join(f"{count} {state.lower()}" for state, count in facts["shadows"]["jobs"].items())
+        beside = ", ".join(f"{name} {' '.join(found)}" for name, found in facts["shadows"]["pipelines"].items()) or "none now"
+        console.print("shadows    ", f"{beside}; of the jobs {jobs}, delivered nowhere")
     if facts["deliveries"]:
         table = Table("destination", "queued", "sent", "confirmed", "refused", "latest trouble", box=None)
         for name, one in facts["deliveries"].items():

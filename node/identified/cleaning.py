@@ -28,6 +28,7 @@ from node import __version__
 from node.domain import CleanUid, Pseudonym
 from node.errors import BurnedInAnnotation, InstanceUnreadable, PixelsNotSeen
 from node.identified import content_trees, dummies, marks, overlays, pixels, words
+from node.identified.account import Account, Look
 from node.identified.clean_uids import CleanUids
 from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, looks_implicit, scan
 from node.identified.flat_values import stands_out
@@ -95,6 +96,8 @@ _A_NUMBER = re.compile(rb"([+-]?(\d{1,6}(\.\d*)?|\.\d+)([Ee][+-]?\d{1,3})?)?")
 
 OFTEN = 1 << 10  #: bytes of an element that may come again in another instance
 MOST_MET = 10_000  #: elements at one place that are remembered
+
+_Done = tuple[bytes | None, bool, tuple[tuple[int, int], ...]]
 
 #: no rule of its own for any element
 _NOTHING: Mapping[int, Rule] = MappingProxyType({})
@@ -203,9 +206,10 @@ class Cleaner:
         self.pseudonym = pseudonym
         self.shift_days = clean_uids.date_shift_days(pseudonym) if profile.options.retain_modified_dates else 0
         self.original_uid: dict[CleanUid, str] = {}
+        self.account = Account()
         self._unflagged = unflagged
         self._images_only = images_only
-        self._looker = looker
+        self.looker = looker
         self._by_hand = by_hand or {}
         self._banned = banned
         self._clean_uids = clean_uids
@@ -213,7 +217,7 @@ class Cleaner:
         self._dates: dict[bytes, bytes] = {}
         self._texts: dict[bytes, bytes] = {}
         self._marks: dict[tuple[_Earlier, bool, bool], dict[int, bytes]] = {}
-        self._met: dict[tuple[str, int, int, bool, bool], dict[bytes, tuple[bytes | None, bool]]] = {}
+        self._met: dict[tuple[str, int, int, bool, bool], dict[bytes, _Done]] = {}
 
     def ban(self, identifying: frozenset[str]) -> None:
         """Words that may stand in no text from here on."""
@@ -223,10 +227,11 @@ class Cleaner:
             self._marks.clear()
             self._met.clear()
 
-    def met(self, sop_class: str, parent: int, depth: int, explicit: bool, same: bool) -> dict[bytes, tuple[bytes | None, bool]]:
+    def met(self, sop_class: str, parent: int, depth: int, explicit: bool, same: bool) -> dict[bytes, _Done]:
         """What became of elements at one place before: the instances of a series say most things alike, and a look-up costs less than the rules.
 
-        By their bytes as they came; what is written (None: nothing), and whether that is something else. `same`: in the encoding of the object.
+        By their bytes as they came; what is written (None: nothing), whether that is something else, and how many elements each act was done to.
+        `same`: in the encoding of the object.
         """
         return self._met.setdefault((sop_class, parent, depth, explicit, same), {})
 
@@ -252,14 +257,19 @@ class Cleaner:
                 return LeftOut(sop_class_uid=sop_class if known else "", sop_instance_uid=instance, reason=reason)
             _require(opened)
             image = not is_other(sop_class)
-            detection = self._looker.text_detection if self._looker and image else "off"
-            decision = pixels.decide(_facts(opened), unflagged=self._unflagged if image else "accept", text_detection=detection)
+            detection = self.looker.text_detection if self.looker and image else "off"
+            decision = pixels.decide(
+                _facts(opened),
+                unflagged=self._unflagged if image else "accept",
+                text_detection=detection,
+                captures="leave out" if self._images_only else "look",
+            )
             if decision.verdict is pixels.Verdict.LEAVE_OUT:
                 return LeftOut(sop_class_uid=sop_class, sop_instance_uid=instance, reason=decision.reason)
             if decision.verdict is pixels.Verdict.BURNED_IN and not self._by_hand.get(instance, ByHand()).released:
                 raise BurnedInAnnotation(decision.reason, instance=instance)
             pixel_chunk = checked_pixels(opened, instance) if image or opened.pixel_data is not None else b""
-            seen = self._seen(opened, pixel_chunk, decision, instance) if image else None
+            seen, look = self._seen(opened, pixel_chunk, decision, instance) if image else (None, Look.NOBODY)
             silent = decision.verdict in (pixels.Verdict.CLEAN, pixels.Verdict.GLANCE)
             pixels_clean = (seen is not None or silent) and self.profile.options.clean_pixel_data
             ours = self._ours(opened, pixels_clean=pixels_clean)
@@ -269,7 +279,9 @@ class Cleaner:
             if rewritten is not None:
                 ours |= rewritten.elements
                 pixel_chunk = rewritten.chunk
-            chunks = _Walk(self, opened, sop_class).chunks(ours, pixel_chunk)
+            chunks = _Walk(self, opened, sop_class, instance).chunks(ours, pixel_chunk)
+            if image:
+                self.account.saw(instance, look, len(seen.boxes) if seen else 0)
             return CleanInstance(
                 sop_class_uid=sop_class,
                 sop_instance_uid=instance,
@@ -284,21 +296,26 @@ class Cleaner:
         except Malformed as why:
             raise InstanceUnreadable(str(why), instance=instance) from None
 
-    def _seen(self, opened: Opened, pixel_chunk: bytes | memoryview, decision: pixels.Decision, instance: CleanUid) -> Seen | None:
-        """What became of the pixels when somebody looked; None when nobody had to."""
+    def _seen(
+        self, opened: Opened, pixel_chunk: bytes | memoryview, decision: pixels.Decision, instance: CleanUid
+    ) -> tuple[Seen | None, Look]:
+        """What became of the pixels when somebody looked, None when nobody had to; and how they were looked at."""
         by_hand = self._by_hand.get(instance)
         if by_hand is None and decision.verdict not in (pixels.Verdict.LOOK, pixels.Verdict.GLANCE):
-            return None
+            return None, Look.NOBODY
         if by_hand is None and decision.verdict is pixels.Verdict.GLANCE and _measured_only(opened):
-            return None
-        looker = self._looker or Looker(text_detection="off")
+            return None, Look.FLAT
+        looker = self.looker or Looker(text_detection="off")
         ds = image_of(opened, pixel_chunk, instance)
         try:
-            return looker.look(ds, opened.transfer_syntax_uid, decision, by_hand or ByHand(), explicit=opened.explicit)
+            seen = looker.look(ds, opened.transfer_syntax_uid, decision, by_hand or ByHand(), explicit=opened.explicit)
         except PixelsNotSeen:
             if decision.verdict is pixels.Verdict.GLANCE and by_hand is None:
-                return None  # measured, says its header; whoever can't decode it can't read text in it either
+                return None, Look.NOT_SEEN  # measured, says its header; whoever can't decode it can't read text in it either
             raise
+        if by_hand is not None and by_hand.released:
+            return seen, Look.BY_HAND
+        return seen, Look.MASKED if seen.rewritten else Look.CLEAR if seen.searched else Look.FLAT
 
     # --- what is written in place of what was there ------------------------------------------------------------------------
     def _ours(self, opened: Opened, *, pixels_clean: bool) -> dict[int, bytes]:
@@ -365,21 +382,31 @@ class Cleaner:
 class _Walk:
     """One data set, element by element."""
 
-    def __init__(self, cleaner: Cleaner, opened: Opened, sop_class: str) -> None:
+    def __init__(self, cleaner: Cleaner, opened: Opened, sop_class: str, instance: CleanUid) -> None:
         self.cleaner, self.profile = cleaner, cleaner.profile
-        self.data, self.explicit, self.sop_class = opened.data, opened.explicit, sop_class
+        self.data, self.explicit, self.sop_class, self.instance = opened.data, opened.explicit, sop_class, instance
         self.opened = opened
         self._options_on = frozenset(self.profile.options.names)
         self._trees = self.profile.options.clean_structured_content
+        self.acts = cleaner.account.acts
 
     def chunks(self, ours: dict[int, bytes], pixel_chunk: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
-        planes = overlays.kept_groups(self.data, self.opened.elements) if self.profile.options.clean_graphics else frozenset()
+        planes: Mapping[int, bytes] = {}
+        if self.profile.options.clean_graphics:
+            planes = overlays.kept_planes(self.data, self.opened.elements, self.cleaner.looker, self.instance)
         top: list[Element] = [
             e for e in self.opened.elements if e.tag not in ours and e.tag not in _PIXELS and (e.tag >> 24 != 0x60 or e.tag >> 16 in planes)
         ]
+        acts = self.cleaner.account.acts
+        acts[Act.DUMMY] += (_PATIENT_NAME in self.opened.top) + (_PATIENT_ID in self.opened.top)
+        acts[Act.REMOVE] += sum(e.tag >> 24 == 0x60 and e.tag >> 16 not in planes for e in self.opened.elements)
         out: dict[int, bytes | memoryview] = dict(self._data_set(top, self.explicit, 0, 0)[0])
         if _APPROVAL in self.opened.top and not self.profile.options.retain_institution_identity:
             out.pop(_COMMITTEE, None)  # a name that may stand beside the number only, and the number is gone (PS3.3 C.7.1.3)
+        for group, plane in planes.items():
+            tag = group << 16 | overlays.DATA
+            if tag in out and plane != self.data[self.opened.top[tag].value : self.opened.top[tag].value_end]:
+                out[tag] = self._encode(tag, b"OW", plane)
         out.update(ours)
         pixel_data = self.opened.pixel_data
         if pixel_data is not None and pixel_chunk:
@@ -393,7 +420,7 @@ class _Walk:
         data, sop_class = self.data, self.sop_class
         same = explicit == self.explicit
         changed = not same
-        known, decide = self.profile.rules(sop_class, parent), self.profile.rule
+        known, decide, acts = self.profile.rules(sop_class, parent), self.profile.rule, self.acts
         met = {} if instead else self.cleaner.met(sop_class, parent, depth, explicit, same)
         out: list[tuple[int, bytes]] = []
         coded: list[int] = []
@@ -401,7 +428,9 @@ class _Walk:
         for element in elements:
             tag, vr, start, _, _, end, undefined = element
             if tag & 0x10000:
+                length = len(out)
                 changed = self._private(element, creators, out, explicit) or changed
+                acts[Act.KEEP if len(out) > length else Act.REMOVE] += 1
                 continue
             came = data[start:end] if end - start <= OFTEN else b""
             done = met.get(came) if came else None
@@ -411,10 +440,15 @@ class _Walk:
                     rule = instead[tag]
                 if rule.act == Act.CODED and not undefined:
                     coded.append(len(out))
-                done = self._element(element, rule, explicit, depth)
+                self.acts = [0] * len(Act)
+                chunk, different = self._element(element, rule, explicit, depth)
+                done = chunk, different, tuple((act, count) for act, count in enumerate(self.acts) if count)
+                self.acts = acts
                 if came and rule.act != Act.CODED and len(met) < MOST_MET and not (rule.act == Act.WALK and self._trees):
                     met[came] = done
-            chunk, different = done
+            chunk, different, counted = done
+            for act, count in counted:
+                acts[act] += count
             changed = changed or different
             if chunk is not None:
                 out.append((tag, chunk))
@@ -442,10 +476,16 @@ class _Walk:
             return data[start:end] if same else self._encode(tag, vr, before), False
         after = self._value(act, tag, vr, before)
         if after is None or (not after and before.strip(b" \0")):
+            self._instead(act, rule.otherwise)
             return None if rule.otherwise == Act.REMOVE else self._placeholder(tag, vr, rule.otherwise), True
         if after == before and same:
             return data[start:end], False
         return self._encode(tag, vr, after), True
+
+    def _instead(self, act: Act, other: Act) -> None:
+        """Count one act as another."""
+        self.acts[act] -= 1
+        self.acts[other] += 1
 
     def _sequence(self, element: Element, explicit: bool, depth: int) -> tuple[bytes, bool]:
         changed = element.vr == b"UN" or explicit != self.explicit

@@ -20,8 +20,8 @@ from node.bundle import Bundle
 from node.codes import Code
 from node.domain import CleanUid, Instance
 from node.errors import GeometryRefused, NotAnalysed, PixelsUnreadable, RecognizableFeatures
+from node.identified.clean_file import check_paintable, repainted
 from node.identified.faces import MODALITIES, SLAB_MM, Choice, Told, said_clean, told
-from node.identified.new_pixels import check_paintable, repainted
 from node.imaging.brain import Head, Network, head_by_network, head_in_ct
 from node.imaging.build import is_localizer
 from node.imaging.decode import is_image, stored_frames

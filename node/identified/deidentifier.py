@@ -168,13 +168,16 @@ class Deidentifier:
             if any(instance.sop_class_uid and instance.reason != "not an image" for instance in left_out):
                 raise BurnedInAnnotation("the study holds captures of a screen only", study=study.ref.study)
             raise SopClassRefused("the study holds no image", study=study.ref.study)
+        defaced = 0
         if self._faces.on:
-            left_out += self._without_faces(draft, study.ref.study)
+            without, defaced = self._without_faces(draft, study.ref.study)
+            left_out += without
+            cleaner.account.forget(instance.sop_instance_uid for instance in without)
         (draft / LEFT_OUT).write_text(json.dumps([_as_json(instance) for instance in left_out], indent=1))
         (draft / PIXELS).write_text(json.dumps({"masked": masked, "boxes": boxes}))
         write_manifest(draft, ref=study.ref, pseudonym=cleaner.pseudonym, origin=origin)
         if self._prover and identifying is not None:
-            self._prover.prove(identifying, draft, study.ref, left_out=len(left_out))
+            self._prover.prove(identifying, draft, study.ref, account=cleaner.account, defaced=defaced, left_out=len(left_out))
         self._identities.put(
             study.ref.study,
             Identity(attributes=attributes, original_uid=cleaner.original_uid, date_shift_days=cleaner.shift_days),
@@ -190,15 +193,15 @@ class Deidentifier:
             },
         )
 
-    def _without_faces(self, draft: Path, study: CleanUid) -> list[LeftOut]:
-        """Take the faces out of the draft, before it becomes the study's folder; the instances that don't go on."""
+    def _without_faces(self, draft: Path, study: CleanUid) -> tuple[list[LeftOut], int]:
+        """Take the faces out of the draft, before it becomes the study's folder; the instances that don't go on, and how many were defaced."""
         files = sorted(draft.glob("*/*.dcm"))
         treated = self._faces.treat(files)
         out = [instance for one in treated for instance in _taken_away(one)]
         if len(out) == len(files):
             raise RecognizableFeatures("the study holds localizers of a head only", study=study)
         (draft / FEATURES).write_text(json.dumps([{"series": t.series, "done": t.done, "reason": t.reason} for t in treated], indent=1))
-        return out
+        return out, sum(len(one.painted) for one in treated)
 
     def _opened(self, study: IdentifiedStudy) -> Iterator[tuple[ReceivedInstance, Opened]]:
         for received in study.instances():

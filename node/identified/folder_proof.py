@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from node.domain import CleanUid
 from node.errors import LeakFound
+from node.identified.account import Account
 from node.identified.folder_faces import Written
 from node.identified.identifying import Identifying
 from node.identified.leak_scan import Leak, LeakScan, ReadText, Scanned, Sought
@@ -23,6 +24,7 @@ class CleanFiles(NamedTuple):
 
     found: Identifying
     written: list[Written]
+    account: Account
 
 
 class Searched(NamedTuple):
@@ -31,9 +33,11 @@ class Searched(NamedTuple):
     scanned: Scanned
     sought: list[Sought]
     digests: list[tuple[Written, str]]
+    looked_at: list[Written]
 
     def facts(self, prover: Prover, target: Path) -> dict[str, Any]:
         self.scanned.digests = {target / file.outcome["file"]: digest for file, digest in self.digests}
+        self.scanned.looked_at = {target / file.outcome["file"] for file in self.looked_at}
         return prover.facts(self.sought, self.scanned, target)
 
 
@@ -49,7 +53,7 @@ class _Share:
 
 def prove_folder(prover: Prover, place: Path, studies: Mapping[CleanUid, CleanFiles], pool: Executor | None, workers: int) -> Searched:
     """Search every study's files at `place`. Those of a study with a leak are deleted, and their outcomes say so."""
-    shares = [share for study, clean in studies.items() for share in _shared(study, clean, place, prover.read_text, workers)]
+    shares = [share for study, clean in studies.items() for share in _shared(study, clean, place, prover.reads(clean.account), workers)]
     results: Iterator[tuple[Scanned, Sought]] = pool.map(_scanned, shares) if pool else map(_scanned, shares)
     everything = Scanned()
     sought: dict[CleanUid, Sought] = {}
@@ -59,18 +63,19 @@ def prove_folder(prover: Prover, place: Path, studies: Mapping[CleanUid, CleanFi
         if scanned.leaks:
             leaks.setdefault(share.study, []).extend(scanned.leaks)
         everything.merge(scanned)
-    digests = []
+    digests, looked_at = [], []
     for study, clean in studies.items():
         for file in _there(clean.written):
             path = place / file.outcome["file"]
             if study not in leaks:
                 digests.append((file, everything.digests[path]))
+                looked_at += [file] if path in everything.looked_at else []
                 continue
             path.unlink()
             file.gone = True
             file.outcome.pop("file")
             file.outcome.update(outcome="refused", kind=LeakFound.__name__, reason=str(leak_found(leaks[study])))
-    return Searched(everything, list(sought.values()), digests)
+    return Searched(everything, list(sought.values()), digests, looked_at)
 
 
 def _there(written: Sequence[Written]) -> list[Written]:

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from node.domain import CleanUid, Pseudonym
 from node.errors import IdentityConflict, InstanceUnreadable, KeyMissing, StudyRefused
 from node.identified import pixels
+from node.identified.account import Account
 from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import EXPLICIT, IMPLICIT, Cleaner, CleanInstance, LeftOut, Opened, identifiers, open_data_set
 from node.identified.defacing import Faces
@@ -75,6 +76,7 @@ class _Done:
     originals: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
     found: Identifying | None = None  #: what identifies in the originals, while somebody searches for it
     written: list[Written] = field(default_factory=list)  #: one for each of `originals`
+    account: Account = field(default_factory=Account)
 
 
 class Folders:
@@ -171,6 +173,7 @@ class Folders:
             if any(outcome["outcome"] == "deidentified" for part in parts for outcome in part.outcomes):
                 self._seal(study, parts, heads[study])
         report = self._report(outcomes, counts, studies, time.monotonic() - began)
+        report["done"] = _account([done for parts in studies.values() for done in parts]).done(defaced=report.get("defaced", 0))
         if self._prover and searched:
             report = self._prover.signed({**report, **searched.facts(self._prover, target)})
         (target / REPORT).write_text(json.dumps(report, indent=1))
@@ -383,7 +386,7 @@ class _Work:
         tags = _tags(self.clean_uids)
         for path, relative in chunk.files:
             done.outcomes.append(self._one(path, relative, cleaner, done, tags))
-        done.original_uid = cleaner.original_uid
+        done.original_uid, done.account = cleaner.original_uid, cleaner.account
         return done
 
     def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done, tags: PixelTags) -> dict[str, Any]:
@@ -432,7 +435,16 @@ def _clean(parts: list[_Done]) -> CleanFiles:
     for part in parts[1:]:
         if part.found is not None:
             found.merge(part.found)
-    return CleanFiles(found, [file for part in parts for file in part.written])
+    return CleanFiles(found, [file for part in parts for file in part.written], _account(parts))
+
+
+def _account(parts: list[_Done]) -> Account:
+    """What was done, without what was taken away again."""
+    account = Account()
+    for part in parts:
+        account.merge(part.account)
+    account.forget(file.outcome["instance"] for part in parts for file in part.written if file.gone)
+    return account
 
 
 # --- what the way home needs -------------------------------------------------------------------------------------------------------

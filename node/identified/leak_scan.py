@@ -20,14 +20,17 @@ from typing import NamedTuple
 from ahocorasick_rs import BytesAhoCorasick
 from pydicom.datadict import keyword_for_tag
 
+from node.errors import StudyRefused
 from node.identified.elements import Element, Malformed, items, scan
 from node.identified.identifying import DATE_TIME, TECHNICAL_KEYWORDS, Identifying, Kind, common_words, standard_meanings, tokens
 from node.identified.needles import Needle, needles
+from node.identified.spoken import Spoken
 
 IMPLICIT = "1.2.840.10008.1.2"
 LONG = 8  #: bytes of a pattern that counts also where bytes are numbers or compressed pixels
 
 UNREADABLE = "a clean file that can't be read again"  #: what nobody can search goes nowhere
+UNSEEN = "pixels that can't be looked at again"
 
 _TEXT = frozenset({b"LO", b"SH", b"LT", b"ST", b"UT", b"UC", b"PN", b"AE", b"UR", b"CS", b"UN", b""})
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -42,7 +45,7 @@ ReadText = Callable[[Path], Iterable["PixelText"] | None]
 class PixelText(NamedTuple):
     """A text that was recognised in a frame."""
 
-    frame: int  #: from 0
+    frame: int  #: from 0; below 0: what each pixel becomes over all frames
     text: str
 
 
@@ -63,7 +66,7 @@ class Scanned:
     leaks: list[Leak] = field(default_factory=list)
     native: int = 0  #: instances whose pixel bytes were passed over
     compressed: int = 0  #: instances whose compressed pixels were searched for long patterns
-    looked_at: int = 0  #: instances whose frames were read as text
+    looked_at: set[Path] = field(default_factory=set)  #: files whose frames were read as text
     texts: int = 0  #: texts recognised in them
     digests: dict[Path, str] = field(default_factory=dict)  #: SHA-256 of the very bytes that were searched
 
@@ -73,7 +76,7 @@ class Scanned:
         self.leaks += other.leaks
         self.native += other.native
         self.compressed += other.compressed
-        self.looked_at += other.looked_at
+        self.looked_at |= other.looked_at
         self.texts += other.texts
         self.digests |= other.digests
 
@@ -105,7 +108,7 @@ class LeakScan:
         self.sought = Sought(counts, len(patterns), found.overflow)
         self._bytes, self._needles = list(patterns), list(patterns.values())
         self._machine = BytesAhoCorasick(self._bytes) if self._bytes else None
-        self._spoken = _spoken(found) if read_text else []
+        self._spoken = Spoken(found) if read_text else None
 
     def scan(self, files: Iterable[Path]) -> Scanned:
         """Every file, as it lies on the disk."""
@@ -129,14 +132,27 @@ class LeakScan:
             if (where, kind) not in seen:
                 seen.add((where, kind))
                 done.leaks.append(Leak(instance=instance, where=where, kind=kind))
-        if self._read_text is not None and len(done.leaks) == before:
+        if len(done.leaks) == before:
+            self._look(path, done)
+
+    def _look(self, path: Path, done: Scanned) -> None:
+        """What can be read in the pixels, where somebody reads. Nobody can vouch for what can't be looked at again."""
+        if self._read_text is None or self._spoken is None:
+            return
+        try:
             texts = self._read_text(path)
-            if texts is not None:
-                done.looked_at += 1
-                for frame, text in texts:
-                    done.texts += 1
-                    if kind_said := self._says(text):
-                        done.leaks.append(Leak(instance=instance, where=f"pixels of frame {frame + 1}", kind=kind_said))
+        except StudyRefused:
+            done.leaks.append(Leak(instance=path.stem, where=UNSEEN, kind=Kind.WORD))
+            return
+        if texts is None:
+            return
+        done.looked_at.add(path)
+        for frame, text in texts:
+            done.texts += 1
+            if kind := self._spoken.says(text):
+                where = f"pixels of frame {frame + 1}" if frame >= 0 else "pixels of all frames together"
+                done.leaks.append(Leak(instance=path.stem, where=where, kind=kind))
+                return
 
     # --- bytes -----------------------------------------------------------------------------------------------------------------
     def _found(self, file: _File) -> Iterator[tuple[str, Kind]]:
@@ -208,16 +224,6 @@ class LeakScan:
             value = file.data[element.value : element.value_end].strip(b" \0") if short else b""
             if (element.tag, value) in self._whole and _is_somebody(file.text(element)):
                 yield file.where(element.value, element.value_end), Kind.IDENTIFIER
-
-    # --- text in pixels -----------------------------------------------------------------------------------------------------------
-    def _says(self, text: str) -> Kind | None:
-        """Which kind of value a recognised text comes near to; a reader of pixels mistakes a letter now and then."""
-        squeezed = _squeeze(text)
-        words = [_squeeze(word) for word in re.findall(r"[^\W_]+", text)]
-        for kind, value in self._spoken:
-            if value in squeezed or any(_near(value, word) for word in words) or _near(value, squeezed):
-                return kind
-        return None
 
 
 class _File:
@@ -390,37 +396,3 @@ def _word_around(data: bytes, start: int, end: int, width: int) -> str:
 def _is_somebody(text: str) -> bool:
     """`NONE`, `0` and the like are no identifiers."""
     return any(len(word) > 1 and word.strip("0") and word not in common_words() for word in tokens(text))
-
-
-# --- recognised text ----------------------------------------------------------------------------------------------------------------
-#: letters and digits that readers of pixels take for one another
-_ALIKE = str.maketrans({"0": "o", "1": "i", "l": "i", "|": "i", "5": "s", "8": "b", "2": "z", "6": "g"})
-_FUZZY = 6  #: characters of a value of which one may be mistaken
-
-
-def _squeeze(text: str) -> str:
-    return "".join(c for c in text.casefold() if c.isalnum()).translate(_ALIKE)
-
-
-def _spoken(found: Identifying) -> list[tuple[Kind, str]]:
-    """Names, numbers and birth dates as a reader of pixels would give them."""
-    out: set[tuple[Kind, str]] = set()
-    for pattern, needle in needles(found).items():
-        if needle.width == 1 and needle.kind in {Kind.NAME, Kind.IDENTIFIER, Kind.BIRTH_DATE}:
-            try:
-                value = _squeeze(pattern.decode("utf-8"))
-            except UnicodeError:
-                continue
-            if len(value) >= (3 if needle.alone and needle.kind is Kind.NAME else 4):
-                out.add((needle.kind, value))
-    return sorted(out)
-
-
-def _near(value: str, word: str) -> bool:
-    """The same, or one character is another, missing or too many."""
-    if value == word:
-        return True
-    if len(value) < _FUZZY or abs(len(value) - len(word)) > 1:
-        return False
-    at = next((i for i, (a, b) in enumerate(zip(value, word, strict=False)) if a != b), min(len(value), len(word)))
-    return value[at + 1 :] == word[at + 1 :] or value[at:] == word[at + 1 :] or value[at + 1 :] == word[at:]

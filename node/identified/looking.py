@@ -17,12 +17,15 @@ from node.identified.pixel_module import PixelModule, Rewritten
 from node.identified.pixels import Decision, TextDetection, Verdict
 from node.identified.regions import DeviceRegion, boxes_in, known_devices
 from node.identified.rendering import Picture
-from node.identified.text_detector import find_text, with_margin
+from node.identified.text_detector import find_text, read_text, with_margin
 
 MOST_TEXT = 1 / 3  #: of the image; more than that is a page, or the detector is wrong
 FRAMES_LOOKED_AT = 6  #: of a multi-frame image, and the brightest and darkest that each pixel becomes over all frames
 
+ALL_FRAMES = -1  #: in place of a frame's number: what each pixel becomes over all frames
+
 FindText = Callable[[Picture], list[Box]]
+ReadPicture = Callable[[Picture], list[str]]
 
 
 class ByHand(NamedTuple):
@@ -37,6 +40,7 @@ class Seen(NamedTuple):
 
     boxes: tuple[Box, ...]  #: painted over in every frame
     rewritten: Rewritten | None  #: None: nothing had to be painted, the pixel data stays as it came
+    searched: bool = False  #: by the text detector; False: nothing stood out, or a person decided alone
 
 
 class Looks(Protocol):
@@ -55,12 +59,13 @@ class Looker:
     text_detection: TextDetection = "usual"
     devices: tuple[DeviceRegion, ...] = ()  #: beside the known ones
     find_text: FindText = find_text
+    read_text: ReadPicture = read_text
 
     def with_threads(self, threads: int) -> Looker:
         """The same, with so many threads for the inference."""
-        if self.find_text is not find_text:
-            return self
-        return replace(self, find_text=partial(find_text, threads=threads))
+        find = partial(find_text, threads=threads) if self.find_text is find_text else self.find_text
+        read = partial(read_text, threads=threads) if self.read_text is read_text else self.read_text
+        return replace(self, find_text=find, read_text=read)
 
     def look(self, ds: Dataset, transfer_syntax_uid: str, decision: Decision, by_hand: ByHand, *, explicit: bool) -> Seen:
         """
@@ -82,15 +87,30 @@ class Looker:
             return Seen((), None)
         image = PixelModule(ds, transfer_syntax_uid)
         boxes = [box.clipped(image.rows, image.columns) for box in by_hand.boxes]
+        searched = decision.verdict is Verdict.LOOK
         if decision.verdict is Verdict.LOOK:
             boxes += self._to_mask(image, boxes, by_hand)
         elif decision.verdict is Verdict.GLANCE and any(stands_out(frame) for frame, _ in image.frames()):
-            boxes += [box for box in self._to_mask(image, boxes, by_hand) if _is_written(image, box)]
+            searched = True
+            found = self._to_mask(image, boxes, by_hand)
+            # who wrote in one place wrote in the others too, however faint: but of an image that was only measured nothing is painted over
+            boxes += found if any(_is_written(image, box) for box in found) else []
         boxes = outermost(boxes)
-        rewritten = image.rewritten(boxes, explicit=explicit) if boxes else None
+        rewritten = image.masked(boxes, explicit=explicit) if boxes else None
         if decision.declared and rewritten is None and not by_hand.released:
             raise BurnedInAnnotation("Burned In Annotation is YES, and no text was found.", instance=str(ds.SOPInstanceUID))
-        return Seen(tuple(boxes) if rewritten else (), rewritten)
+        return Seen(tuple(boxes) if rewritten else (), rewritten, searched)
+
+    def read(self, ds: Dataset, transfer_syntax_uid: str) -> list[tuple[int, str]]:
+        """What can be read in the frames that `look` looks at: (frame from 0 on or `ALL_FRAMES`, text).
+
+        Raises TextDetectorFailed, PixelsNotSeen.
+        """
+        image = PixelModule(ds, transfer_syntax_uid)
+        try:
+            return [(number, text) for number, picture in _shown(image) for text in self.read_text(picture)]
+        except TextDetectorFailed as why:
+            raise TextDetectorFailed(why.detail, instance=str(ds.SOPInstanceUID)) from None
 
     def _to_mask(self, image: PixelModule, by_person: Sequence[Box], by_hand: ByHand) -> list[Box]:
         known = self.known_places(image.ds)
@@ -113,7 +133,7 @@ class Looker:
     def text_outside(self, image: PixelModule, blanked: Sequence[Box]) -> list[Box]:
         """Boxes of text, without margin, in what is left when those are blanked."""
         found: list[Box] = []
-        for picture in _shown(image):
+        for _, picture in _shown(image):
             left = picture.copy()
             for box in blanked:
                 left[box.top : box.bottom, box.left : box.right] = 0
@@ -122,7 +142,7 @@ class Looker:
 
 
 def _is_written(image: PixelModule, box: Box) -> bool:
-    """In some frame what stands out in the box looks like strokes: of a measured image nothing else is painted over."""
+    """In some frame what stands out in the box looks like strokes."""
     masks = (standing_out(frame) for frame, _ in image.frames())
     return any(found is None or looks_written(found[box.top : box.bottom, box.left : box.right]) for found in masks)
 
@@ -132,20 +152,21 @@ def chosen_frames(count: int) -> list[int]:
     return sorted({round(float(number)) for number in np.linspace(0, count - 1, min(FRAMES_LOOKED_AT, count))})
 
 
-def _shown(image: PixelModule) -> Iterator[Picture]:
+def _shown(image: PixelModule) -> Iterator[tuple[int, Picture]]:
     """What a person would see of it: the frame; of many frames some, and the brightest and the darkest that each pixel becomes."""
     if image.count == 1:
         for frame, photometric in image.frames():
-            yield from image.pictures(frame, photometric)
+            yield from ((0, picture) for picture in image.pictures(frame, photometric))
         return
     chosen = set(chosen_frames(image.count))
     lightest = darkest = None
     photometric = ""
     for number, (frame, photometric) in enumerate(image.frames()):
         if number in chosen:
-            yield from image.pictures(frame, photometric)
+            for picture in image.pictures(frame, photometric):
+                yield number, picture
         lightest = frame.copy() if lightest is None else np.maximum(lightest, frame, out=lightest)
         darkest = frame.copy() if darkest is None else np.minimum(darkest, frame, out=darkest)
     for extreme in (lightest, darkest):
         if extreme is not None:
-            yield from image.pictures(extreme, photometric)
+            yield from ((ALL_FRAMES, picture) for picture in image.pictures(extreme, photometric))

@@ -1,7 +1,7 @@
 """Looking in a process of its own: decoders are native code that a damaged image can bring down, and the gateway must outlive that.
 
-The process holds the detector, so it is loaded once. It is told an image and answers with boxes and bytes; it has no keys, and what it
-answers is never unpickled.
+The process holds the detector, so it is loaded once: when the first picture has to be read, for it takes a gigabyte that a node without
+such pictures never needs. It is told an image and answers with boxes and bytes; it has no keys, and what it answers is never unpickled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,11 +54,6 @@ class LookingApart:
         """The same, for a process that shares the machine with others of its kind."""
         return LookingApart(self.looker, threads=threads)
 
-    def start(self) -> None:
-        """Let the process load what it needs, without waiting for it."""
-        with self._one_at_a_time:
-            self._process()
-
     def close(self) -> None:
         """End the process."""
         with self._one_at_a_time:
@@ -69,8 +63,17 @@ class LookingApart:
 
     def look(self, ds: Dataset, transfer_syntax_uid: str, decision: Decision, by_hand: ByHand, *, explicit: bool) -> Seen:
         """As `Looker.look`. A process that ends over an image makes it one that can't be seen."""
+        return _understood(*self._ask(ds, "look", (transfer_syntax_uid, decision, by_hand), {"explicit": explicit}))
+
+    def read(self, ds: Dataset, transfer_syntax_uid: str) -> list[tuple[int, str]]:
+        """As `Looker.read`."""
+        answer, _ = self._ask(ds, "read", (transfer_syntax_uid,), {})
+        return [(int(frame), str(text)) for frame, text in answer["texts"]]
+
+    def _ask(self, ds: Dataset, what: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """What the process answers. Raises what it refused."""
         instance = str(ds.SOPInstanceUID)
-        asked = pickle.dumps((self.looker, ds, transfer_syntax_uid, decision, by_hand, explicit))
+        asked = pickle.dumps((self.looker, what, ds, arguments, named))
         with self._one_at_a_time:
             process = self._process()
             watch = threading.Timer(LONGEST_S, process.kill)
@@ -89,7 +92,8 @@ class LookingApart:
                 raise PixelsNotSeen("(the decoder crashed or hangs)", instance=instance) from None
             finally:
                 watch.cancel()
-        return _understood(answer, rest)
+        _raise_what_is_refused(answer)
+        return answer, rest
 
     def _process(self) -> subprocess.Popen[bytes]:
         """The process of this process: a fork has none yet."""
@@ -98,9 +102,12 @@ class LookingApart:
         return self._of[1]
 
 
-@cache
+_here: dict[Looker, LookingApart] = {}
+
+
 def _again(looker: Looker, threads: int) -> LookingApart:
-    return LookingApart(looker, threads=threads)
+    """The one of this process: whoever comes second shares the detector of the first."""
+    return _here.setdefault(looker, LookingApart(looker, threads=threads))
 
 
 def _begin(threads: int) -> subprocess.Popen[bytes]:
@@ -141,28 +148,34 @@ def _exactly(stream: IO[bytes], count: int) -> bytes:
     return data
 
 
-def _understood(answer: dict[str, Any], rest: bytes) -> Seen:
+def _raise_what_is_refused(answer: dict[str, Any]) -> None:
     if "refused" in answer:
         kind = getattr(errors, str(answer["refused"]), None)
         if not (isinstance(kind, type) and issubclass(kind, StudyRefused)):
             kind = PixelsNotSeen
         raise kind(str(answer["detail"]), instance=str(answer["instance"]))
+
+
+def _understood(answer: dict[str, Any], rest: bytes) -> Seen:
     boxes = tuple(Box(*(int(edge) for edge in box)) for box in answer["boxes"])
     if "transfer_syntax_uid" not in answer:
-        return Seen(boxes, None)
+        return Seen(boxes, None, bool(answer["searched"]))
     elements = {int(tag): bytes.fromhex(value) for tag, value in answer["elements"].items()}
-    return Seen(boxes, Rewritten(transfer_syntax_uid=str(answer["transfer_syntax_uid"]), chunk=rest, elements=elements))
+    rewritten = Rewritten(transfer_syntax_uid=str(answer["transfer_syntax_uid"]), chunk=rest, elements=elements)
+    return Seen(boxes, rewritten, bool(answer["searched"]))
 
 
 def _answer(asked: bytes, threads: int) -> tuple[dict[str, Any], bytes]:
-    looker, ds, transfer_syntax_uid, decision, by_hand, explicit = pickle.loads(asked)  # noqa: S301 - from the process that started this one
+    looker, what, ds, arguments, named = pickle.loads(asked)  # noqa: S301 - from the process that started this one
     try:
-        seen = looker.with_threads(threads).look(ds, transfer_syntax_uid, decision, by_hand, explicit=explicit)
+        if what == "read":
+            return {"texts": looker.with_threads(threads).read(ds, *arguments)}, b""
+        seen = looker.with_threads(threads).look(ds, *arguments, **named)
     except StudyRefused as why:
         return {"refused": type(why).__name__, "detail": why.detail, "instance": str(why.facts.get("instance", ""))}, b""
     except Exception as why:  # whatever it is, nobody looked; its text may quote what stands in the image
         return {"refused": PixelsNotSeen.__name__, "detail": f"({type(why).__name__})", "instance": str(ds.SOPInstanceUID)}, b""
-    answer: dict[str, Any] = {"boxes": [list(box) for box in seen.boxes]}
+    answer: dict[str, Any] = {"boxes": [list(box) for box in seen.boxes], "searched": seen.searched}
     if seen.rewritten is None:
         return answer, b""
     answer["transfer_syntax_uid"] = seen.rewritten.transfer_syntax_uid
@@ -175,10 +188,6 @@ def main() -> None:
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
     threads = int(sys.argv[1])
-    with suppress(TextDetectorFailed):  # said again when it is needed
-        from node.identified.text_detector import ready
-
-        ready(threads)
     while True:
         try:
             length, _ = HEAD.unpack(_exactly(stdin, HEAD.size))

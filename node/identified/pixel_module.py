@@ -1,20 +1,30 @@
-"""The Image Pixel module of one instance: its frames as they were stored, and written anew with boxes painted over.
+"""The Image Pixel module of one instance: its frames as they were stored, and written anew where text or a face is painted over.
 
-What was native or losslessly compressed stays so where a codec at hand can write it, all else becomes native. PS3.3 C.7.6.3, PS3.5 A.4.
+What was native or losslessly compressed stays so where a codec at hand can write it, near-lossless becomes lossless, all else native.
+PS3.3 C.7.6.3, PS3.5 A.4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder, get_encoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
 from node.errors import PixelsNotSeen, PixelsUnreadable
 from node.identified.boxes import Box
@@ -24,7 +34,16 @@ from node.identified.rendering import Picture, pictures
 from node.imaging.decode import LIMIT_BYTES, MOST_FRAMES, frame_count, whole
 
 NATIVE = frozenset({str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian)})
-#: lossless syntaxes that are kept, and whose encoder is taken: one that raises where another would end the process
+Change = Callable[[int, NDArray[Any]], NDArray[Any]]  #: frame from 0 and its stored values → those in their place, the same array or a copy
+#: the syntax that is written where one came: the same, or its lossless sibling
+KEPT_AS = {
+    str(RLELossless): str(RLELossless),
+    str(JPEGLSLossless): str(JPEGLSLossless),
+    str(JPEGLSNearLossless): str(JPEGLSLossless),
+    str(JPEG2000Lossless): str(JPEG2000Lossless),
+    str(JPEG2000): str(JPEG2000Lossless),
+}
+#: whose encoder is taken: one that raises where another would end the process
 ENCODERS = {str(RLELossless): "pylibjpeg", str(JPEGLSLossless): "pyjpegls", str(JPEG2000Lossless): "pylibjpeg"}
 LOSSY = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81))  #: always lossy; others may or may not be
 
@@ -86,27 +105,36 @@ class PixelModule:
         except PixelsUnreadable:
             raise self._unseen("a lookup table can't be used") from None
 
-    def rewritten(self, boxes: Sequence[Box], *, explicit: bool) -> Rewritten | None:
-        """With the boxes painted over in every frame; None when that changes no pixel.
+    def masked(self, boxes: Sequence[Box], *, explicit: bool) -> Rewritten | None:
+        """With the boxes painted over in every frame; None when that changes no pixel. Raises PixelsNotSeen."""
+        frames = list(self.frames())
+        fill = black(frames[0][1], [frame for frame, _ in frames], self.ds)
+        return self._rewritten(frames, lambda number, frame: painted(frame, boxes, fill), explicit=explicit)
 
-        Raises PixelsNotSeen.
-        """
-        frames = [array for array, _ in self.frames()]
-        _, photometric = next(self.frames([1]))
-        fill = black(photometric, frames, self.ds)
-        changed = False
-        for i, frame in enumerate(frames):
-            new = painted(frame, boxes, fill)
-            changed = changed or not np.array_equal(new, frame)
-            frames[i] = new
+    def rewritten(self, change: Change, *, explicit: bool) -> Rewritten | None:
+        """With frames changed one by one; None when no pixel is another one then. Raises PixelsNotSeen."""
+        return self._rewritten(list(self.frames()), change, explicit=explicit)
+
+    # --- written anew ---------------------------------------------------------------------------------------------------------
+    def _rewritten(self, before: list[tuple[NDArray[Any], str]], change: Change, *, explicit: bool) -> Rewritten | None:
+        photometric = before[0][1]
+        frames: list[NDArray[Any]] = []
+        changed: set[int] = set()
+        for number, (old, _) in enumerate(before):
+            new = change(number, old)
+            if new is not old and not np.array_equal(new, old):
+                changed.add(number)
+            frames.append(new)
         if not changed:
             return None
-        again = self._compressed(frames, photometric) if self.transfer_syntax_uid in ENCODERS else None
-        if again is not None:
+        target = KEPT_AS.get(self.transfer_syntax_uid)
+        again = self._compressed(target, frames, changed, photometric) if target else None
+        if target and again is not None:
+            planar = self._planar_when_compressed(target, frames[0])
             return Rewritten(
-                transfer_syntax_uid=self.transfer_syntax_uid,
+                transfer_syntax_uid=target,
                 chunk=_encapsulated(again),
-                elements=self._elements(photometric, frames[0], self._planar_when_compressed(frames[0]), explicit=explicit),
+                elements=self._elements(photometric, frames[0], planar, explicit=explicit),
             )
         syntax = self.transfer_syntax_uid if self.transfer_syntax_uid in NATIVE else str(ExplicitVRLittleEndian)
         return Rewritten(
@@ -115,23 +143,38 @@ class PixelModule:
             elements=self._elements(photometric, frames[0], 0, explicit=explicit),
         )
 
-    # --- written anew ---------------------------------------------------------------------------------------------------------
-    def _compressed(self, frames: list[NDArray[Any]], photometric: str) -> list[bytes] | None:
-        """Each frame encoded in the syntax it came in, and decoded again to see that nothing was lost; None when that can't be done."""
-        encoder, decoder = get_encoder(UID(self.transfer_syntax_uid)), get_decoder(UID(self.transfer_syntax_uid))
+    def _compressed(self, target: str, frames: list[NDArray[Any]], changed: set[int], photometric: str) -> list[bytes] | None:
+        """Each frame encoded, and decoded again to see that nothing was lost; None when that can't be done.
+
+        Grey frames in which nothing changed keep their bytes where the transfer syntax stays.
+        """
+        kept = self._as_they_are() if target == self.transfer_syntax_uid and len(changed) < len(frames) and frames[0].ndim == 2 else []
         out = []
-        for frame in frames:
-            facts = self._facts(frame, photometric)
-            try:
-                data = encoder.encode(frame, encoding_plugin=ENCODERS[self.transfer_syntax_uid], **facts)
-                facts["planar_configuration"] = self._planar_when_compressed(frame)
-                back, _ = decoder.as_array(encapsulate([data]), index=0, raw=True, pixel_keyword="PixelData", **facts)
-            except Exception:  # depth, sign or colour that this encoder does not write: native does
-                return None
-            if not np.array_equal(back, frame):
+        for number, frame in enumerate(frames):
+            data = kept[number] if kept and number not in changed else self._encoded(target, frame, photometric)
+            if data is None:
                 return None
             out.append(data)
         return out
+
+    def _encoded(self, target: str, frame: NDArray[Any], photometric: str) -> bytes | None:
+        facts = self._facts(frame, photometric)
+        try:
+            data = get_encoder(UID(target)).encode(np.ascontiguousarray(frame), encoding_plugin=ENCODERS[target], **facts)
+            facts["planar_configuration"] = self._planar_when_compressed(target, frame)
+            back, _ = get_decoder(UID(target)).as_array(encapsulate([data]), index=0, raw=True, pixel_keyword="PixelData", **facts)
+        except Exception:  # depth, sign or colour that this encoder does not write: native does
+            return None
+        return bytes(data) if np.array_equal(back, frame) else None
+
+    def _as_they_are(self) -> list[bytes]:
+        """The frames' bytes as they came; none where they can't be told apart."""
+        extended = (self.ds.ExtendedOffsetTable, self.ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTableLengths" in self.ds else None
+        try:
+            found = list(generate_frames(self.ds.PixelData, number_of_frames=self.count, extended_offsets=extended))
+        except Exception:  # whatever a library says of odd fragments: then every frame is written anew
+            return []
+        return found[: self.count] if len(found) >= self.count else []
 
     def _facts(self, frame: NDArray[Any], photometric: str) -> dict[str, Any]:
         samples = frame.shape[2] if frame.ndim == 3 else 1
@@ -147,9 +190,10 @@ class PixelModule:
             **({"planar_configuration": 0} if samples > 1 else {}),
         }
 
-    def _planar_when_compressed(self, frame: NDArray[Any]) -> int:
+    @staticmethod
+    def _planar_when_compressed(target: str, frame: NDArray[Any]) -> int:
         """RLE segments hold one sample each (PS3.5 G.2); the other syntaxes say in their stream how it is."""
-        return 1 if self.transfer_syntax_uid == RLELossless and frame.ndim == 3 else 0
+        return 1 if target == RLELossless and frame.ndim == 3 else 0
 
     def _native(self, frames: list[NDArray[Any]], *, explicit: bool) -> bytes:
         keyword = next(k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if k in self.ds)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 Unflagged = Literal["accept", "refuse"]
 TextDetection = Literal["off", "usual", "all"]
+Captures = Literal["leave out", "look"]
 
 
 class Verdict(Enum):
@@ -39,7 +40,9 @@ CAPTURED = frozenset({"DF", "SI", "DV"})
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
-def decide(facts: Mapping[str, str], *, unflagged: Unflagged = "accept", text_detection: TextDetection = "off") -> Decision:
+def decide(
+    facts: Mapping[str, str], *, unflagged: Unflagged = "accept", text_detection: TextDetection = "off", captures: Captures = "leave out"
+) -> Decision:
     """May the pixels of this image go on?
 
     Parameters
@@ -53,12 +56,15 @@ def decide(facts: Mapping[str, str], *, unflagged: Unflagged = "accept", text_de
     unflagged
         Where nobody looks: what to do with an image of a kind that often carries text and says nothing of it. With `accept` it goes on, and
         Clean Pixel Data (113101) is not claimed for it.
+    captures
+        What to do with captures of a screen where somebody looks: they are of no use to a model, but a person may want them masked.
+        Where nobody looks they never go on.
 
     Standard: PS3.15 E.3.1; Burned In Annotation (0028,0301), PS3.3 C.7.6.1.
     """
     image_type = facts.get("ImageType", "").upper()
     flag = facts.get("BurnedInAnnotation", "").strip().upper()
-    if any(word in image_type for word in SCREEN_WORDS):
+    if any(word in image_type for word in SCREEN_WORDS) and (captures == "leave out" or text_detection == "off"):
         return Decision(Verdict.LEAVE_OUT, "a capture of a screen")
     if facts.get("Modality", "") == "SM" and SLIDE_LABELS & set(image_type.split("\\")):
         return Decision(Verdict.LEAVE_OUT, "a photograph of a slide with its label")

@@ -74,7 +74,7 @@ OPTION_DOES = {
     "clean_recognizable_visual_features": "with `deface` faces are taken out of head volumes, and the code is claimed for those objects; "
     "with `refuse` such studies are refused; with `keep` heads keep their faces",
     "clean_graphics": "overlays that mark a region of interest stay, graphic annotations stay with their texts cleaned by vocabulary; "
-    "overlays that may be writing and curves go. Off: all of them go",
+    "in overlays of graphics, which may be writing, text is looked for and blanked; curves go. Off: all of them go",
     "clean_structured_content": "reports and other content trees go out, item by item after Table E.3.4-1. Off: they are left out",
     "clean_descriptors": "descriptions keep the words of a vocabulary. Off: they go as the table says",
     "retain_full_dates": "dates and times stay",
@@ -495,6 +495,7 @@ def table(options: Options | None = None) -> str:
         "",
         "- **In the node** images leave: objects with an image IOD. Everything else stays in the vault and is listed in the study's",
         "  `left_out.json`; so are captures of a screen and photographs of slide labels. A study of nothing else is refused.",
+        "  In `radnode deidentify` captures of a screen are masked like other images, and stay behind only with `text_detection: off`.",
         "- **`radnode deidentify`** takes every object with an IOD in PS3.3: segmentations, presentation states, structure sets, plans and doses,",
         "  waveforms, maps, registrations; reports with clean_structured_content. Left out, each with its reason in `report.json`: encapsulated",
         "  documents, raw data, recordings of voices, scans of the body's surface, unknown and private SOP classes, a DICOMDIR, reports without",
@@ -513,7 +514,8 @@ def table(options: Options | None = None) -> str:
         "| kind | what is done |",
         "|---|---|",
         "| not in the dictionary of PS3.6, group length, 50xx | removed |",
-        "| 60xx | removed; with clean_graphics a plane of type R stays, its texts cleaned |",
+        "| 60xx | removed; with clean_graphics a plane of type R stays, its texts cleaned; one of type G too when somebody looks for text in it "
+        "and finds none, or none any more after blanking |",
         "| UI | clean UID, unless it names a class, transfer syntax or coding scheme, or is registered in PS3.6; with retain_uids kept |",
         "| PN, AE, UR | emptied |",
         "| DA, DT | as the date option says |",

@@ -24,8 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from node import __version__
 from node.domain import StudyRef
 from node.errors import LeakFound, ProofInvalid
+from node.identified.account import Account
 from node.identified.identifying import Identifying, Kind, kept_by
-from node.identified.leak_scan import UNREADABLE, Leak, LeakScan, ReadText, Scanned, Sought
+from node.identified.leak_scan import UNREADABLE, UNSEEN, Leak, LeakScan, ReadText, Scanned, Sought
+from node.identified.second_look import SecondLook
 
 PROOF = "proof.json"
 SIGNATURE = "signature"
@@ -138,14 +140,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _masked(folder: Path) -> int | None:
-    """How many images were masked, as the study's `pixels.json` says; None where nobody says."""
-    try:
-        return int(json.loads((folder / "pixels.json").read_text())["masked"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -167,7 +161,7 @@ class Prover:
     edition, options
         The profile, as the report names it.
     read_text
-        Recognised text of an instance's frames (`leak_scan.ReadText`); None: text in pixels is not looked at, and the report says so.
+        Reads what stands in an instance's frames; None: text in pixels is not looked at again, and the report says so.
     """
 
     def __init__(
@@ -176,7 +170,7 @@ class Prover:
         *,
         edition: str,
         options: tuple[str, ...],
-        read_text: ReadText | None = None,
+        read_text: SecondLook | ReadText | None = None,
         clock: Callable[[], datetime] = _now,
     ) -> None:
         self._key = key
@@ -189,7 +183,13 @@ class Prover:
         retained = frozenset(kind for name, kind in RETAINED.items() if name in self._options)
         return Identifying(retained=retained, kept_tags=kept_by(self._options))
 
-    def prove(self, found: Identifying, folder: Path, ref: StudyRef, *, left_out: int = 0) -> dict[str, Any]:
+    def reads(self, account: Account) -> ReadText | None:
+        """Who reads the pixels of a study of which this is known."""
+        return self.read_text.of(account.looks) if isinstance(self.read_text, SecondLook) else self.read_text
+
+    def prove(
+        self, found: Identifying, folder: Path, ref: StudyRef, *, account: Account | None = None, defaced: int = 0, left_out: int = 0
+    ) -> dict[str, Any]:
         """Scan the study's clean files below `folder` and write the report there.
 
         Raises
@@ -197,13 +197,15 @@ class Prover:
         LeakFound
             With the attribute and the clean UID of the instance, never the value. No report is written.
         """
-        scan = LeakScan(found, read_text=self.read_text)
+        account = account or Account()
+        scan = LeakScan(found, read_text=self.reads(account))
         scanned = scan.scan(sorted(folder.rglob("*.dcm")))
         if scanned.leaks:
             raise leak_found(scanned.leaks)
         about = {"study": ref.study, "revision": ref.revision, "instances": scanned.instances, "left_out": left_out}
         profile = {"edition": self._edition, "options": list(self._options)}
-        report = self.signed({**about, "profile": profile, **self.facts([scan.sought], scanned, folder)})
+        done = account.done(defaced=defaced)
+        report = self.signed({**about, "profile": profile, "done": done, **self.facts([scan.sought], scanned, folder)})
         (folder / PROOF).write_text(json.dumps(report, indent=1))
         return report
 
@@ -221,10 +223,9 @@ class Prover:
                 "pixels": {
                     "native": scanned.native,
                     "compressed": scanned.compressed,
-                    "text": "not looked at" if self.read_text is None else "looked at",
-                    "looked_at": scanned.looked_at,
+                    "text": "not looked at again" if self.read_text is None else "looked at again",
+                    "looked_at": [str(path.relative_to(folder)) for path in sorted(scanned.looked_at)],
                     "texts": scanned.texts,
-                    "masked": _masked(folder),
                 },
                 "versions": {"radnode": __version__, "pydicom": pydicom.__version__, "ahocorasick_rs": version("ahocorasick_rs")},
             },
@@ -241,5 +242,5 @@ def leak_found(leaks: list[Leak]) -> LeakFound:
     first = min(leaks, key=lambda leak: list(Kind).index(leak.kind))
     places = len({(leak.where, leak.kind) for leak in leaks})
     more = f", and {places - 1} other places" if places > 1 else ""
-    what = first.where if first.where == UNREADABLE else f"{first.kind.value} at {first.where}"
+    what = first.where if first.where in {UNREADABLE, UNSEEN} else f"{first.kind.value} at {first.where}"
     return LeakFound(f"{what}{more}", instance=first.instance)

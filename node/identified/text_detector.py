@@ -1,4 +1,4 @@
-"""Where in a picture is writing? PP-OCR through RapidOCR and OpenVINO, offline. What was read never leaves this file.
+"""Where in a picture is writing, and what does it say? PP-OCR through RapidOCR and OpenVINO, offline. What is read is for the leak scan alone.
 
 Recall comes first: each picture is looked at enlarged, and once more with its local contrast raised; what either pass finds is writing.
 Two things are let go. A box that is read with confidence as a side or a view marker may stay. A box as big as an organ must be legible,
@@ -67,15 +67,25 @@ def find_text(picture: Picture, *, threads: int = 0) -> list[Box]:
     return [box for box in found if box.area and not any(_lies_within(box, marker) for marker in markers)]
 
 
+def read_text(picture: Picture, *, threads: int = 0) -> list[str]:
+    """What stands there, box by box: whatever the detector takes for writing is read, markers and doubtful shapes too.
+
+    In one pass, in a form that `find_text` does not use, so that it is another look at the picture and not the same one again.
+
+    Raises
+    ------
+    TextDetectorFailed
+        Not installed, or it failed. Never with what was read.
+    """
+    engine = _engine(threads)
+    view = _scaled(picture, 1.5) if max(picture.shape[:2]) <= SMALL_AT_MOST else picture
+    return [words for tile, _, _ in _tiles(view) for _, words, _ in engine.read(_padded(tile), lines=True) if words.strip()]
+
+
 def with_margin(box: Box, rows: int, columns: int) -> Box:
     """A detector may stop short of the last letter of a line."""
     height = min(box.right - box.left, box.bottom - box.top)
     return box.grown(math.ceil(0.7 * height) + 2, math.ceil(0.15 * height) + 1).clipped(rows, columns)
-
-
-def ready(threads: int = 0) -> None:
-    """Load the detector now, in place of at the first picture. Raises TextDetectorFailed."""
-    _engine(threads)
 
 
 # --- how a picture is looked at ---------------------------------------------------------------------------------------------------
@@ -189,13 +199,13 @@ class _Engine:
         except Exception as why:  # a missing package, a damaged model: whatever it is, nobody looked
             raise TextDetectorFailed(f"it can't be loaded ({type(why).__name__})") from None
 
-    def read(self, picture: Picture) -> Iterator[tuple[NDArray[np.float64], str, float]]:
-        """(four corners as x and y, what stands there, how sure) of every box; what stands there is read only where it decides something."""
+    def read(self, picture: Picture, *, lines: bool = False) -> Iterator[tuple[NDArray[np.float64], str, float]]:
+        """(four corners as x and y, what stands there, how sure) of every box. Without `lines` long ones, which are no marker, are not read."""
         try:
             with self._one_at_a_time:
                 boxes = self._detector(picture).boxes
                 boxes = [] if boxes is None else [np.asarray(box, np.float32) for box in boxes]
-                short = [i for i, box in enumerate(boxes) if _aspect(box) < 9]
+                short = [i for i, box in enumerate(boxes) if lines or _aspect(box) < 9]
                 read = self._recogniser(self._input(img=[self._crop(picture, boxes[i].copy()) for i in short])) if short else None
         except Exception as why:  # its text may quote what it read
             raise TextDetectorFailed(f"it failed ({type(why).__name__})") from None

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import Connection, Engine, Row, and_, case, delete, false, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, and_, case, delete, false, func, insert, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
+from node.ledger.comparison import Reading
 from node.ledger.database import reading
 from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, route_from_dict
 from node.ledger.tables import JobRow, ObjectRow, SummaryRow
@@ -49,13 +50,20 @@ class Jobs:
 
     # --- towards the runner ---------------------------------------------------------------------------------------------
     def submit(self, new: Job) -> None:
-        """Schedule a job; one that is known by its id stays as it is."""
+        """Schedule a job; one that is known by its id stays as it is, unless it ran in the shadow and does not any more.
+
+        Nothing of it was delivered then, so it is done again as a job like others: its report may have a predecessor to name.
+        """
         with self._engine.begin() as connection:
             kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             connection.execute(kind(JobRow).values(self._values(new)).on_conflict_do_nothing(index_elements=[job.id]))
+            if not new.shadow:
+                connection.execute(
+                    update(JobRow).where(job.id == new.id, job.shadow == true()).values({**self._values(new), **_WAITING, "reason": ""})
+                )
 
     def claim(self, worker: str, lease_s: float) -> Job | None:
-        """The next job, held by `worker` for `lease_s`: STAT before ROUTINE, then the oldest; None when nothing waits.
+        """The next job, held by `worker` for `lease_s`: STAT before ROUTINE, then the oldest, shadows last; None when nothing waits.
 
         A job whose lease ran out is taken up again. A later revision of a series waits until the earlier one has ended, so
         that its result can name its predecessor.
@@ -69,7 +77,7 @@ class Jobs:
                 if row.attempts >= ATTEMPTS:
                     self._set_aside(connection, row.id, f"its worker stopped {row.attempts} times; last: {row.reason or 'no answer'}")
                     continue
-                predecessor = row.predecessor or _predecessor(connection, row)
+                predecessor = "" if row.shadow else row.predecessor or _predecessor(connection, row)
                 connection.execute(
                     update(JobRow)
                     .where(job.id == row.id)
@@ -214,10 +222,27 @@ class Jobs:
         with reading(self._engine) as connection:
             return connection.scalar(select(job.scheduled_at).where(job.id == id))
 
-    def counts(self) -> dict[JobState, int]:
-        """How many jobs stand in each state."""
+    def readings(self, pipeline: str, version: str) -> list[Reading]:
+        """What a version of a pipeline found, in the order of its jobs; of jobs that ended with a result."""
+        query = (
+            select(job.study, job.series, job.inputs, job.algorithm, SummaryRow.summary)
+            .join(SummaryRow, SummaryRow.job == job.id)
+            .where(job.pipeline == pipeline, job.state == JobState.COMPLETED.value)
+            .order_by(job.scheduled_at, job.id)
+        )
         with reading(self._engine) as connection:
-            rows = connection.execute(select(job.state, func.count()).group_by(job.state)).all()
+            rows = connection.execute(query).all()
+        return [
+            Reading(study=row.study, series=row.series, inputs=tuple(sorted(row.inputs)), summary=row.summary)
+            for row in rows
+            if row.algorithm["version"] == version
+        ]
+
+    def counts(self, *, shadow: bool | None = None) -> dict[JobState, int]:
+        """How many jobs stand in each state: of all, or of those in the shadow only, or of the others."""
+        only = [] if shadow is None else [job.shadow == (true() if shadow else false())]
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(job.state, func.count()).where(*only).group_by(job.state)).all()
         found = {row[0]: int(row[1]) for row in rows}
         return {state: found.get(state.value, 0) for state in JobState}
 
@@ -281,6 +306,7 @@ class Jobs:
             "failures": 0,
             "scheduled_at": self._clock(),
             "handed_over": False,
+            "shadow": new.shadow,
         }
 
     def _job(self, row: Row[Any]) -> Job:
@@ -296,6 +322,7 @@ class Jobs:
             attempts=row.attempts,
             reason=row.reason,
             predecessor=row.predecessor,
+            shadow=row.shadow,
         )
 
 
@@ -327,6 +354,8 @@ def _next(now: datetime) -> Any:
             other.c.pipeline == job.pipeline,
             other.c.id != job.id,
             other.c.state.in_(unfinished),
+            other.c.shadow == false(),
+            job.shadow == false(),
             or_(other.c.scheduled_at < job.scheduled_at, and_(other.c.scheduled_at == job.scheduled_at, other.c.id < job.id)),
         )
         .exists()
@@ -335,7 +364,7 @@ def _next(now: datetime) -> Any:
     return (
         select(JobRow.__table__)
         .where(_free(now), ~earlier)
-        .order_by(urgent, job.scheduled_at, job.id)
+        .order_by(job.shadow, urgent, job.scheduled_at, job.id)  # nobody waits for a shadow
         .limit(1)
         .with_for_update(skip_locked=True)
     )
@@ -348,6 +377,7 @@ def _ended_before(study: str, series: str, pipeline: str) -> Any:
             job.study == study,
             job.series == series,
             job.pipeline == pipeline,
+            job.shadow == false(),  # no reader has seen its report
             select(obj.job).where(obj.job == job.id).exists(),  # a report that says why not is a predecessor too
         )
         .order_by(job.ended_at.desc())

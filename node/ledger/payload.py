@@ -34,6 +34,7 @@ def job_to_json(job: Job) -> str:
             "attempts": job.attempts,
             "reason": job.reason,
             "predecessor": job.predecessor,
+            "shadow": job.shadow,
         }
     )
 
@@ -53,6 +54,7 @@ def job_from_json(text: str) -> Job:
         attempts=facts["attempts"],
         reason=facts["reason"],
         predecessor=facts["predecessor"],
+        shadow=facts["shadow"],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import JSON, ForeignKey, Index, Integer, String, Text, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from node.ledger.database import Instant
@@ -44,6 +44,7 @@ class JobRow(Base):
     started_at: Mapped[datetime | None] = mapped_column(Instant)
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     handed_over: Mapped[bool] = mapped_column(default=False)  #: its objects stand in the outbox
+    shadow: Mapped[bool] = mapped_column(default=False, server_default=false())  #: its objects go nowhere
 
     __table_args__ = (
         Index("jobs_waiting", "state", "priority", "scheduled_at"),
@@ -87,6 +88,24 @@ class DecisionRow(Base):
     met: Mapped[bool]
     reasons: Mapped[list[str]] = mapped_column(JSON)
     decided_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class VersionRow(Base):
+    """One decision about a version of a pipeline's bundle. The latest one about a version holds; none is ever changed."""
+
+    __tablename__ = "bundle_versions"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    pipeline: Mapped[str] = mapped_column(String(64), index=True)
+    version: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64))  #: of the weights that the decision is about
+    state: Mapped[str] = mapped_column(String(16))
+    step: Mapped[str] = mapped_column(
+        String(16)
+    )  #: promote, shadow, retire, rollback; or "found": what was active when somebody first decided
+    who: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(Instant)
 
 
 class AuditRow(Base):

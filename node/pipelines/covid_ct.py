@@ -19,6 +19,7 @@ from node.pipelines.interface import Pipeline, Takes
 
 SIZE = 448  #: pixels of the canvas the network sees
 WINDOW_HU = (-1350.0, 150.0)  #: centre -600, width 1500
+BATCH = 4  #: slices at once: half the time of one by one in torch; the compiled network reads one by one, which is as fast there
 MARGIN = 0.03  #: round the lungs, of the longer side of their box
 SMALLEST_LUNG_MM2 = 300.0  #: a slice with less lung is not shown to the network
 SMALLEST_SPOT = 30  #: pixels of the canvas; smaller spots are noise
@@ -90,10 +91,12 @@ def infection_map(hu: Floats, lungs: Lungs, network: Any, *, smallest_pixels: fl
     frame = Letterbox(box.grown(MARGIN, rows, columns), SIZE)
     worth = np.flatnonzero(lungs.both.sum(axis=(1, 2)) >= max(1.0, smallest_pixels))
     with torch.inference_mode():
-        for z in worth:
-            canvas = torch.from_numpy(frame.forward(windowed(hu[z])))[None, None]
-            answer = torch.sigmoid(network(canvas).float())[0, 0].cpu().numpy()
-            out[z] = frame.backward(answer, rows, columns)
+        for start in range(0, len(worth), BATCH):
+            slices = worth[start : start + BATCH]
+            canvases = torch.from_numpy(np.stack([frame.forward(windowed(hu[z])) for z in slices]))[:, None]
+            answers = torch.sigmoid(network(canvases).float())[:, 0].cpu().numpy()
+            for z, answer in zip(slices, answers, strict=True):
+                out[z] = frame.backward(answer, rows, columns)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from node.errors import NodeError
 from node.ledger.holders import holder, is_gone
 from node.ledger.jobs import Jobs
 from node.runners.interface import Runner
+from node.warm_models import WarmModels
 
 _log = log.get(__name__)
 LEASE_S = 24 * 3600.0
-NOT_HERE = {"count", "job_timeout_s", "memory_mb", "lease_s", "hidden", "warm"}  #: what other runners are told about their workers
+NOT_HERE = {"count", "job_timeout_s", "memory_mb", "lease_s", "hidden", "warm", "first"}  #: what other runners are told about their workers
 
 
 class InlineRunner(Runner):
@@ -30,6 +32,7 @@ class InlineRunner(Runner):
         results_folder: Path,
         bundles_dir: Path,
         device: str = "cpu",
+        model_memory_mb: float = math.inf,
         act: str = "node.inference:carry_out",
         progress: Callable[[str], None] | None = None,
         **act_arguments: Any,
@@ -44,7 +47,7 @@ class InlineRunner(Runner):
             "results_folder": results_folder,
             "bundles_dir": bundles_dir,
             "device": "cpu" if device == "auto" else device,
-            "loaded": {},
+            "loaded": WarmModels(model_memory_mb),
             **({"progress": progress} if progress else {}),
             **{name: value for name, value in act_arguments.items() if name not in NOT_HERE},
         }
@@ -57,7 +60,7 @@ class InlineRunner(Runner):
 
     def close(self) -> None:
         """Nothing is left to end."""
-        self._arguments["loaded"] = {}
+        self._arguments["loaded"] = WarmModels()
 
     def _carry(self, job: Job) -> None:
         written_at = self._jobs.scheduled_at(job.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -49,10 +50,14 @@ class LocalRunner(Runner):
         A worker that needs longer for one job hangs.
     memory_mb
         Resident memory of a worker and its children above which it is replaced.
+    model_memory_mb
+        What the models that a worker holds warm may take together.
     hidden
         Folders that look empty to a worker where the machine allows it: the identified wing.
     warm
-        Load every installed model at the start, before its first job.
+        Load models at the start, before the first job, as far as they fit.
+    first
+        Which, as (pipeline, version), the most important first; None: the newest version of every pipeline.
     act, act_arguments
         What a worker does with a job, as `module:function`, and more arguments for it (`room`: where pipelines are found).
     """
@@ -68,9 +73,11 @@ class LocalRunner(Runner):
         device: str = "auto",
         job_timeout_s: float = 1800,
         memory_mb: int = 8192,
+        model_memory_mb: float = math.inf,
         lease_s: float = LEASE_S,
         hidden: Sequence[Path] = (),
         warm: bool = True,
+        first: Sequence[tuple[str, str]] | None = None,
         act: str = "node.inference:carry_out",
         **act_arguments: Any,
     ) -> None:
@@ -89,6 +96,8 @@ class LocalRunner(Runner):
             "device": device,
             "hidden": [str(folder.absolute()) for folder in hidden],
             "warm": warm,
+            "first": first,
+            "model_memory_mb": model_memory_mb,
             "act": act,
             "act_arguments": act_arguments,
             "log_level": "INFO",

@@ -150,8 +150,10 @@ def _study(planter: Planter, place: Place, random: Random) -> None:
     planter.remove("InstitutionName", person.hospital[0], person.hospital[1])
     planter.remove("InstitutionAddress", person.hospital[2], person.hospital[2].split(",")[0])
     age = (day - person.born).days // 365
-    if age > 89:
+    if age > 90:
         planter.remove("PatientAge", f"{age:03d}Y")
+    elif age == 90:
+        planter.keep("PatientAge", "090Y")  # what every age over 89 becomes
     else:
         planter.keep("PatientAge", f"{age:03d}Y")
 

@@ -18,9 +18,9 @@ from node.bundle import Bundle
 from node.domain import CleanUid, Instance, Result, Series
 from node.errors import OutsideIntendedUse
 from node.imaging.build import build_volume, images_of
-from node.imaging.lungs import find_lungs
+from node.imaging.lungs import Lungs, find_lungs
 from node.imaging.volume import Volume
-from node.pipelines.covid_ct import CovidCt, Upright, windowed
+from node.pipelines.covid_ct import BATCH, CovidCt, Upright, infection_map, windowed
 from node.testing.phantom_chest_ct import ChestCt, chest_ct
 from node.testing.studies import ct_instances, write_study
 
@@ -273,3 +273,25 @@ def test_the_bundle_says_what_a_node_must_know(pipeline: CovidCt) -> None:
     assert "Where it fails" in bundle.model_card
     value = bundle.metadata["eval_metrics"]["dice_mean"]["value"]
     assert f"{value:.3f}" in bundle.model_card  # the card tells the measured figure
+
+
+def test_slices_are_read_together_and_each_answer_comes_back_to_its_own_slice() -> None:
+    hu = np.random.default_rng(0).uniform(-1000, 100, (BATCH + 3, 40, 48)).astype(np.float32)
+    left = np.zeros(hu.shape, bool)
+    left[:, 5:35, 4:44] = True
+    left[2] = False  # no lung: not shown to the network
+    seen: list[int] = []
+
+    def darkness(canvases: torch.Tensor) -> torch.Tensor:
+        seen.append(len(canvases))
+        return 10 * (0.5 - canvases)
+
+    together = infection_map(hu, Lungs(left=left, right=np.zeros_like(left)), darkness)
+
+    assert seen == [BATCH, 2]
+    assert not together[2].any()
+    for z in (0, 1, 3, BATCH + 2):
+        only = np.zeros_like(left)
+        only[z] = left[z]
+        alone = infection_map(hu, Lungs(left=only, right=np.zeros_like(left)), darkness)
+        np.testing.assert_allclose(together[z], alone[z], atol=1e-6)

@@ -20,12 +20,12 @@ from config import Settings
 from node.assembly import House
 from node.domain import Instance, Series, Study
 from node.errors import RecognizableFeatures
+from node.identified.clean_file import repainted
 from node.identified.defacing import METHOD, Faces
 from node.identified.deidentifier import FEATURES, LEFT_OUT, Deidentifier
 from node.identified.faces import Told, told
 from node.identified.folders import Folders
 from node.identified.named import ReceivedInstance
-from node.identified.new_pixels import repainted
 from node.identified.profile import Profile
 from node.imaging.build import build_volume
 from node.imaging.decode import stored_frames

@@ -18,6 +18,7 @@ from node.errors import BundleDamaged, BundleInvalid, JobFailed, PluginBroken
 from node.inference import MOST_IMAGES, carry_out, node_uid, write_refusal
 from node.ledger.payload import Made
 from node.testing.studies import a_study
+from node.warm_models import WarmModels
 from tests.rooms.workbench import FAULTY, a_job, bundle, clean_study
 
 WHEN = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
@@ -29,7 +30,7 @@ class Desk:
     def __init__(self, root: Path, datasets: list[Dataset]) -> None:
         self.root, self.datasets = root, datasets
         self.folder = clean_study(datasets, root / "studies")
-        self.loaded: dict[str, Any] = {}
+        self.loaded = WarmModels()
 
     def job(self, pipeline: str) -> Job:
         return a_job(self.folder, self.datasets, bundle(self.root / "models", pipeline))
@@ -113,16 +114,27 @@ def test_a_retry_writes_the_same_bytes_over_the_old_ones(ct: Desk) -> None:
     assert sorted(path.name for path in (ct.root / "results" / job.id).iterdir()) == ["SC.dcm", "SEG.dcm", "SR.dcm"]
 
 
-def test_the_model_is_loaded_once_and_again_for_another_version_only(ct: Desk) -> None:
-    ct.carry(ct.job("works"))
-    [(mark, pipeline, model)] = ct.loaded.values()
-    ct.carry(ct.job("works"))
+def test_the_model_is_loaded_once_and_another_version_beside_it(ct: Desk) -> None:
+    for _ in range(2):
+        ct.carry(ct.job("works"))
+    newer = bundle(ct.root / "models", "works", "1.1.0", weight=2)
+    ct.carry(a_job(ct.folder, ct.datasets, newer))
 
-    assert ct.loaded["works"] == (mark, pipeline, model)
-    assert model == ["used", "used"]
-    ct.loaded["works"] = ("another version", pipeline, model)
-    ct.carry(ct.job("works"))
-    assert ct.loaded["works"][2] == ["used"]
+    used = {key.version: warm.model for key in list(ct.loaded) if (warm := ct.loaded.get(key))}
+    assert used == {"1.0.0": ["used", "used"], "1.1.0": ["used"]}
+
+
+def test_a_model_that_left_the_memory_is_loaded_anew(ct: Desk) -> None:
+    bundle(ct.root / "models", "works", numbers=100_000)
+    ct.loaded = WarmModels(0.1)
+    for pipeline in ("works", "loads_slowly", "works"):
+        ct.carry(ct.job(pipeline))
+
+    [key] = ct.loaded
+    warm = ct.loaded.get(key)
+    assert key.pipeline == "works"
+    assert warm is not None
+    assert warm.model == ["used"]
 
 
 def test_each_step_is_announced_and_timed(ct: Desk) -> None:

@@ -29,6 +29,7 @@ from node.domain import (
     Role,
     Route,
     StudyRef,
+    VersionState,
     WrittenObject,
 )
 from node.identified.tables import Base as IdentifiedBase
@@ -49,6 +50,7 @@ from node.ledger.decisions import Decisions
 from node.ledger.jobs import ATTEMPTS, Jobs, job_id
 from node.ledger.payload import Made, job_from_json, job_to_json
 from node.ledger.tables import Base, JobRow
+from node.ledger.versions import Entry, History, VersionDecisions
 from tests.rooms.databases import postgres, postgres_server, sqlite
 
 WRITE_ONE = "the tables changed: write a revision with `python -m node.ledger.migrations`"
@@ -323,6 +325,107 @@ def test_a_report_that_says_why_not_is_a_predecessor_too(jobs: Jobs, clock: Cloc
 
     assert second is not None
     assert second.predecessor == early.id
+
+
+# --- jobs in the shadow -----------------------------------------------------------------------------------------------------
+def in_the_shadow(of: Job, digest: str = "b" * 64) -> Job:
+    """The same images for another version, which delivers nothing."""
+    algorithm = replace(of.algorithm, version="1.1.0", digest=digest)
+    id = job_id(of.study.study, of.route.series, of.route.pipeline, "1.1.0", digest, of.inputs)
+    return replace(of, id=id, algorithm=algorithm, route=replace(of.route, destinations=()), shadow=True)
+
+
+def carried_out(jobs: Jobs, summary: dict[str, object] | None = None) -> Job:
+    claimed = jobs.claim("a", 60)
+    assert claimed is not None
+    assert jobs.done(claimed, made_by(claimed), summary or {"analysed": True}, worker="a")
+    return claimed
+
+
+def test_nobody_waits_for_a_shadow_and_no_report_names_one(jobs: Jobs, clock: Clock) -> None:
+    early, late = a_job(), a_job(inputs=("2.25.111", "2.25.112", "2.25.113"))
+    for job in (in_the_shadow(early), early, in_the_shadow(late), late):
+        clock.forward(10)
+        jobs.submit(job)
+    carried_out(jobs)
+    [waiting] = [job for job in jobs.all() if job.id == in_the_shadow(early).id]
+    assert waiting.state is JobState.SCHEDULED
+
+    clock.forward(10)
+    second = carried_out(jobs)
+    shadows = [carried_out(jobs), carried_out(jobs)]
+
+    assert (second.id, second.predecessor) == (late.id, early.id)
+    assert [shadow.id for shadow in shadows] == [in_the_shadow(early).id, in_the_shadow(late).id]
+    assert [shadow.predecessor for shadow in shadows] == ["", ""]
+    assert all(shadow.shadow for shadow in shadows)
+    assert jobs.counts(shadow=True)[JobState.COMPLETED] == jobs.counts(shadow=False)[JobState.COMPLETED] == 2
+    late_again = replace(late, id="e" * 32, inputs=(*late.inputs, CleanUid("2.25.114")))
+    jobs.submit(late_again)
+    assert carried_out(jobs).predecessor == late.id
+
+
+def test_a_shadow_that_was_promoted_is_done_again_and_names_what_it_replaces(jobs: Jobs, clock: Clock) -> None:
+    """Its first result went nowhere; the reader has the report of the version before."""
+    active = a_job()
+    jobs.submit(active)
+    jobs.submit(in_the_shadow(active))
+    first, shadow = carried_out(jobs), carried_out(jobs)
+    for job in (first, shadow):
+        jobs.handed_over(job)
+
+    clock.forward(60)
+    jobs.submit(replace(in_the_shadow(active), route=active.route, shadow=False))
+    again = carried_out(jobs)
+
+    assert (again.id, again.shadow, again.predecessor, again.route.destinations) == (shadow.id, False, first.id, ("pacs",))
+    assert [job.id for job in jobs.completed_not_handed_over()] == [shadow.id]
+
+
+def test_a_job_that_delivers_is_not_made_a_shadow_of(jobs: Jobs) -> None:
+    active = a_job()
+    jobs.submit(active)
+    jobs.submit(replace(active, shadow=True))
+
+    assert not carried_out(jobs).shadow
+
+
+def test_the_readings_of_a_version_are_those_that_ended_with_a_result(jobs: Jobs, clock: Clock) -> None:
+    jobs.submit(a_job())
+    jobs.submit(in_the_shadow(a_job()))
+    carried_out(jobs, {"label": "infection"})
+    assert jobs.readings("covid_ct", "1.1.0") == []
+    carried_out(jobs, {"label": "no infection"})
+
+    [old], [new] = jobs.readings("covid_ct", "1.0.0"), jobs.readings("covid_ct", "1.1.0")
+
+    assert (old.summary, new.summary) == ({"label": "infection"}, {"label": "no infection"})
+    assert (old.study, old.series, old.inputs) == (new.study, new.series, new.inputs) == ("2.25.1", "2.25.11", ("2.25.111", "2.25.112"))
+    assert jobs.readings("breast_ultrasound", "1.0.0") == []
+
+
+def test_decisions_about_versions_come_one_after_the_other(engine: Engine, clock: Clock) -> None:
+    decisions = VersionDecisions(engine, clock)
+    barrier = threading.Barrier(4)
+
+    def decide(number: int) -> None:
+        def choose(history: History) -> list[Entry]:
+            version = str(len(history))
+            return [Entry(version=version, digest="d", state=VersionState.ACTIVE, step="promote", who=f"os:{number}", reason="tried")]
+
+        barrier.wait()
+        decisions.decide("covid_ct", choose)
+
+    threads = [threading.Thread(target=decide, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    found = decisions.all()["covid_ct"]
+    assert [one.version for one in found] == ["0", "1", "2", "3"]
+    assert {one.who for one in found} == {"os:0", "os:1", "os:2", "os:3"}
+    assert found[0].at == clock.now
 
 
 def test_only_other_images_or_other_weights_have_a_predecessor(jobs: Jobs) -> None:

@@ -393,6 +393,18 @@ def test_text_in_a_slice_that_calls_itself_original_is_noticed(syntax: str, valu
     assert (clean.pixel_array[all_ink((256, 256), text)] == ds.pixel_array.min()).all()
 
 
+def test_who_wrote_in_one_place_wrote_in_the_others_too() -> None:
+    """A second line, too faint to stand out by itself, goes with the first; where no line stands out a detector is not believed."""
+    bright, faint = Text("HADDAD LEILA", 30, 24, 10), Box(28, 60, 130, 74)
+    ds = a_measured_slice(ExplicitVRLittleEndian, bright)
+
+    both, clean = cleaned(ds, looker=finds(Box(28, 22, 130, 36), faint))
+    one, _ = cleaned(ds, looker=finds(faint))
+
+    assert (both.masked, one.masked) == (2, 0)
+    assert (clean.pixel_array[faint.top : faint.bottom, faint.left : faint.right] == ds.pixel_array.min()).all()
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda uid: uid.name)
 def test_a_slice_without_text_asks_no_detector(syntax: str) -> None:
     def asked(picture: Picture) -> list[Box]:
@@ -459,15 +471,13 @@ def test_an_image_that_brings_a_decoder_down_costs_that_image_only() -> None:
 
 
 def test_a_refusal_keeps_its_kind_and_its_words_across_processes() -> None:
+    asked = (str(ExplicitVRLittleEndian), Decision(Verdict.LOOK, "", declared=True), ByHand())
     answer, _ = looking_apart._answer(
-        looking_apart.pickle.dumps(
-            (finds_nothing(), an_image(speckle()), str(ExplicitVRLittleEndian), Decision(Verdict.LOOK, "", declared=True), ByHand(), True)
-        ),
-        threads=1,
+        looking_apart.pickle.dumps((finds_nothing(), "look", an_image(speckle()), asked, {"explicit": True})), threads=1
     )
 
     with pytest.raises(BurnedInAnnotation, match="no text was found"):
-        looking_apart._understood(answer, b"")
+        looking_apart._raise_what_is_refused(answer)
 
 
 def nothing(picture: Picture) -> list[Box]:

@@ -44,17 +44,17 @@ def clean_study(datasets: list[Dataset], folder: Path, *, revision: int = 1) -> 
     return home
 
 
-def bundle(folder: Path, pipeline: str) -> Bundle:
+def bundle(folder: Path, pipeline: str, version: str = "1.0.0", *, weight: float = 1.0, numbers: int = 1) -> Bundle:
     """A small intact bundle for a pipeline of the tests."""
-    path = folder / pipeline / "1.0.0"
+    path = folder / pipeline / version
     if not path.exists():
         (path / "configs").mkdir(parents=True)
         (path / "models").mkdir()
         (path / "configs" / "metadata.json").write_text(
-            json.dumps({"version": "1.0.0", "radnode": {"pipeline": pipeline, "intended_use": {"min_age_years": 18}}})
+            json.dumps({"version": version, "radnode": {"pipeline": pipeline, "intended_use": {"min_age_years": 18}}})
         )
         (path / "configs" / "inference.json").write_text("{}")
-        save_file({"weight": torch.ones(1)}, path / "models" / "model.safetensors")
+        save_file({"weight": torch.full((numbers,), weight)}, path / "models" / "model.safetensors")
         write_sums(path)
     return Bundle.open(path)
 

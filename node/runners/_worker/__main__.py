@@ -16,6 +16,7 @@ from node import log
 from node.errors import NodeError
 from node.ledger.payload import job_from_json, made_to_dict
 from node.runners._worker.confinement import end_with_parent, step_back, without_network
+from node.warm_models import WarmModels
 
 BROKEN = 3  #: exit status after a failure that is not ours: memory, device or library may be in any state
 
@@ -31,9 +32,9 @@ def main(settings: dict[str, Any]) -> int:
     carry_out = getattr(room, name)
     device = _device(settings["device"], settings["number"])
     _say(answers, ready=True, network=confined, device=device)
-    loaded: dict[str, Any] = {}
+    loaded = WarmModels(settings["model_memory_mb"])
     if settings["warm"] and hasattr(room, "warm_up"):
-        for _ in room.warm_up(Path(settings["bundles_dir"]), device, loaded, **settings["act_arguments"]):
+        for _ in room.warm_up(Path(settings["bundles_dir"]), device, loaded, first=settings["first"], **settings["act_arguments"]):
             if select.select([orders], [], [], 0)[0]:  # a job came: it goes first
                 break
     for line in orders:
@@ -47,7 +48,7 @@ def _carry(
     order: dict[str, Any],
     settings: dict[str, Any],
     device: str,
-    loaded: dict[str, Any],
+    loaded: WarmModels,
     answers: IO[str],
 ) -> bool:
     """Carry one job out and answer. False: this process should not be trusted with another."""

@@ -1,0 +1,1 @@
+"""What a bundle is worth on a set of images with known answers."""

@@ -1,0 +1,143 @@
+"""A folder of images with known answers: `index.csv` with file, split, and label or mask, becomes volumes as a pipeline is given them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from node.bundle import Bundle, age_in_years
+from node.domain import CleanUid, Instance, Series
+from node.errors import EvaluationRefused
+from node.imaging.build import images_of
+from node.imaging.volume import Frame, Volume
+
+INDEX = "index.csv"
+GROUPS = ("group", "patient", "patient_id")  #: columns that say which images belong together
+SUBGROUPS = ("sex", "view", "source")  #: columns of which each value is looked at by itself
+AGE_BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 200))  #: years, the upper one excluded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One row of the index."""
+
+    name: str
+    path: Path
+    label: str
+    mask: Path | None
+    group: str  #: drawn together in the bootstrap; the image itself where the index joins nothing
+    row: Mapping[str, str] = field(repr=False)
+
+    @property
+    def subgroups(self) -> Iterator[tuple[str, str]]:
+        """(column, value) of each subgroup that the image belongs to."""
+        for column in SUBGROUPS:
+            if value := self.row.get(column, "").strip():
+                yield column, value
+        years = age_in_years(self.row.get("age", ""))
+        for low, high in AGE_BANDS:
+            if years is not None and low <= years < high:
+                yield "age", f"{low} to {high - 1}" if high < 200 else f"{low} and more"
+
+
+def cases_in(folder: Path, split: str) -> list[Case]:
+    """The rows of one split.
+
+    Raises
+    ------
+    EvaluationRefused
+        When there is no index, it lacks a column, names a file that is not there or lies outside, or has no such split.
+    """
+    try:
+        with (folder / INDEX).open(newline="", encoding="utf-8-sig") as file:
+            rows = [{k: v or "" for k, v in row.items() if k} for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise EvaluationRefused(f"{folder.name} has no readable {INDEX}") from None
+    columns = set(rows[0]) if rows else set()
+    if "file" not in columns or not columns & {"label", "mask"}:
+        raise EvaluationRefused(f"{INDEX} needs a column file, and label or mask; it has {', '.join(sorted(columns)) or 'no rows'}")
+    chosen = [row for row in rows if row.get("split", split) == split]
+    if not chosen:
+        raise EvaluationRefused(f"no row is of the split {split}; known: {', '.join(sorted({row['split'] for row in rows}))}")
+    return [_case(folder, row) for row in chosen]
+
+
+def _case(folder: Path, row: dict[str, str]) -> Case:
+    group = next((row[column] for column in GROUPS if row.get(column)), row["file"])
+    mask = _inside(folder, row["mask"]) if row.get("mask") else None
+    return Case(name=row["file"], path=_inside(folder, row["file"]), label=row.get("label", ""), mask=mask, group=group, row=row)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        raise EvaluationRefused(f"{INDEX} names a file that is not in the folder", file=name[:200])
+    return path
+
+
+# --- images -------------------------------------------------------------------------------------------------------------
+def volume_of(case: Case, bundle: Bundle, window_hu: tuple[float, float] | None) -> Volume:
+    """The image as the bundle's pipeline is given it: a DICOM object as the node reads it, a picture as an image of the right modality.
+
+    A picture carries what the index knows of the patient: age and sex. CT is read in Hounsfield units, which a picture does not hold:
+    `window_hu` says which values its black and white stand for.
+    """
+    if case.path.suffix.lower() in (".dcm", ""):
+        return _of_dicom(case)
+    picture = cv2.imread(str(case.path), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise EvaluationRefused("the picture can't be read", file=case.name[:200])
+    modality = next(iter(bundle.intended_use.get("modality", ())), "OT")
+    header = _header(case, modality)
+    grey = picture[..., :3].mean(axis=2) if picture.ndim == 3 else picture
+    pixels = np.asarray(grey, np.float32)
+    if modality == "CT":
+        if window_hu is None:
+            raise EvaluationRefused("pictures hold no Hounsfield units: say what black and white stand for, as --window-hu=-1350,150")
+        low, high = window_hu
+        pixels = low + pixels / float(np.iinfo(picture.dtype).max) * (high - low)
+    instance = Instance(header=header, path=case.path)
+    series = Series(series_instance_uid=CleanUid("2.25.1"), modality=modality, instances=(instance,))
+    unit = "HU" if modality == "CT" else "1"
+    return Volume(series=series, pixels=pixels[None], unit=unit, frames=(Frame(instance=instance),), affine=None, spacing_mm=None)
+
+
+def mask_of(case: Case, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+    """(rows, columns): the known outline, everything that is not black; None when the index has none."""
+    if case.mask is None:
+        return None
+    picture = cv2.imread(str(case.mask), cv2.IMREAD_GRAYSCALE)
+    if picture is None or picture.shape != shape:
+        raise EvaluationRefused("the mask can't be read, or has not the size of its image", file=case.name[:200])
+    return np.asarray(picture > 0)
+
+
+def _of_dicom(case: Case) -> Volume:
+    try:
+        header = dcmread(case.path, stop_before_pixels=True)
+        instance = Instance(header=header, path=case.path)
+        series = Series(
+            series_instance_uid=CleanUid(str(header.SeriesInstanceUID)), modality=str(header.get("Modality", "")), instances=(instance,)
+        )
+    except Exception:  # a damaged header may fail in any way, and its values stay out of the message
+        raise EvaluationRefused("the file is neither a picture nor DICOM", file=case.name[:200]) from None
+    return next(images_of(series))
+
+
+def _header(case: Case, modality: str) -> Dataset:
+    header = Dataset()
+    header.SOPInstanceUID, header.Modality = "2.25.2", modality
+    years = age_in_years(case.row.get("age", "").partition(".")[0])
+    if years is not None and 1 <= years < 150:
+        header.PatientAge = f"{int(years):03d}Y"
+    if (sex := case.row.get("sex", "").strip().upper()[:1]) in ("M", "F", "O"):
+        header.PatientSex = sex
+    return header

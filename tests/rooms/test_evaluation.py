@@ -1,0 +1,287 @@
+"""A bundle on images with known answers: what is read from the index, what is counted, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from node import codes
+from node.__main__ import front_door
+from node.bundle import Bundle, write_sums
+from node.domain import Finding, Result, Segment
+from node.errors import EvaluationRefused, OutsideIntendedUse
+from node.evaluation import metrics, plots, report
+from node.evaluation.images import cases_in, volume_of
+from node.evaluation.readings import Reading, read_all, truth_of
+from node.imaging.volume import Volume
+from node.interlock import Interlock
+from node.pipelines.interface import Pipeline, Takes
+from node.testing.studies import a_study
+from tests.rooms.workbench import bundle
+
+
+# --- metrics ------------------------------------------------------------------------------------------------------------
+def test_reliability_and_its_error_by_hand() -> None:
+    chances, truth = np.array([0.9, 0.1, 0.7, 0.3]), np.array([True, False, False, True])
+
+    assert metrics.reliability(chances, truth, bins=2) == [(0.2, 0.5, 2), (0.8, 0.5, 2)]
+    assert metrics.calibration_error(chances, truth, bins=2) == pytest.approx(0.3)
+    assert metrics.calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
+
+
+def test_the_roc_curve_goes_through_every_threshold_and_holds_the_auc() -> None:
+    scores, truth = np.array([0.9, 0.4, 0.4, 0.1, 0.6]), np.array([True, True, False, False, False])
+
+    points = metrics.roc(scores, truth)
+
+    assert points.tolist() == [[0, 0], [0, 0.5], [1 / 3, 0.5], [2 / 3, 1], [1, 1]]
+    assert float(np.trapezoid(points[:, 1], points[:, 0])) == pytest.approx(metrics.auc(scores, truth))
+
+
+# --- a set with known answers -------------------------------------------------------------------------------------------
+class Brightness(Pipeline):
+    """Bright pictures hold a lesion, and the bright half of it is outlined; very dark ones are outside its use."""
+
+    takes: ClassVar[Takes] = Takes.IMAGE
+
+    def load(self, device: str) -> Any:
+        return None
+
+    def run(self, volume: Volume, model: Any) -> Result:
+        grey = float(volume.pixels.max()) / 255
+        if grey < 0.1:
+            raise OutsideIntendedUse("too dark")
+        mask = volume.pixels > 0.6 * 255
+        mask[:, :, mask.shape[2] // 2 :] = False
+        segment = Segment(
+            number=1,
+            label="Lesion",
+            mask=mask,
+            category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+            type=codes.LESION,
+            color=(1, 2, 3),
+        )
+        return Result(
+            analysed=True,
+            label="lesion" if grey >= 0.5 else "none",
+            findings=(Finding(name="lesion", code=codes.LESION, probability=grey, present=grey >= 0.5),),
+            segments=(segment,) if mask.any() else (),
+            facts={"age": str(volume.series.header.get("PatientAge", "")), "sex": str(volume.series.header.get("PatientSex", ""))},
+        )
+
+
+PICTURES = [  # grey, label, group, sex, age: two lesions found, one missed, one false alarm, one refused
+    (230, "cyst", "p1", "F", "34"),
+    (200, "cyst", "p1", "F", "34"),
+    (90, "cyst", "p2", "M", "71"),
+    (140, "nothing", "p3", "F", "85"),
+    (60, "nothing", "p4", "M", "12"),
+    (40, "nothing", "p5", "M", ""),
+    (5, "nothing", "p6", "F", "50"),
+]
+
+
+def a_set(folder: Path, pictures: list[tuple[int, str, str, str, str]] = PICTURES, *, masks: bool = True) -> Path:
+    """Pictures of 8 x 8 with that grey in their upper half."""
+    folder.mkdir()
+    rows = []
+    for number, (grey, label, group, sex, age) in enumerate(pictures):
+        picture = np.zeros((8, 8), np.uint8)
+        picture[:4] = grey
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+        row = {"file": f"{number}.png", "split": "test", "label": label, "group": group, "sex": sex, "age": age}
+        if masks:
+            cv2.imwrite(str(folder / f"{number}_mask.png"), picture * (label == "cyst"))
+            row["mask"] = f"{number}_mask.png"
+        rows.append(row)
+    with (folder / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture
+def brightness(tmp_path: Path) -> Brightness:
+    small = bundle(tmp_path / "models", "brightness")
+    metadata = json.loads((small.path / "configs" / "metadata.json").read_text())
+    metadata["radnode"] |= {"labels": ["lesion"], "intended_use": {"modality": ["US"]}}
+    (small.path / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    write_sums(small.path)
+    return Brightness(Bundle.open(small.path))
+
+
+def readings_of(folder: Path, pipeline: Brightness) -> list[Reading]:
+    cases = cases_in(folder, "test")
+    truth = truth_of(cases, pipeline.bundle, {"lesion": frozenset({"cyst"})})
+    return read_all(cases, pipeline, None, truth=truth, interlock=Interlock(folder))
+
+
+def test_figures_are_those_worked_out_by_hand(tmp_path: Path, brightness: Brightness) -> None:
+    found = report.figures(readings_of(a_set(tmp_path / "set"), brightness), brightness.bundle, data="set", split="test")
+
+    assert (found["images"], found["groups"], found["analysed"], found["not_analysed"]) == (7, 6, 6, {"OutsideIntendedUse": 1})
+    lesion = found["findings"]["lesion"]
+    assert (lesion["images"], lesion["positives"]) == (6, 3)
+    assert lesion["auc"]["value"] == round(8 / 9, 3)  # 140 stands above 90 and below 200 and 230
+    assert lesion["sensitivity"]["value"] == round(2 / 3, 3)
+    assert lesion["false_negative_rate"]["value"] == round(1 / 3, 3)
+    assert lesion["specificity"]["value"] == round(2 / 3, 3)
+    assert lesion["confusion"] == [[2, 1], [1, 2]]
+    assert found["confusion"] == {"labels": ["cyst", "nothing"], "headlines": ["lesion", "none"], "counts": [[2, 1], [1, 2]]}
+    segmentation = found["segmentation"]
+    assert (segmentation["images"], segmentation["with_lesion"]) == (6, 3)
+    assert segmentation["lesion_dice"]["value"] == round((2 / 3 + 2 / 3 + 0) / 3, 3)  # half of each that was called is outlined
+    assert segmentation["lesion_iou"]["value"] == round((1 / 2 + 1 / 2 + 0) / 3, 3)
+    low, high = lesion["sensitivity"]["interval"]
+    assert low <= lesion["sensitivity"]["value"] <= high
+    assert json.loads(json.dumps(found)) == found
+    words = report.in_words(found)
+    assert "6 of 7 images analysed (6 groups); not: 1 OutsideIntendedUse" in words
+    assert "sensitivity          0.667" in words
+
+
+def test_what_can_not_be_said_of_one_class_is_none_and_small_subgroups_are_left_out(tmp_path: Path, brightness: Brightness) -> None:
+    many = [(150 + number, "cyst", f"p{number}", "F", "30") for number in range(10)] + PICTURES[4:6]
+    found = report.figures(readings_of(a_set(tmp_path / "set", many), brightness), brightness.bundle, data="set", split="test")
+
+    assert list(found["subgroups"]["sex"]) == ["F"]
+    women = found["subgroups"]["sex"]["F"]["findings"]["lesion"]
+    assert women["auc"] == {"value": None, "interval": None}
+    assert women["sensitivity"] == {"value": 1.0, "interval": [1.0, 1.0]}
+    assert list(found["subgroups"]["age"]) == ["18 to 39"]
+    assert "sex F, lesion (10 of 10): auc —" in report.in_words(found)
+
+
+def test_the_pipeline_is_told_what_the_index_knows_of_the_patient(tmp_path: Path, brightness: Brightness) -> None:
+    cases = cases_in(a_set(tmp_path / "set"), "test")
+
+    facts = [brightness.run(volume_of(case, brightness.bundle, None), None).facts for case in cases[:6]]
+
+    assert facts[0] == {"age": "034Y", "sex": "F"}
+    assert facts[5] == {"age": "", "sex": "M"}
+
+
+def test_dicom_files_are_read_as_the_node_reads_them(tmp_path: Path, brightness: Brightness) -> None:
+    [ds] = a_study("US")
+    (tmp_path / "set").mkdir()
+    ds.save_as(tmp_path / "set" / "one.dcm", enforce_file_format=True)
+    (tmp_path / "set" / "index.csv").write_text("file,split,label\none.dcm,test,cyst\n")
+
+    [case] = cases_in(tmp_path / "set", "test")
+    volume = volume_of(case, brightness.bundle, None)
+
+    assert volume.pixels.shape[1:3] == (ds.Rows, ds.Columns)
+    (tmp_path / "set" / "one.dcm").write_bytes(b"nothing")
+    with pytest.raises(EvaluationRefused, match="neither a picture nor DICOM"):
+        volume_of(case, brightness.bundle, None)
+
+
+def test_a_ct_picture_needs_to_be_told_its_window(tmp_path: Path, brightness: Brightness) -> None:
+    [case, *_] = cases_in(a_set(tmp_path / "set", [(255, "cyst", "p1", "", "")]), "test")
+    metadata = json.loads((brightness.bundle.path / "configs" / "metadata.json").read_text())
+    metadata["radnode"]["intended_use"] = {"modality": ["CT"]}
+    (brightness.bundle.path / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    write_sums(brightness.bundle.path)
+    ct = Bundle.open(brightness.bundle.path)
+
+    with pytest.raises(EvaluationRefused, match="--window-hu=-1350,150"):
+        volume_of(case, ct, None)
+
+    volume = volume_of(case, ct, (-1350, 150))
+    assert (volume.unit, float(volume.pixels.min()), float(volume.pixels.max())) == ("HU", -1350, 150)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("index", "because"),
+    [
+        (None, "no readable index.csv"),
+        ("", "it has no rows"),
+        ("picture,label\n0.png,cyst\n", "needs a column file"),
+        ("file,split\n0.png,test\n", "and label or mask"),
+        ("file,split,label\n0.png,train,cyst\n", "no row is of the split test; known: train"),
+        ("file,split,label\n../secret.png,test,cyst\n", "not in the folder"),
+        ("file,split,label\nmissing.png,test,cyst\n", "not in the folder"),
+    ],
+)
+def test_a_folder_that_can_not_be_read_says_why(tmp_path: Path, index: str | None, because: str) -> None:
+    folder = a_set(tmp_path / "set")
+    (tmp_path / "secret.png").write_bytes(b"x")
+    (folder / "index.csv").unlink()
+    if index is not None:
+        (folder / "index.csv").write_text(index)
+
+    with pytest.raises(EvaluationRefused, match=because):
+        cases_in(folder, "test")
+
+
+def test_labels_that_mean_no_finding_are_named(tmp_path: Path, brightness: Brightness) -> None:
+    cases = cases_in(a_set(tmp_path / "set", masks=False), "test")
+
+    with pytest.raises(EvaluationRefused, match=r"no label of cyst, nothing is a finding of lesion: .* --truth"):
+        truth_of(cases, brightness.bundle, {})
+    with pytest.raises(EvaluationRefused, match="no image has the label tumour"):
+        truth_of(cases, brightness.bundle, {"lesion": frozenset({"tumour"})})
+    with pytest.raises(EvaluationRefused, match="no finding cyst; it has lesion"):
+        truth_of(cases, brightness.bundle, {"cyst": frozenset({"cyst"})})
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path, brightness: Brightness) -> None:
+    folder = a_set(tmp_path / "set")
+    cv2.imwrite(str(folder / "0_mask.png"), np.zeros((4, 4), np.uint8))
+
+    with pytest.raises(EvaluationRefused, match="not the size of its image"):
+        readings_of(folder, brightness)
+
+
+# --- plots and the command ------------------------------------------------------------------------------------------------
+def test_the_curve_goes_where_the_numbers_say() -> None:
+    perfect = np.array([0.9, 0.8, 0.2, 0.1]), np.array([True, True, False, False])
+    useless = np.array([0.9, 0.8, 0.2, 0.1]), np.array([True, False, False, True])
+
+    def blue(picture: np.ndarray) -> np.ndarray:
+        return np.argwhere((picture == plots.BLUE).all(axis=2))
+
+    corner = np.array([plots.MARGIN, plots.MARGIN])  # sensitivity 1 at no false alarm
+    assert np.abs(blue(plots.roc("lesion", perfect)) - corner).sum(axis=1).min() <= 2
+    assert np.abs(blue(plots.roc("lesion", useless)) - corner).sum(axis=1).min() > 100
+    assert len(blue(plots.reliability("lesion", perfect))) > 100
+
+
+def test_the_command_reads_real_pictures_and_leaves_a_report_and_plots(shared: Path, tmp_path: Path) -> None:
+    """Six ultrasound pictures of the validation split, with their masks."""
+    root = shared / "data" / "images" / "busi_breast_us"
+    with (root / "index.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    chosen = [next(row for row in rows[skip:] if row["label"] == label) for label in ("normal", "benign", "malignant") for skip in (0, 1)]
+    chosen = list({row["file"]: row for row in chosen}.values())
+    for row in chosen:
+        for name in filter(None, (row["file"], row["mask"])):
+            (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, tmp_path / "set" / name)
+    with (tmp_path / "set" / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(chosen[0]))
+        writer.writeheader()
+        writer.writerows(chosen)
+    (tmp_path / "radnode.yaml").write_text(yaml.safe_dump({"data_dir": str(tmp_path / "data")}))
+    words = ["bundles", "evaluate", "breast_ultrasound", "--data", str(tmp_path / "set"), "--split", "val", "--out", str(tmp_path / "out")]
+
+    done = CliRunner().invoke(front_door("bundles"), [*words, "--json", "--config", str(tmp_path / "radnode.yaml")])
+
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["images"] == len(chosen)
+    assert set(found["findings"]) == {"normal", "benign", "malignant"}
+    assert found["segmentation"]["lesion_dice"]["value"] > 0.3
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} >= {"roc-malignant.png", "reliability-malignant.png"}
+    assert cv2.imread(str(tmp_path / "out" / "roc-malignant.png")).shape == (620, 620, 3)
