@@ -73,4 +73,4 @@ class Normality(nn.Module):  # type: ignore[misc]
         """How unlike the patches at the same place of normal films each patch is, (films, patches)."""
         beside = films.patches - self.place.float().cpu().numpy()
         flat = self.projections[2].of(beside.reshape(-1, beside.shape[-1]))
-        return self.forests[2].scores(flat).reshape(beside.shape[:2])
+        return np.asarray(self.forests[2].scores(flat).reshape(beside.shape[:2]))
