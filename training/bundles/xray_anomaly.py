@@ -29,8 +29,8 @@ FILM = "dicom/cr_chest/RG1_JLSN_PA_monochrome1.dcm"
 LONGEST = 640  #: pixels of a film that noise is added to
 
 LICENCE_NOTE = """The weights in this bundle were trained on chest films of Kermany et al. (Mendeley Data rscbjbr9sj, CC BY 4.0), of NIH ChestX-ray14 (free use
-with citation) and of the ieee8023 COVID-19 collection (licences of single images, CC BY and CC BY-NC-SA); its lung stage saw
-Figure1-COVID (research only) and outlines of v7 Labs (CC BY 4.0) too. They may be used for non-commercial research only; they are no
+with citation), of the ieee8023 COVID-19 collection (licences of single images, CC BY and CC BY-NC-SA) and of Figure1-COVID (research only);
+its lung stage saw outlines of v7 Labs (CC BY 4.0) too. They may be used for non-commercial research only; they are no
 medical device. The configuration files are under the licence of the repository.
 """
 

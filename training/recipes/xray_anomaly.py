@@ -44,6 +44,7 @@ TREES, NODES, SAMPLES = 200, 400, 192  #: of each forest
 WEIGHTS = {"child": (0.5, 0.5), "adult": (0.0, 1.0)}  #: of edges, of the transformer; in adults edges tell nothing, see the card
 EXAMPLES = 128  #: steps of the scale
 SETS = {"cxr_pediatric224": "child", "cxr_adult224": "adult", "cxr_nih64": "adult"}  #: and beside whose normals they are held
+PAINTED = (*SETS, "cxr_figure1")
 GROWN_ON = ("cxr_pediatric224", "cxr_adult224")  #: films of 64 pixels would teach the forests that blur is normal
 PAINTING = 0.16  #: share of the minutes
 HIDDEN = 0.6  #: share of patches that are painted over
@@ -144,7 +145,7 @@ class Painter(nn.Module):
 def paint(data: Path, out: Path, *, minutes: float, resume: bool) -> dict[str, torch.Tensor]:
     """The transformer's weights after it has painted parts of all training films, of ill patients too."""
     films: dict[str, list[npt.NDArray[np.uint8]]] = {"train": [], "val": []}
-    for name in SETS:
+    for name in PAINTED:
         for row in rows_of(data, name):
             if row["split"] in films:
                 films[row["split"]].append(cv2.imread(str(data / "images" / name / row["file"]), cv2.IMREAD_GRAYSCALE))
