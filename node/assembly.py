@@ -30,6 +30,7 @@ from node.bundle import Bundle
 from node.destinations.interface import Destination
 from node.domain import Channel, CleanUid, Origin, Study
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
+from node.guests import allowed
 from node.identified.boxes import Box
 from node.identified.by_hand import DecisionsByHand
 from node.identified.clean_uids import CleanUids
@@ -57,6 +58,7 @@ from node.identified.spool import spool
 from node.identified.tombstones import Tombstones
 from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
+from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules
@@ -170,19 +172,30 @@ class House:
 
     @property
     def bundles(self) -> Mapping[str, Bundle]:
-        """The active version of every pipeline that has code and an intact bundle."""
+        """The active version of every pipeline that has code and an intact bundle, and of every bundle that dropped in."""
         return self.shelf.active()
 
-    def _may_run(self, pipeline: str, _bundle: Bundle) -> bool:
-        """Whether the node has code for a bundle of that pipeline."""
-        return pipeline in self.pipelines
+    def kind_of(self, pipeline: str, bundle: Bundle) -> type[Pipeline]:
+        """What runs the bundle: its pipeline's code, or for a guest the one that runs any bundle. Raises PluginBroken or KeyError."""
+        return kind_of(bundle) if bundle.sidecar else self.pipelines[pipeline]
+
+    def _may_run(self, pipeline: str, bundle: Bundle) -> bool:
+        """Whether the node has code for a bundle of that pipeline, or lets it run its own."""
+        if not bundle.sidecar:
+            return pipeline in self.pipelines
+        try:
+            allowed.check(bundle)
+        except NodeError as why:
+            _log.error("a bundle is left out", extra={"pipeline": pipeline, "because": str(why)})
+            return False
+        return True
 
     @property
     def needs(self) -> Mapping[str, Needs]:
         """What each pipeline takes, for the router's guards."""
         return {
             name: Needs(
-                takes=self.pipelines[name].takes,
+                takes=self.kind_of(name, bundle).takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
                 min_slices=int(bundle.intended_use.get("min_slices", 1)),
             )

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 SUMS = "SHA256SUMS"
 METADATA = "configs/metadata.json"
 INFERENCE = "configs/inference.json"
+GUEST = "node.json"  #: the sidecar of a bundle that dropped in (`node/guests/`): its own files stay as they came
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts")
+GUEST_WEIGHTS = (*WEIGHTS, "models/model.onnx")
 BUILDERS = (
     "torch.nn.",
     "monai.networks.",
@@ -38,6 +40,7 @@ BUILDERS = (
     "node.imaging.stages.",
     "node.imaging.chest_vit.",
     "node.imaging.normality.",
+    "node.networks.",
 )  #: where a network may come from
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: never ask the net for weights
 AGREE = 0.05  #: how far another engine's output, after a sigmoid, may lie from torch's in float32
@@ -52,6 +55,7 @@ class Bundle:
     metadata: Mapping[str, Any] = field(repr=False)
     inference: Mapping[str, Any] = field(repr=False)
     sums: Mapping[str, str] = field(repr=False)  #: relative path → SHA-256, hexadecimal
+    sidecar: Mapping[str, Any] = field(default_factory=dict, repr=False)  #: of a guest; empty for a bundle that a pipeline's code runs
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:
@@ -69,18 +73,19 @@ class Bundle:
         for name, expected in sums.items():
             if sha256(path / name) != expected:
                 raise BundleDamaged(file=name, bundle=path.name)
-        for name in (METADATA, INFERENCE):
+        sidecar = _json(path / GUEST) if GUEST in sums else {}
+        for name in (METADATA,) if sidecar else (METADATA, INFERENCE):  # a guest's configuration is read in its own process only
             if name not in sums:
                 raise BundleInvalid(f"{SUMS} does not list {name}", bundle=path.name)
-        bundle = cls(path, _json(path / METADATA), _json(path / INFERENCE), sums)
+        bundle = cls(path, _json(path / METADATA), {} if sidecar else _json(path / INFERENCE), sums, sidecar)
         _ = bundle.weights, bundle.version  # must be there
         return bundle
 
     # --- what it says about itself ---------------------------------------------------------------------------------------
     @property
     def node(self) -> Mapping[str, Any]:
-        """The `radnode` object of the metadata; empty for a bundle that was not made for a node."""
-        found = self.metadata.get("radnode", {})
+        """The `radnode` object of the metadata, or a guest's sidecar; empty for a bundle that was not made for a node."""
+        found = self.sidecar or self.metadata.get("radnode", {})
         return found if isinstance(found, dict) else {}
 
     @property
@@ -91,7 +96,7 @@ class Bundle:
     @property
     def version(self) -> str:
         try:
-            return str(self.metadata["version"])
+            return str(self.sidecar.get("version") or self.metadata["version"])
         except KeyError:
             raise BundleInvalid("metadata.json has no version", bundle=self.path.name) from None
 
@@ -154,7 +159,7 @@ class Bundle:
     @cached_property
     def weights(self) -> str:
         """The weights file, relative to the bundle."""
-        for name in WEIGHTS:
+        for name in GUEST_WEIGHTS if self.sidecar else WEIGHTS:
             if name in self.sums:
                 return name
         if (self.path / "large_files.yml").exists():
@@ -163,8 +168,8 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights, hexadecimal: the model's identity in every result."""
-        return self.sums[self.weights]
+        """SHA-256 of the weights, hexadecimal: the model's identity in every result. A guest is its code too: that of its SHA256SUMS."""
+        return sha256(self.path / SUMS) if self.sidecar else self.sums[self.weights]
 
     @cached_property
     def size_in_memory(self) -> int:
@@ -241,15 +246,15 @@ class Bundle:
     def _weights(self) -> bytes:
         """The weights file, read once and checked as read."""
         data = (self.path / self.weights).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self.digest:
+        if hashlib.sha256(data).hexdigest() != self.sums[self.weights]:
             raise BundleDamaged(file=self.weights, bundle=self.path.name)
         return data
 
 
 def bundles_in(folder: Path) -> Iterator[Path]:
-    """The bundle folders under `folder`: `<pipeline>/<version>/`, or a bundle lying there by itself."""
-    for found in sorted(folder.rglob(METADATA)):
-        yield found.parent.parent
+    """The bundle folders under `folder`: `<pipeline>/<version>/`, or a bundle lying there by itself; 1.10.0 comes after 1.9.0."""
+    found = (metadata.parents[1] for metadata in folder.rglob(METADATA))
+    yield from sorted(found, key=lambda bundle: (bundle.parent, [int(part) for part in re.findall(r"\d+", bundle.name)], bundle.name))
 
 
 def age_in_years(age: str) -> float | None:

@@ -152,6 +152,10 @@ class EvaluationRefused(NodeError):
     """The bundle can't be evaluated on this folder; docs/operations.md says what a folder must hold."""
 
 
+class BundleRefused(NodeError):
+    """The bundle is not added, and nothing of it was left behind."""
+
+
 # --- the doors over HTTP, and the Orthancs behind them -------------------------------------------------------------------
 class TokenInvalid(NodeError):
     """The token can't be made or found; see `radnode tokens list`."""
@@ -168,6 +172,10 @@ class SourceFailed(NodeError):
 # --- work and the way home --------------------------------------------------------------------------------------------
 class JobFailed(NodeError):
     """The pipeline failed on this job."""
+
+
+class GuestFailed(JobFailed):
+    """The code of a bundle that dropped in failed; its process was ended."""
 
 
 class ResultInvalid(JobFailed):

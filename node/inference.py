@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from node import log
-from node.bundle import Bundle, bundles_in
+from node.bundle import GUEST, Bundle, bundles_in
 from node.codes import Code
 from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
 from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
@@ -30,6 +29,7 @@ from node.imaging.study import read_study
 from node.imaging.volume import Volume
 from node.interlock import Interlock
 from node.ledger.payload import Made
+from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline, Takes
 from node.provenance import Provenance
 from node.registry import Registry
@@ -168,7 +168,7 @@ def _warm(job: Job, bundles_dir: Path, device: str, loaded: WarmModels, room: st
 
 
 def _load(bundle: Bundle, name: str, device: str, loaded: WarmModels, room: str) -> tuple[Pipeline, Any]:
-    kind: Callable[[Bundle], Pipeline] = Registry(room, Pipeline)[name]  # type: ignore[type-abstract]
+    kind: Callable[[Bundle], Pipeline] = kind_of(bundle) if bundle.sidecar else Registry(room, Pipeline)[name]  # type: ignore[type-abstract]
     pipeline = kind(bundle)
     loaded.make_room(bundle.size_in_memory)
     model = pipeline.load(device)
@@ -184,10 +184,10 @@ def warm_up(
     `first` names pipelines and versions in the order of their importance; by default it is the newest version of every pipeline.
     """
     pipelines: Registry[Pipeline] = Registry(room, Pipeline)  # type: ignore[type-abstract]
-    newest = {folder.parent.name: folder for folder in sorted(bundles_in(bundles_dir), key=_version)}
+    newest = {folder.parent.name: folder for folder in bundles_in(bundles_dir)}
     wanted = newest.items() if first is None else [(name, bundles_dir / name / version) for name, version in first]
     for name, folder in wanted:
-        if name not in pipelines:
+        if name not in pipelines and not (folder / GUEST).exists():
             continue
         try:
             bundle = Bundle.open(folder)
@@ -198,11 +198,6 @@ def warm_up(
             _log.warning("a model did not load ahead of its first job", extra={"pipeline": name}, exc_info=True)
         else:
             yield name
-
-
-def _version(folder: Path) -> tuple[int, ...]:
-    """1.10.0 comes after 1.9.0."""
-    return tuple(int(part) for part in re.findall(r"\d+", folder.name))
 
 
 # --- finding --------------------------------------------------------------------------------------------------------------

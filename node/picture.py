@@ -83,14 +83,16 @@ def frame_round(left: float, top: float, right: float, bottom: float) -> Points:
 
 # --- words ------------------------------------------------------------------------------------------------------------------
 def said(finding: Finding) -> str:
-    """A finding in words: its probability and what was decided, or that nothing is said."""
+    """A finding in words: its probability, what was decided and measured, or that nothing is said."""
     place = " ".join(code.meaning.lower() for code in (finding.laterality, finding.site) if code is not None)
     name = f"{finding.name} ({place})" if place and place.split()[-1] not in finding.name else finding.name
-    if finding.probability is None:
-        return f"{name}: not trained, nothing is said about it"
+    numbers = [f"{m.name.meaning} {m.value:.4g} {m.unit.value}" for m in finding.measurements]
     decided = {True: "present", False: "not present", None: "not decided"}[finding.present]
-    numbers = (f"{m.name.meaning} {m.value:.4g} {m.unit.value}" for m in finding.measurements)
-    return "; ".join((f"{name}: {100 * finding.probability:.0f} %, {decided}", *numbers))
+    if finding.probability is not None:
+        return "; ".join((f"{name}: {100 * finding.probability:.0f} %, {decided}", *numbers))
+    if finding.present is not None:
+        return "; ".join((f"{name}: {decided}", *numbers))
+    return f"{name}: {'; '.join(numbers) or 'not trained, nothing is said about it'}"
 
 
 def headline(result: Result) -> str:

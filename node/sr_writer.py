@@ -140,7 +140,7 @@ def _groups(volume: Volume, result: Result, provenance: Provenance) -> list[sr.P
 
 def _told(result: Result) -> list[Finding]:
     """Findings that something is said about; a label that was not trained stands in the summary only."""
-    return [finding for finding in result.findings if finding.probability is not None or finding.present is not None]
+    return [f for f in result.findings if f.probability is not None or f.present is not None or f.measurements]
 
 
 def _where(finding: Finding, volume: Volume, result: Result) -> tuple[int, np.ndarray] | None:
@@ -292,7 +292,7 @@ def _texts(result: Result, provenance: Provenance) -> sr.ContentSequence:
     """The overall answer, then every finding in words (those without a group too), remarks, and what the report is not."""
     maker = provenance.maker
     lines = [(standard.DCM.Conclusion, f"{provenance.job.route.pipeline}: {headline(result).rstrip('.')}.")]
-    if result.analysed and not any(finding.present for finding in result.findings):
+    if result.analysed and not any(finding.present or (finding.present is None and finding.measurements) for finding in result.findings):
         lines.append((standard.DCM.Conclusion, "Nothing was found of what the model looks for."))
     lines += [(standard.DCM.Finding, said(finding)) for finding in result.findings]
     if any(finding.region is None and finding.segment is None for finding in _told(result)):

@@ -1,4 +1,4 @@
-"""`radnode bundles`: the models that are installed, and whether they are intact."""
+"""`radnode bundles`: the models that are installed, whether they are intact, and another one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import typer
 
 from node.bundle import Bundle
 from node.commands import bundle_versions
+from node.commands.bundles_add import add
 from node.commands.options import Config, Json, house
 from node.errors import NodeError
+from node.guests import allowed
 
-app = typer.Typer(help="Model bundles: list, verify, and which version of each pipeline runs.", no_args_is_help=True)
+app = typer.Typer(help="Model bundles: add, list, verify, and which version of each pipeline runs.", no_args_is_help=True)
+app.command()(add)
 bundle_versions.join(app)
 
 
@@ -52,6 +55,8 @@ def _facts(folder: Path) -> dict[str, Any]:
     name = f"{folder.parent.name}/{folder.name}"
     try:
         bundle = Bundle.open(folder)
+        if bundle.sidecar:
+            allowed.check(bundle)
     except NodeError as why:
         return {"folder": name, "error": str(why)}
     return {

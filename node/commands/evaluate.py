@@ -39,7 +39,7 @@ def evaluate(
     cases = cases_in(data, split)
     meant = truth_of(cases, bundle, dict(map(_meant, truth or [])))
     window = _window(window_hu)
-    pipeline = home.pipelines[name](bundle)
+    pipeline = home.kind_of(name, bundle)(bundle)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         step = progress.add_task("reading images", total=len(cases))
         device = "cpu" if home.settings.workers.device == "auto" else home.settings.workers.device
@@ -65,9 +65,11 @@ def _bundle(home: House, name: str, version: str) -> Bundle:
     if not version and name in home.bundles:
         return home.bundles[name]
     for one in home.shelf.all().get(name, []):
-        if one.installed.version == version and name in home.pipelines:
+        if one.installed.version == version:
             if one.installed.bundle is None:
                 raise EvaluationRefused(one.installed.trouble)
+            if not (one.installed.bundle.sidecar or name in home.pipelines):
+                raise EvaluationRefused("the node has no code to run it as a pipeline")
             return one.installed.bundle
     raise EvaluationRefused(f"{name} {version or '(active)'} is not installed; `radnode bundles list` shows what is")
 

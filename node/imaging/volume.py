@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,9 @@ class Volume:
     )  #: 4x4: (column, row, frame) → mm in LPS (PS3.3 C.7.6.2.1.1); None without a frame of reference
     spacing_mm: tuple[float, float, float] | None  #: between frames, rows, columns; None when unknown
     notes: tuple[str, ...] = ()  #: what was repaired or assumed, for the report
+    clinical: Mapping[str, Any] = field(
+        default_factory=dict, repr=False
+    )  #: what was told of the patient beside the header, e.g. temperature
 
     @property
     def pixel_spacing_mm(self) -> tuple[float, float] | None:

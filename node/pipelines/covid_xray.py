@@ -25,6 +25,7 @@ SIZE = 128  #: pixels of the canvas the opacity network sees
 MARGIN = 0.03  #: round the lungs, of the longer side of their box
 DARKEST = 0.1  #: of a lung on the canvas; 0 is what lies outside
 SMALLEST_SPOT = 20  #: pixels of the canvas; smaller spots are noise
+USUAL_EXTENT = 0.1  #: at which extent says neither yes nor no
 LEAST_SHARE = 1.0  #: percent of one lung that must be opaque for infection to be said of that lung
 CERTAIN_TURNED = 0.9  #: how clearly lungs must be seen in a film turned over before it counts as stored with the wrong photometric
 ZONES = ("upper", "middle", "lower")
@@ -63,6 +64,8 @@ class Reading:
     opacity: Floats  #: probability, (rows, columns)
     evidence: float  #: logit of infection: the mean of the evidence map over both lungs
     side_evidence: tuple[float, float]  #: of the right and the left lung alone
+    extent: float  #: mean probability of opacity over both lungs
+    side_extent: tuple[float, float]
 
 
 def read(film: Radiograph, lungs: LungFields, network: Any) -> Reading:
@@ -78,13 +81,16 @@ def read(film: Radiograph, lungs: LungFields, network: Any) -> Reading:
     shape = film.grey.shape
     opacity = np.where(lungs.both, frame.backward(np.asarray(opacity, np.float32), *shape), 0)
     evidence = frame.backward(np.asarray(evidence, np.float32), *shape)
-    right, left, both = (float(evidence[part].mean()) for part in (lungs.right, lungs.left, lungs.both))
-    return Reading(np.asarray(opacity, np.float32), both, (right, left))
+    parts = (lungs.right, lungs.left, lungs.both)
+    right, left, both = (float(evidence[part].mean()) for part in parts)
+    right_extent, left_extent, extent = (float(opacity[part].mean()) for part in parts)
+    return Reading(np.asarray(opacity, np.float32), both, (right, left), extent, (right_extent, left_extent))
 
 
-def probability(evidence: float, limits: Mapping[str, float]) -> float:
-    """Calibrated: the logit over `temperature`, plus `bias`."""
-    return float(1 / (1 + np.exp(-(evidence / limits.get("temperature", 1.0) + limits.get("bias", 0.0)))))
+def probability(evidence: float, extent: float, limits: Mapping[str, float]) -> float:
+    """Calibrated: evidence and the logarithm of the extent, the latter times `extent_weight`, over `temperature`, plus `bias`."""
+    logit = evidence + limits.get("extent_weight", 0.0) * float(np.log((extent + 0.01) / USUAL_EXTENT))
+    return float(1 / (1 + np.exp(-(logit / limits.get("temperature", 1.0) + limits.get("bias", 0.0)))))
 
 
 def opaque(reading: Reading, lungs: LungFields, threshold: float) -> Mask:
@@ -168,7 +174,7 @@ class CovidXray(Pipeline):
         notes: list[str],
     ) -> Result:
         limits = self.bundle.thresholds
-        likely = probability(reading.evidence, limits)
+        likely = probability(reading.evidence, reading.extent, limits)
         present = likely >= limits["infection"]
         scores = {"right": zone_scores(spots, lungs.right), "left": zone_scores(spots, lungs.left)}
         total = sum(sum(side) for side in scores.values())
@@ -198,7 +204,7 @@ class CovidXray(Pipeline):
                 Finding(
                     name=f"infection, {side} lung",
                     code=INFECTIOUS_LUNG_DISEASE,
-                    probability=probability(reading.side_evidence[number], limits),
+                    probability=probability(reading.side_evidence[number], reading.side_extent[number], limits),
                     present=bool(present and share >= LEAST_SHARE),  # decided once, for both lungs
                     site=codes.LUNG,
                     laterality=laterality,

@@ -112,12 +112,13 @@ def _ellipse(x: Plane, y: Plane, centre: tuple[float, float], half: tuple[float,
 def _haze(where: str, x: Plane, y: Plane, lungs: Mask, random: np.random.Generator, mm: float) -> Plane:
     """Patchy consolidation round one place, 0 to 1."""
     words = where.split()
-    centre_x = -82.0 if "right" in words else 84.0
-    centre_y = {"upper": 105.0, "middle": 170.0, "lower": 228.0}[words[-1]]
-    cloud = cv2.GaussianBlur(random.standard_normal(x.shape).astype(np.float32), (0, 0), 7.0 / mm)
-    cloud /= float(cloud.std())
-    radius = np.sqrt(((x - centre_x) / 46.0) ** 2 + ((y - centre_y) / 40.0) ** 2) + 0.1 * cloud
-    return np.asarray(np.clip((1.15 - radius) / 0.3, 0, 1) * np.clip(0.85 + 0.12 * cloud, 0, 1) * lungs, np.float32)
+    centre_x = -80.0 if "right" in words else 84.0
+    centre_y = {"upper": 105.0, "middle": 170.0, "lower": 215.0}[words[-1]]
+    cloud, grain = (cv2.GaussianBlur(random.standard_normal(x.shape).astype(np.float32), (0, 0), size / mm) for size in (7.0, 2.0))
+    cloud, grain = cloud / float(cloud.std()), grain / float(grain.std())
+    radius = np.sqrt(((x - centre_x) / 64.0) ** 2 + ((y - centre_y) / 67.0) ** 2) + 0.15 * cloud
+    dense = np.clip(0.6 + 0.15 * cloud + 0.15 * grain, 0, 1)
+    return np.asarray(np.clip((1.3 - radius) / 0.6, 0, 1) * dense * lungs, np.float32)
 
 
 def _spine(x: Plane, y: Plane) -> Plane:
@@ -163,5 +164,5 @@ def _vessels(lungs: Mask, random: np.random.Generator, rows: int, mm: float) -> 
             pieces += [(n, width * (1 - n / 15), a, b) for n, (a, b) in enumerate(itertools.pairwise(points))]
     for n, thick, a, b in sorted(pieces, key=lambda piece: -piece[0]):  # the thickest last, over the fine ones
         ends = [(round(float(c)), round(float(r))) for c, r in (a, b)]
-        cv2.line(canvas, *ends, round(255 * (1 - n / 20)), max(1, round(thick / mm)), cv2.LINE_AA)
+        cv2.line(canvas, ends[0], ends[1], round(255 * (1 - n / 20)), max(1, round(thick / mm)), cv2.LINE_AA)
     return np.asarray(cv2.GaussianBlur(canvas, (0, 0), max(0.3, 0.8 / mm)) * lungs, np.float32) / np.float32(255)

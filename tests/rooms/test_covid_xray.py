@@ -26,6 +26,7 @@ from node.pipelines.covid_xray import (
     OPAQUE_SHARE,
     SEVERITY,
     SIDE_SEVERITY,
+    USUAL_EXTENT,
     ZONE_SCORES,
     CovidXray,
     percent,
@@ -236,9 +237,12 @@ def test_one_digest_names_both_networks(pipeline: CovidXray) -> None:
     assert set(pipeline.bundle.stages()) == {"lungs", "opacity"}
 
 
-def test_the_probability_is_a_calibrated_logit() -> None:
-    assert probability(0.0, {"temperature": 0.5, "bias": 0.0}) == pytest.approx(0.5)
-    assert probability(1.0, {"temperature": 0.5, "bias": 0.0}) == pytest.approx(1 / (1 + np.exp(-2)))
+def test_the_probability_rises_with_evidence_and_extent() -> None:
+    limits = {"extent_weight": 1.0, "temperature": 0.5, "bias": 0.0}
+
+    assert probability(0.0, USUAL_EXTENT - 0.01, limits) == pytest.approx(0.5)
+    assert probability(1.0, USUAL_EXTENT - 0.01, limits) == pytest.approx(1 / (1 + np.exp(-2)))
+    assert probability(0.0, 0.4, limits) > probability(0.0, 0.2, limits) > 0.5
 
 
 # --- real films ------------------------------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def test_the_filter_alone_refuses_every_socket_that_is_not_local() -> None:
     """For machines that allow no name spaces, such as an ordinary container."""
     tried = """
 import socket
-from node.runners._worker.confinement import refuse_sockets
+from node.confinement import refuse_sockets
 assert refuse_sockets()
 socket.socketpair()
 for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK):

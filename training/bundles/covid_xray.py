@@ -74,7 +74,7 @@ def metadata(version: str) -> dict[str, Any]:
             "pipeline": "covid_xray",
             "family": "convolutional neural network",
             "labels": ["infection"],
-            "thresholds": {"infection": 0.5, "opacity": 0.5, "temperature": 1.0, "bias": 0.0},
+            "thresholds": {"infection": 0.5, "opacity": 0.5, "extent_weight": 1.0, "temperature": 1.0, "bias": 0.0},
             "intended_use": {
                 "modality": ["CR", "DX"],
                 "body_part": ["CHEST", "THORAX", "LUNG"],
@@ -129,29 +129,36 @@ def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:
 
     opacity = max((0.3, 0.4, 0.5, 0.6), key=outline)
     ill = np.array([c.infected for c in chests])
-    weight = balanced([c.source for c in chests], ill)
-    logits = np.array([r.evidence for r in found])
+    weight = balanced([c.set for c in chests], ill)
+    seen_ = [(r.evidence, r.extent) for r in found]
 
-    def log_loss(temperature: float, bias: float) -> float:
-        chance = np.array([probability(x, {"temperature": temperature, "bias": bias}) for x in logits])
-        told = np.where(ill, chance, 1 - chance)
-        return float(-(weight * np.log(np.clip(told, 1e-6, 1))).sum())
+    def chances(limits: dict[str, float]) -> npt.NDArray[np.float64]:
+        return np.array([probability(evidence, extent, limits) for evidence, extent in seen_])
 
-    grid = [(t, b) for t in np.arange(0.2, 3.01, 0.1) for b in np.arange(-2, 2.01, 0.2)]
-    temperature, bias = min(grid, key=lambda pair: log_loss(*pair))
-    chance = np.array([probability(x, {"temperature": temperature, "bias": bias}) for x in logits])
-    called = np.sort(chance[ill])[::-1]
+    def log_loss(limits: dict[str, float]) -> float:
+        chance = chances(limits)
+        return float(-(weight * np.log(np.clip(np.where(ill, chance, 1 - chance), 1e-6, 1))).sum())
+
+    grid = [
+        {"extent_weight": float(w), "temperature": float(t), "bias": float(b)}
+        for w in (0.0, 0.5, 1.0, 2.0, 4.0)
+        for t in (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+        for b in np.arange(-1.5, 1.51, 0.25)
+    ]
+    best = min(grid, key=log_loss)
+    called = np.sort(chances(best)[ill])[::-1]
     return {
         "infection": float(np.floor(called[int(np.ceil(SENSITIVITY * len(called))) - 1] * 1000) / 1000),
         "opacity": opacity,
-        "temperature": round(float(temperature), 2),
-        "bias": round(float(bias), 2),
+        **best,
     }
 
 
-def balanced(sources: list[str], ill: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Weights in which infected and clean films count the same: what the probability is calibrated to."""
-    return np.where(ill, 0.5 / max(1, ill.sum()), 0.5 / max(1, (~ill).sum()))
+def balanced(sets: list[str], ill: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Weights in which every set, and infected and clean films of it, count the same: what the probability is calibrated to."""
+    kinds = list(zip(sets, ill.tolist(), strict=True))
+    weight = np.array([1.0 / kinds.count(kind) for kind in kinds])
+    return np.asarray(weight / weight.sum())
 
 
 def figures(bundle: Bundle, data: Path, split: str) -> dict[str, Any]:
@@ -160,7 +167,7 @@ def figures(bundle: Bundle, data: Path, split: str) -> dict[str, Any]:
     chests = of_split(data, split)
     found = readings(stages["opacity"], chests)
     limits = bundle.thresholds
-    chance = np.array([probability(r.evidence, limits) for r in found])
+    chance = np.array([probability(r.evidence, r.extent, limits) for r in found])
     ill = np.array([c.infected for c in chests])
     groups = [c.group for c in chests]
     called = chance >= limits["infection"]
@@ -192,7 +199,7 @@ def figures(bundle: Bundle, data: Path, split: str) -> dict[str, Any]:
         "sensitivity": e.figure(groups, lambda i: e.sensitivity(called[i], ill[i])),
         "specificity": e.figure(groups, lambda i: e.specificity(called[i], ill[i])),
         "specificity_otherwise_abnormal": round(float(np.mean([not called[i] for i in boxed if chests[i].other_abnormal])), 3),
-        "calibration_error": round(calibration_error(chance, ill, balanced([c.source for c in chests], ill)), 3),
+        "calibration_error": round(calibration_error(chance, ill, balanced([c.set for c in chests], ill)), 3),
         "dice_boxes_pooled": e.figure([groups[i] for i in boxed], lambda i: e.pooled_dice(table[i])),
         "dice_boxes": e.figure([groups[i] for i in boxed], lambda i: e.lesion_dice(table[i])),
         "clean_share_percent_median": round(float(100 * np.median(shares[clean])), 2),
@@ -224,7 +231,7 @@ def checks(bundle: Bundle, data: Path) -> dict[str, Any]:
     scores = []
     with (root / "index.csv").open() as index:
         for row in csv.DictReader(index):
-            if row["age"] and float(row["age"]) < 18:
+            if (age := row["age"].rstrip("+").strip()).replace(".", "").isdigit() and float(age) < 18:
                 continue
             picture = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
             ours = seen(np.asarray(picture, np.float32), stages["lungs"])
@@ -232,7 +239,7 @@ def checks(bundle: Bundle, data: Path) -> dict[str, Any]:
                 refused += 1
                 continue
             reading = read(*ours, stages["opacity"])
-            chance = probability(reading.evidence, bundle.thresholds)
+            chance = probability(reading.evidence, reading.extent, bundle.thresholds)
             (well if row["label"] == "normal" else ill).append(chance)
             if row["label"] != "normal":
                 mask = opaque(reading, ours[1], bundle.thresholds["opacity"])
@@ -274,8 +281,8 @@ def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
    mirror image are averaged.
 3. Opacity is cut at {limits["opacity"]} and counted: share of each lung; each third of each lung's height scores 0 below 5 % opacity, 1 up to a third, 2 up to
    two thirds, 3 beyond. Six zones give 0 to 18. The zones are those of Brixia's score; **the score is not Brixia's**, which grades the kind of opacity.
-4. The evidence averaged over the lungs, divided by a temperature of {limits["temperature"]} with a bias of {limits["bias"]:+.2f} (set on validation, infected and clean films counting the
-   same), is the probability of infection. *Infection* is called from {limits["infection"]}, where {SENSITIVITY:.0%} of the infected validation films are called.
+4. The evidence averaged over the lungs, with {limits["extent_weight"]} times the logarithm of the mean opacity, a temperature of {limits["temperature"]} and a bias of {limits["bias"]:+.2f} (all set on
+   validation, every set and infected and clean films of it counting the same), gives the probability of infection. *Infection* is called from {limits["infection"]}, where {SENSITIVITY:.0%} of the infected validation films are called.
 
 Both networks lie in one weights file; its digest names both.
 
@@ -313,7 +320,7 @@ The figures *across* compare two collections and flatter: part of them is the co
 | sensitivity, all sources | {e.written(found["sensitivity"])} |
 | specificity, all sources | {e.written(found["specificity"])} |
 | specificity in films that are abnormal in another way (RSNA) | {found["specificity_otherwise_abnormal"]:.3f} |
-| expected calibration error, classes counting the same | {found["calibration_error"]:.3f} |
+| expected calibration error, sets and classes counting the same | {found["calibration_error"]:.3f} |
 | Dice of opacity against boxes, all pixels together | {e.written(found["dice_boxes_pooled"])} |
 | Dice of opacity against boxes, films with boxes | {e.written(found["dice_boxes"])} |
 | opaque share, median: films with boxes / without pneumonia | {found["infected_share_percent_median"]:.1f} % / {found["clean_share_percent_median"]:.1f} % |

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from node import log
+from node.confinement import end_with_parent, step_back, without_network
 from node.errors import NodeError
 from node.ledger.payload import job_from_json, made_to_dict
-from node.runners._worker.confinement import end_with_parent, step_back, without_network
 from node.warm_models import WarmModels
 
 BROKEN = 3  #: exit status after a failure that is not ours: memory, device or library may be in any state

@@ -1,4 +1,4 @@
-"""What a worker process may not do: reach a network, read the folders of the wing, outlive its parent, be spared by the OOM killer."""
+"""What a process that computes may not do: reach a network, read the folders of the wing, outlive its parent, be spared by the OOM killer."""
 
 from __future__ import annotations
 
@@ -96,6 +96,11 @@ def refuse_sockets() -> bool:
         (give, 0, 0, allow),
         (give, 0, 0, refuse),
     )
+    return install_filter(program)
+
+
+def install_filter(program: Sequence[tuple[int, int, int, int]]) -> bool:
+    """Give this thread and its children a seccomp program: (code, jump if true, jump if false, k) for each instruction."""
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     filter = ctypes.create_string_buffer(code, len(code))
 

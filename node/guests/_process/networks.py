@@ -1,0 +1,126 @@
+"""A bundle's weights, and the network that they fit: a state dict, a TorchScript file, or ONNX. Weights are data: nothing in them runs."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from node.guests._process.refusal import Refusal
+
+MOST_NAMED = 4
+
+
+def scripted(path: Path) -> bool:
+    """Whether the file is a TorchScript archive, whatever it is called."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def torchscript(path: Path, device: str) -> torch.nn.Module:
+    """A TorchScript file as a network. torch calls the format old on every use; it is what people have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            loaded: torch.nn.Module = torch.jit.load(io.BytesIO(path.read_bytes()), map_location=device)  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as why:
+            raise Refusal(f"{path.name} is no TorchScript that this torch reads: {_first_line(why)}") from None
+    return loaded.eval()
+
+
+def onnx(path: Path) -> tuple[Callable[[torch.Tensor], Any], tuple[int, ...]]:
+    """An ONNX file as a network, by OpenVINO in float32: a tensor, or a dict of tensors where the file has several outputs.
+
+    And the size that its input must have, without batch and channels; empty where the file leaves it open.
+    """
+    import openvino as ov
+
+    core = ov.Core()
+    try:
+        model = core.read_model(path)
+        compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as why:
+        raise Refusal(f"{path.name} can't be read as ONNX: {_first_line(why)}") from None
+    if len(compiled.inputs) != 1:
+        inputs = ", ".join(sorted(one.any_name for one in compiled.inputs))
+        raise Refusal(f"{path.name} takes {len(compiled.inputs)} inputs ({inputs}); the node has one image to give")
+    names = [sorted(one.names)[0] if one.names else str(i) for i, one in enumerate(compiled.outputs)]
+    request = compiled.create_infer_request()
+
+    def run(batch: torch.Tensor) -> Any:
+        try:
+            answer = request.infer([batch.detach().float().cpu().contiguous().numpy()])
+        except RuntimeError as why:
+            raise Refusal(f"the network does not take {tuple(batch.shape)}: {_first_line(why)}") from None
+        outputs = [torch.from_numpy(answer[i].copy()) for i in range(len(names))]
+        return outputs[0] if len(outputs) == 1 else dict(zip(names, outputs, strict=True))
+
+    asked = [dimension.get_length() if dimension.is_static else 0 for dimension in compiled.inputs[0].partial_shape][2:]
+    return run, tuple(asked) if asked and all(asked) else ()
+
+
+def state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name, read by what the file is and not by its suffix; `{"model": …}` and `{"state_dict": …}` are unwrapped."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = path.read_bytes()
+    read: Any
+    if data[:2] == b"PK" or data[:1] == b"\x80":  # torch's zip, and the pickle of before 1.6
+        try:
+            read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except UnpicklingError:
+            raise Refusal(
+                f"{path.name} holds more than tensors, and could run code (weights_only=True refuses it); save the state dict alone"
+            ) from None
+        except (RuntimeError, EOFError, ValueError) as why:
+            raise Refusal(f"{path.name} is damaged: {_first_line(why)}") from None
+    else:
+        try:
+            read = load(data)
+        except SafetensorError:
+            raise Refusal(f"{path.name} is neither a state dict of torch nor safetensors") from None
+    for key in ("model", "state_dict", "model_state_dict", "network"):
+        if isinstance(read, dict) and isinstance(read.get(key), dict):
+            read = read[key]
+    if not isinstance(read, dict) or not all(isinstance(value, torch.Tensor) for value in read.values()):
+        raise Refusal(f"{path.name} is no state dict: tensors by name")
+    return read
+
+
+def fill(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], file: str) -> None:
+    """Put the weights into the network, every one of them. Raises Refusal, naming what does not fit."""
+    wanted = network.state_dict()
+    heads = {name.partition(".")[0] for name in weights}
+    if len(heads) == 1 and not set(wanted) & set(weights):  # saved as part of something: "model.0.weight"
+        weights = {name.partition(".")[2]: tensor for name, tensor in weights.items()}
+    missing = [name for name in wanted if name not in weights]
+    more = [name for name in weights if name not in wanted]
+    other = [
+        f"{name} is {tuple(weights[name].shape)}, the network has {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in weights and weights[name].shape != wanted[name].shape
+    ]
+    if missing or more or other:
+        parts = [_named("missing", missing), _named("not in the network", more), _named("of another shape", other)]
+        raise Refusal(f"{file} does not fit the network that the bundle describes: {'; '.join(filter(None, parts))}")
+    network.load_state_dict(dict(weights), strict=True)
+
+
+def _named(what: str, names: list[str]) -> str:
+    rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{what}: {', '.join(names[:MOST_NAMED])}{rest}" if names else ""
+
+
+def _first_line(why: BaseException) -> str:
+    lines = [line.strip() for line in str(why).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(why).__name__

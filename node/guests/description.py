@@ -1,0 +1,244 @@
+"""What a bundle takes and gives, read from its metadata and a mapping file: the draft of the node's sidecar, `node.json`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from node.codes import Code
+from node.errors import BundleRefused
+from node.guests.vocabulary import PALETTE, concept, finding
+
+TASKS = ("segmentation", "classification", "detection", "regression")
+MODALITIES = {
+    **{
+        "MRI": ("MR",),
+        "T1": ("MR",),
+        "T2": ("MR",),
+        "FLAIR": ("MR",),
+        "PET": ("PT",),
+        "ULTRASOUND": ("US",),
+        "MAMMOGRAPHY": ("MG",),
+        "MAMMOGRAM": ("MG",),
+    },
+    **dict.fromkeys(("XRAY", "XR", "RADIOGRAPH", "CXR", "DX", "CR", "RADIOGRAPHY"), ("DX", "CR")),
+    **{name: (name,) for name in ("CT", "MR", "US", "PT", "MG", "NM", "XA", "RF", "OP", "ES", "SM", "OT", "XC", "IO", "PX")},
+}
+VOLUMES = {"CT", "MR", "PT", "NM"}  #: modalities whose slices form a volume
+NOTHING = {"bg", "none", "unknown", "unlabeled", "clear label"}  #: what label 0 is called when it is the background
+KEYS = {  #: of a mapping file
+    *(
+        "name",
+        "version",
+        "task",
+        "modality",
+        "takes",
+        "axes",
+        "values",
+        "channels",
+        "dims",
+        "labels",
+        "activation",
+        "threshold",
+        "thresholds",
+    ),
+    *("network", "preprocessing", "inferer", "postprocessing", "image_key", "pred_key", "boxes", "limits", "licence", "measurement"),
+    *("input_shape", "intended_use", "title"),
+}
+
+
+def description(
+    metadata: Mapping[str, Any], mapping: Mapping[str, Any], *, name: str, modality: tuple[str, ...], bare: bool = False
+) -> dict[str, Any]:
+    """The draft of `node.json`.
+
+    Parameters
+    ----------
+    metadata
+        The bundle's own, empty for a bare file; what the zoo really writes is read, and that is not always what its specification says.
+    mapping
+        What the person who adds it says; it is believed more than the metadata.
+    modality
+        From the command line; else the mapping's, else the metadata's.
+    bare
+        A network came without a configuration: its axes are those of plain PyTorch unless the mapping says otherwise.
+
+    Raises
+    ------
+    BundleRefused
+        When a node can't run it or report its output, with the reason; or when something is not known, with where to say it.
+    """
+    if unknown := sorted(set(mapping) - KEYS):
+        raise BundleRefused(f"the mapping file has keys that are not known: {', '.join(unknown)}; known: {', '.join(sorted(KEYS))}")
+    formats = metadata.get("network_data_format") or {}
+    inputs, outputs = _described(formats.get("inputs")), _described(formats.get("outputs"))
+    if len(inputs) > 1 and "task" not in mapping:
+        raise BundleRefused(f"its network takes {len(inputs)} inputs ({', '.join(inputs)}); a node has one image to give")
+    given, output = next(iter(inputs.values()), {}), next(iter(outputs.values()), {})
+    task = str(mapping.get("task") or _task(metadata, given, output))
+    if task not in (*TASKS, "generation"):
+        raise BundleRefused(f"the task {task!r} is not known; it is one of {', '.join(TASKS)}")
+    if task == "generation":
+        return {"pipeline": name, "task": task, "latent": _numbers(given.get("spatial_shape")) or [1]}
+    modalities = modality or _modalities(mapping.get("modality")) or _modalities(given.get("modality"))
+    if not modalities:
+        raise BundleRefused("it does not say which modality it is for; say it with --modality")
+    channels = int(mapping.get("channels") or _whole(given.get("num_channels")) or 1)
+    shape = mapping.get("input_shape") or given.get("spatial_shape") or []
+    dims = int(mapping.get("dims") or (len(shape) if len(shape) in (2, 3) else 3 if modalities[0] in VOLUMES else 2))
+    if channels != 1 and not (channels == 3 and dims == 2):
+        named = ", ".join(str(v) for v in (given.get("channel_def") or {}).values())
+        raise BundleRefused(
+            f"its network takes {channels} channels{f' ({named})' if named else ''}: several series at once, and a job has one"
+        )
+    by_slice = dims == 2 and task == "segmentation" and modalities[0] in VOLUMES
+    takes = str(mapping.get("takes") or ("volume" if dims == 3 or by_slice else "image"))
+    labels = _labels(task, mapping, output, metadata)
+    use = {"modality": list(modalities), **dict(mapping.get("intended_use") or {})}
+    if takes == "volume" and dims == 3:
+        use.setdefault("min_slices", 3)
+    out: dict[str, Any] = {
+        "pipeline": name,
+        "task": task,
+        "takes": takes,
+        "dims": dims,
+        "channels": channels,
+        "values": str(mapping.get("values") or _values(given, channels)),
+        "intended_use": use,
+        "labels": [label["name"] for label in labels],
+        "outputs": labels,
+        "limits": dict(mapping.get("limits") or {}),
+        "thresholds": {str(k): float(v) for k, v in (mapping.get("thresholds") or {}).items()},
+    }
+    if str(given.get("format", "")).lower() == "hounsfield" and modalities[0] == "CT":
+        out["unit"] = "HU"
+    for key in ("axes", "activation", "threshold", "image_key", "pred_key", "boxes", "measurement"):
+        if mapping.get(key) is not None:
+            out[key] = mapping[key]
+    if bare:
+        out.setdefault("axes", "torch")
+    if task == "regression" and not {"name", "unit"} <= set(mapping.get("measurement") or ()):
+        raise BundleRefused(
+            "it estimates a number; say what and in which unit in the mapping file: measurement: {name: bone age, unit: mo}"
+            " (the unit in UCUM)"
+        )
+    return out
+
+
+# --- the task ---------------------------------------------------------------------------------------------------------------
+def _task(metadata: Mapping[str, Any], given: Mapping[str, Any], output: Mapping[str, Any]) -> str:
+    """What comes out, in the words of its metadata."""
+    takes = f"{given.get('type', '')} {given.get('format', '')}".lower()
+    kind, form = str(output.get("type", "")).lower(), str(output.get("format", "")).lower()
+    words = f"{metadata.get('task', '')} {metadata.get('name', '')}".lower()
+    if "latent" in takes:
+        return "generation"
+    if "object" in kind or ("dict" in form and "box" in str(output).lower()) or ("detect" in words and "classif" not in words):
+        return "detection"
+    if kind == "probabilities" or form in ("classes", "classification", "probabilities"):
+        return "classification"
+    if form in ("segmentation", "labels", "label", "mask"):
+        return "classification" if "classif" in words else "segmentation"
+    for task, word in (("segmentation", "segment"), ("classification", "classif"), ("regression", "regress"), ("regression", "estimat")):
+        if word in words:
+            return task
+    if not output:
+        raise BundleRefused(f"it does not say what it gives; say it in the mapping file: task: one of {', '.join(TASKS)}")
+    raise BundleRefused(
+        f"its output is {form or kind or 'not described'}, which can't be reported as segments, findings or measurements;"
+        f" if it is in truth one of {', '.join(TASKS)}, say so in the mapping file (task: …)"
+    )
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------------
+def _labels(task: str, mapping: Mapping[str, Any], output: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One entry an output that is reported: its value or channel, name, codes and colour. Background is none."""
+    told = mapping.get("labels")
+    named = _named(told if told is not None else output.get("channel_def") or metadata.get("label_classes") or metadata.get("pred_classes"))
+    if task == "regression":
+        name = str((mapping.get("measurement") or {}).get("name") or "value")
+        return [{"value": 0, "name": name, "type": _code(None, finding(name))}]
+    if not named:
+        raise BundleRefused("it does not name its outputs; name them in the mapping file: labels: {1: spleen}")
+    out: list[dict[str, Any]] = []
+    for value, entry in named.items():
+        chosen = dict(entry) if isinstance(entry, Mapping) else {"name": str(entry)}
+        name = str(chosen.get("name") or chosen.get("label") or value)
+        if name.lower() == "background" or (task == "segmentation" and value == 0 and name.lower() in NOTHING):
+            continue
+        meant = concept(name)
+        out.append(
+            {
+                "value": value,
+                "name": name,
+                "category": _code(chosen.get("category"), meant.category),
+                "type": _code(chosen.get("type") or chosen.get("code"), meant.type if task == "segmentation" else finding(name)),
+                "laterality": meant.laterality.meaning if meant.laterality else "",
+                "color": [int(v) for v in chosen.get("color") or PALETTE[len(out) % len(PALETTE)]],
+            }
+        )
+    if not out:
+        raise BundleRefused("all its outputs are background")
+    return out
+
+
+def _named(told: Any) -> dict[int, Any]:
+    """`{1: spleen}`, `{spleen: 1}` or `[background, spleen]`, as value → name."""
+    if isinstance(told, list):
+        return dict(enumerate(told))
+    if not isinstance(told, Mapping):
+        return {}
+    if all(str(key).lstrip("-").isdigit() for key in told):
+        return {int(key): entry for key, entry in sorted(told.items(), key=lambda item: int(item[0]))}
+    if all(str(value).isdigit() for value in told.values()):
+        return {int(value): str(key) for key, value in sorted(told.items(), key=lambda item: int(item[1]))}
+    raise BundleRefused("labels are written as value: name, or as a list from 0 on")
+
+
+def _code(told: Any, otherwise: Code) -> list[str]:
+    """`[value, scheme, meaning]`."""
+    if told is None:
+        return [otherwise.value, otherwise.scheme_designator, otherwise.meaning]
+    parts = list(told.values()) if isinstance(told, Mapping) else list(told) if isinstance(told, list) else []
+    if len(parts) != 3 or not all(isinstance(part, str | int) for part in parts) or len(str(parts[0])) > 16 or len(str(parts[1])) > 16:
+        raise BundleRefused("a code is written as [value, scheme, meaning], e.g. [78961009, SCT, Spleen]")
+    return [str(part)[:64] for part in parts]
+
+
+# --- odds and ends of real metadata -------------------------------------------------------------------------------------------
+def _described(formats: Any) -> dict[str, dict[str, Any]]:
+    return {str(name): dict(one) for name, one in formats.items() if isinstance(one, Mapping)} if isinstance(formats, Mapping) else {}
+
+
+def _modalities(told: Any) -> tuple[str, ...]:
+    words = told if isinstance(told, list | tuple) else re.split(r"[,/;]|\bor\b", str(told or ""))
+    found: list[str] = []
+    for word in words:
+        found += MODALITIES.get(re.sub(r"[^A-Z0-9]", "", str(word).upper()), ())
+    return tuple(dict.fromkeys(found))
+
+
+def modalities_of(words: list[str]) -> tuple[str, ...]:
+    """The DICOM modalities that are meant. Raises BundleRefused when one is not known."""
+    for word in words:
+        if not _modalities([word]):
+            raise BundleRefused(f"the modality {word[:16]!r} is not known; known: {', '.join(sorted(set(MODALITIES)))}")
+    return _modalities(words)
+
+
+def _values(given: Mapping[str, Any], channels: int) -> str:
+    """ "window": what a reader sees, 0 to 255, for networks that learned from PNG or JPEG; "stored": HU, or values as the modality gives them."""
+    span = given.get("value_range") or []
+    return "window" if channels == 3 or [_whole(v) for v in span][:2] == [0, 255] else "stored"
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return int(float(value))
+    except (TypeError, ValueError):
+        return None
+
+
+def _numbers(shape: Any) -> list[int]:
+    return [n for n in (_whole(value) for value in shape or []) if n]

@@ -1,0 +1,97 @@
+"""What is known of a patient beside the image: from the header, and from whoever asks. Missing values stay missing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+Told = dict[str, float | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A field that is a number, and what it may be: anything else counts as a mistake of the keyboard and is left out."""
+
+    keyword: str  #: of the DICOM element that holds it; empty: no image header does
+    low: float
+    high: float
+
+
+NUMBERS = {
+    "age_years": Number(keyword="PatientAge", low=0, high=120),
+    "weight_kg": Number(keyword="PatientWeight", low=20, high=350),
+    "height_m": Number(keyword="PatientSize", low=0.8, high=2.5),
+    "temperature_c": Number(keyword="", low=30, high=44),
+    "spo2_percent": Number(keyword="", low=30, high=100),
+}
+ALIASES = {"age": "age_years", "weight": "weight_kg", "height": "height_m", "temperature": "temperature_c", "spo2": "spo2_percent"}
+SEXES = {"M": "M", "F": "F", "MALE": "M", "FEMALE": "F"}
+
+
+def clinical_of(header: Dataset, told: Mapping[str, Any] | None = None) -> Told:
+    """Fields that are known, by the names of `NUMBERS`, and `sex` ("F", "M"), `view` ("PA", "AP").
+
+    Parameters
+    ----------
+    header : of the image
+    told : what was said beside the image, e.g. `{"age": 61, "temperature": 38.4}`; it goes before the header
+
+    Standard: PS3.3 C.7.2.2 Patient Study, C.8.1.3 and C.8.11.5 View Position.
+    """
+    words = {ALIASES.get(str(key).lower(), str(key).lower()): value for key, value in (told or {}).items()}
+    found: Told = {}
+    for name, number in NUMBERS.items():
+        stored = header.get(number.keyword) if number.keyword else None
+        for value in (words.get(name), stored):
+            read = _years(value) if name == "age_years" else _number(value)
+            if read is not None and number.low <= read <= number.high:
+                found[name] = read
+                break
+    for value in (words.get("sex"), header.get("PatientSex")):
+        if str(value or "").strip().upper() in SEXES:
+            found["sex"] = SEXES[str(value).strip().upper()]
+            break
+    for value in (words.get("view"), header.get("ViewPosition")):
+        if view := view_of(str(value or "")):
+            found["view"] = view
+            break
+    return found
+
+
+def view_of(position: str) -> str:
+    """ "PA" or "AP" from a View Position as people write it ("AP supine"); empty when it is neither."""
+    match = re.match(r"\s*(PA|AP)\b", position.upper().replace("_", " "))
+    return match[1] if match else ""
+
+
+def row_of(told: Told, fields: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The network's clinical input: a number a field in the order of `fields`, NaN where it is not known."""
+    row = []
+    for one in fields:
+        value = told.get(str(one["name"]))
+        if "values" in one:
+            row.append(float(one["values"].index(value)) if value in one["values"] else math.nan)
+        else:
+            row.append(float(value) if value is not None else math.nan)
+    return row
+
+
+def _years(value: Any) -> float | None:
+    """Patient's Age (0010,1010), VR AS, as years: `061Y`, `61`; none for `000Y`, which is what anonymizers write."""
+    match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*([DWMY]?)\s*", str(value or ""))
+    if match is None or float(match[1]) == 0:
+        return None
+    return float(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}[match[2]]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        read = float(value)
+    except (TypeError, ValueError):
+        return None
+    return read if math.isfinite(read) else None

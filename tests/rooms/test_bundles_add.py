@@ -1,0 +1,378 @@
+"""`radnode bundles add`: what drops in without Python, what it says of it, and that a bundle it refuses leaves nothing behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydicom import dcmread
+from typer.testing import CliRunner, Result
+
+import config
+from node.assembly import House
+from node.bundle import Bundle, write_sums
+from node.commands.bundles import app
+from node.domain import Job, JobState, Study
+from node.errors import BundleDamaged, BundleInvalid, NodeError
+from node.guests import allowed
+from node.imaging.study import read_study
+from node.ledger.jobs import Jobs
+from node.router import decide
+from node.runners.local import LocalRunner
+from node.testing.studies import a_study
+from tests.conformance.validity import errors_of
+from tests.rooms import guest_bundles
+from tests.rooms.databases import sqlite
+from tests.rooms.workbench import a_job, clean_study, now, until
+
+DCIODVFY = shutil.which("dciodvfy")
+Add = Callable[..., Result]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundles' folder of a node that has none."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("RADNODE_BUNDLES_DIR", str(folder))
+    monkeypatch.setenv("RADNODE_DATA_DIR", str(tmp_path / "data"))
+    return folder
+
+
+@pytest.fixture
+def add(models: Path) -> Add:
+    """The command, as at a prompt."""
+
+    def run(path: Path, *arguments: str, mapping: Any = None, yes: bool = True) -> Result:
+        if mapping is not None:
+            file = models.parent / "mapping.yaml"
+            file.write_text(yaml.safe_dump(mapping))
+            arguments = (*arguments, "--mapping", str(file))
+        return CliRunner().invoke(app, ["add", str(path), *arguments, *(["--yes"] if yes else [])])
+
+    return run
+
+
+def problems(ds: Any, folder: Path) -> list[str]:
+    """What dciodvfy calls an error; nothing where it is not installed."""
+    if DCIODVFY is None:
+        return []
+    ds.save_as(folder / "checked.dcm", enforce_file_format=True)
+    return sorted(errors_of(DCIODVFY, folder / "checked.dcm"))
+
+
+def reason(done: Result) -> str:
+    """Why the command refused."""
+    assert isinstance(done.exception, NodeError), done.output
+    return str(done.exception)
+
+
+class Department:
+    """A ledger, a clean volume and one real worker."""
+
+    def __init__(self, root: Path, models: Path) -> None:
+        self.root, self.models = root, models
+        self.jobs = Jobs(sqlite(root), now, clean_folder=root / "clean")
+
+    def analyses(self, name: str, datasets: list[Any], **limits: Any) -> tuple[Job, dict[str, Any], dict[str, Any]]:
+        """The job, its summary, and its objects by role."""
+        folder = clean_study(datasets, self.root / "clean" / "studies")
+        bundle = Bundle.open(next((self.models / name).iterdir()))
+        job = a_job(folder, datasets, bundle)
+        self.jobs.submit(job)
+        folders = {"clean_folder": self.root / "clean", "results_folder": self.root / "clean" / "results", "bundles_dir": self.models}
+        with LocalRunner(self.jobs, **folders, device="cpu", warm=False, **limits) as runner:
+            until(lambda: self._ended(job), runner, seconds=500)
+        found = self.jobs.get(job.id)
+        assert found is not None
+        objects = {one.role.value: dcmread(one.path) for one in self.jobs.objects_of(job)}
+        return found, self.jobs.summary_of(job.id) or {}, objects
+
+    def _ended(self, job: Job) -> bool:
+        found = self.jobs.get(job.id)
+        return found is not None and found.state in (JobState.COMPLETED, JobState.CANCELED)
+
+
+@pytest.fixture
+def department(tmp_path: Path, models: Path) -> Department:
+    return Department(tmp_path, models)
+
+
+# --- what drops in ----------------------------------------------------------------------------------------------------------
+def test_a_bundle_of_the_zoo_drops_in_and_comes_home_as_seg_and_sr(tmp_path: Path, add: Add, models: Path, department: Department) -> None:
+    """A zip with code in `scripts`, expressions and a sliding window; then a job through the worker and its guest."""
+    folder = guest_bundles.bright(tmp_path / "zoo" / "spleen_ct", level=300.0)
+    (folder / "large_files.yml").write_text(
+        yaml.safe_dump({"large_files": [{"path": "models/model.ts", "url": "https://example/model.ts"}]})
+    )
+    archive = Path(shutil.make_archive(str(tmp_path / "spleen_ct"), "zip", tmp_path / "zoo"))
+
+    done = add(archive, "--name", "spleen_ct")
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert "licence   Apache-2.0" in done.output
+    assert "CT: a series as one volume, 1 channel, HU, resampled to 4 x 4 x 4 mm, axes RAS, at least 3 slices" in done.output
+    assert "SEG and SR: segments spleen (78961009, SCT); volumes in mL" in done.output
+    assert "spleen: present; Volume" in done.output
+    assert subprocess.run(["sha256sum", "-c", "ALLOWED"], cwd=models, capture_output=True).returncode == 0
+    assert not list(models.glob(".adding*"))
+
+    _, summary, objects = department.analyses("spleen_ct", a_study("CT", slices=12, rows=64, slice_mm=10.0))
+
+    assert (summary["analysed"], summary["label"]) == (True, "spleen"), summary
+    [segment] = objects["SEG"].SegmentSequence
+    assert (segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence[0].CodeValue) == ("spleen", "78961009")
+    [finding] = summary["findings"]
+    [volume] = finding["measurements"]
+    voxels = sum(int(frame.sum()) for frame in objects["SEG"].pixel_array)
+    assert (volume["name"], volume["unit"]) == ("Volume", "mL")
+    assert volume["value"] == pytest.approx(voxels * _voxel_ml(objects["SEG"]), rel=1e-3)
+    assert "Volume" in str(objects["SR"])
+    for role in ("SEG", "SR"):
+        assert problems(objects[role], tmp_path) == []
+
+
+def _voxel_ml(seg: Any) -> float:
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    row, column = (float(v) for v in measures.PixelSpacing)
+    return row * column * float(measures.SpacingBetweenSlices) / 1000
+
+
+def test_a_torchscript_file_with_its_configuration_inside_drops_in(tmp_path: Path, add: Add) -> None:
+    done = add(guest_bundles.torchscript(tmp_path / "side.ts"), "--name", "side")
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert "SR: probability of left" in done.output
+
+    assert "phantom   US" in done.output
+
+
+def test_an_onnx_detector_drops_in_with_a_mapping_file(tmp_path: Path, add: Add) -> None:
+    """Nothing is in the file but the network, so the mapping file says what it is for."""
+    file = guest_bundles.onnx_detector(
+        tmp_path / "nodules.onnx", [[8, 8, 24, 24], [32, 16, 48, 40], [0, 0, 9, 9]], [0.9, 0.8, 0.1], [1, 1, 1]
+    )
+    mapping = {"task": "detection", "modality": "CR", "labels": {1: "nodule"}, "input_shape": [64, 64], "axes": "torch", "licence": "CC0"}
+
+    done = add(file, mapping=mapping)
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert "SR: boxes with a probability, of nodule (27925004, SCT)" in done.output
+
+    assert "nodule: 90 %, present" in done.output
+    assert "nodule 2: 80 %, present" in done.output
+    assert "nodule 3" not in done.output
+
+
+def test_a_generator_is_found_whole_and_refused_because_nothing_of_it_can_be_reported(add: Add, models: Path, tmp_path: Path) -> None:
+    import torch
+    from monai.networks.nets import Generator
+
+    told = guest_bundles.metadata(
+        "Draw hands",
+        network_data_format={
+            "inputs": {"latent": {"type": "tuples", "format": "latent", "num_channels": 0, "spatial_shape": [8]}},
+            "outputs": {"pred": {"type": "image", "format": "magnitude", "num_channels": 1, "channel_def": {"0": "image"}}},
+        },
+    )
+    definition = {"latent_shape": 8, "start_shape": [4, 4, 4], "channels": [4, 1], "strides": [2, 1]}
+    torch.manual_seed(1)
+    config = {"network_def": {"_target_": "Generator", **definition}, "inferer": {"_target_": "SimpleInferer"}}
+    bundle = guest_bundles.written(tmp_path / "gan", told, config, Generator(**definition).state_dict())  # type: ignore[arg-type]
+
+    done = add(bundle)
+
+    assert "the weights fit" in done.output
+    assert "an image (1 x 8 x 8)" in done.output
+    assert "it is intact and runs, but it draws images from random numbers" in reason(done)
+    assert list(models.iterdir()) == []
+
+
+# --- what does not ----------------------------------------------------------------------------------------------------------
+def test_weights_that_lie_elsewhere_are_named_with_where_to_fetch_them(tmp_path: Path, add: Add, models: Path) -> None:
+    folder = guest_bundles.bright(tmp_path / "zoo")
+    (folder / "models" / "model.pt").unlink()
+    large = [{"path": "models/model.pt", "url": "https://example.org/model.pt", "hash_val": "f00d" * 8, "hash_type": "md5"}]
+    (folder / "large_files.yml").write_text(yaml.safe_dump({"large_files": large}))
+
+    done = add(folder)
+
+    assert f"Fetch https://example.org/model.pt to models/model.pt (md5 {'f00d' * 8}), and add it again" in reason(done)
+    assert list(models.iterdir()) == []
+
+
+def test_weights_that_are_not_those_of_the_bundle_are_refused(tmp_path: Path, add: Add) -> None:
+    folder = guest_bundles.bright(tmp_path / "zoo")
+    large = [{"path": "models/model.pt", "url": "https://example.org/model.pt", "hash_val": "f00d" * 8}]
+    (folder / "large_files.yml").write_text(yaml.safe_dump({"large_files": large}))
+
+    assert "models/model.pt is not the file that large_files.yml names" in reason(add(folder))
+
+
+MANY = {
+    "network_data_format": {
+        "inputs": {
+            "image": {
+                "num_channels": 4,
+                "spatial_shape": [8, 8, 8],
+                "modality": "MR",
+                "channel_def": {"0": "T1c", "1": "T1", "2": "T2", "3": "FLAIR"},
+            }
+        },
+        "outputs": {"pred": {"format": "segmentation", "channel_def": {"0": "tumor"}}},
+    }
+}
+SHAPELESS = {
+    "network_data_format": {
+        "inputs": {"image": {"num_channels": 1, "modality": "CT", "spatial_shape": [8, 8, 8]}},
+        "outputs": {"pred": {"type": "image", "format": "magnitude"}},
+    },
+    "task": "Super resolution",
+    "name": "Super resolution",
+}
+NOWHERE = {
+    "network_data_format": {
+        "inputs": {"image": {"num_channels": 1, "spatial_shape": [8, 8, 8]}},
+        "outputs": {"pred": {"format": "segmentation", "channel_def": {"0": "background", "1": "spleen"}}},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "arguments", "said"),
+    [
+        (MANY, [], "its network takes 4 channels (T1c, T1, T2, FLAIR): several series at once"),
+        (SHAPELESS, [], "its output is magnitude, which can't be reported as segments, findings or measurements"),
+        (NOWHERE, [], "it does not say which modality it is for; say it with --modality"),
+        ({}, ["--modality", "TELEPATHY"], "the modality 'TELEPATHY' is not known"),
+        ({}, ["--name", "covid_ct"], "covid_ct is the name of a pipeline with code of its own"),
+        ({}, ["--name", "brain_mask"], "brain_mask is a bundle that the node's own code uses"),
+        ({}, ["--name", "../up"], "'../up' is no name for a rule"),
+        ({"version": "../../x"}, [], "'../../x' is no version"),
+        (
+            {
+                "network_data_format": {
+                    "inputs": {"image": {"channel_def": 3, "num_channels": 5, "modality": "CT"}},
+                    "outputs": {"pred": {"format": "labels"}},
+                }
+            },
+            [],
+            "something unexpected",
+        ),
+    ],
+    ids=[
+        "four series",
+        "no report",
+        "no modality",
+        "no such modality",
+        "taken",
+        "taken by a helper",
+        "no name",
+        "a path as version",
+        "no such shape",
+    ],
+)
+def test_what_a_node_can_not_use_is_refused_with_what_to_do(
+    tmp_path: Path, add: Add, models: Path, more: dict[str, Any], arguments: list[str], said: str
+) -> None:
+    (models / "brain_mask" / "1.0.0").mkdir(parents=True)
+
+    done = add(guest_bundles.bright(tmp_path / "zoo", **more), *arguments)
+
+    assert said in reason(done)
+    assert [path.name for path in models.iterdir()] == ["brain_mask"]
+
+
+def test_a_zip_that_leads_outside_is_refused(tmp_path: Path, add: Add) -> None:
+    file = tmp_path / "evil.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("configs/metadata.json", "{}")
+        archive.writestr("../outside", "x")
+
+    assert "the zip holds a path outside itself" in reason(add(file))
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_folder_with_a_link_is_refused(tmp_path: Path, add: Add) -> None:
+    folder = guest_bundles.bright(tmp_path / "zoo")
+    (folder / "docs" / "secret").symlink_to("/etc/passwd")
+
+    assert "docs/secret is a link" in reason(add(folder))
+
+
+# --- the list -----------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A guest as it lies after it was added; put there by hand, since nothing of it is run here."""
+    path = guest_bundles.bright(tmp_path / "there" / "spleen_ct" / "0.5.1")
+    sidecar = {"pipeline": "spleen_ct", "task": "segmentation", "takes": "volume", "dims": 3, "intended_use": {"modality": ["CT"]}}
+    (path / "node.json").write_text(json.dumps(sidecar))
+    write_sums(path)
+    allowed.allow(path)
+    return path
+
+
+def test_an_intact_guest_is_allowed_and_its_digest_covers_its_code(installed: Path) -> None:
+    bundle = Bundle.open(installed)
+
+    allowed.check(bundle)
+
+    assert bundle.digest == hashlib.sha256((installed / "SHA256SUMS").read_bytes()).hexdigest()
+    assert (bundle.name, bundle.version, bundle.weights) == ("spleen_ct", "0.5.1", "models/model.pt")
+
+
+def test_a_rule_names_a_guest_as_it_names_a_pipeline(installed: Path, tmp_path: Path, models: Path) -> None:
+    """And one that is damaged is not there to be named, while the others are."""
+    shutil.copytree(installed.parents[1], models, dirs_exist_ok=True)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{name: spleens, when: {modality: CT}, run: spleen_ct}]")
+    house = House(config.load(rules=rules))
+
+    [decision] = decide(a_clean(tmp_path), house.rules, house.needs)
+    flip(models / "spleen_ct" / "0.5.1" / "scripts" / "networks.py")
+
+    assert decision.met, decision.reasons
+    assert house.needs["spleen_ct"].takes == "volume"
+    assert house.bundles["spleen_ct"].labels == ("spleen",)
+    assert dict(House(config.load()).bundles) == {}
+    done = CliRunner().invoke(app, ["verify"])
+    assert (done.exit_code, "scripts/networks.py" in done.output) == (1, True)
+
+
+def a_clean(folder: Path) -> Study:
+    return read_study(clean_study(a_study("CT", slices=6, rows=64), folder / "clean"))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "named"),
+    [
+        (lambda path: flip(path / "models" / "model.pt"), BundleDamaged, "models/model.pt"),
+        (lambda path: flip(path / "scripts" / "networks.py"), BundleDamaged, "scripts/networks.py"),
+        (lambda path: (path / "scripts" / "more.py").write_text("import os"), BundleInvalid, "scripts/more.py is not listed"),
+        (lambda path: (flip(path / "scripts" / "networks.py"), write_sums(path)), BundleDamaged, "SHA256SUMS"),
+        (lambda path: (path.parents[1] / "ALLOWED").unlink(), BundleInvalid, "it is not on the list ALLOWED"),
+    ],
+    ids=["a flipped bit of the weights", "changed code", "a new file", "changed code with new sums", "nobody added it"],
+)
+def test_a_changed_or_unknown_guest_does_not_load(
+    installed: Path, change: Callable[[Path], Any], kind: type[NodeError], named: str
+) -> None:
+    change(installed)
+
+    with pytest.raises(kind, match=named):
+        allowed.check(Bundle.open(installed))

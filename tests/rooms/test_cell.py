@@ -1,0 +1,93 @@
+"""What the code of a bundle can't do: each thing is tried from inside, by code that a bundle brought."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+TRIES = """
+import ctypes, json, os, signal, socket, subprocess, sys, threading
+from pathlib import Path
+from node.guests._process import cell
+if sys.argv[4] == "no landlock":
+    cell._fence = lambda *_: False
+how = cell.lock(Path(sys.argv[1]), Path(sys.argv[2]), memory_mb=1024)
+outside, port, parent = Path(sys.argv[3]), int(sys.argv[5]), os.getppid()
+
+def tried(act):
+    try:
+        act()
+    except (OSError, MemoryError) as why:
+        return type(why).__name__
+    return "done"
+
+def forked():
+    if os.fork() == 0:
+        os._exit(0)
+
+def thread():
+    one = threading.Thread(target=lambda: None)
+    one.start()
+    one.join()
+
+print(json.dumps({"how": how} | {name: tried(act) for name, act in {
+    "read its own": lambda: (Path(sys.argv[1]) / "weights").read_text(),
+    "write its scratch": lambda: (Path(sys.argv[2]) / "note").write_text("x"),
+    "start a thread": thread,
+    "read a secret": lambda: outside.read_text(),
+    "list the folder": lambda: os.listdir(outside.parent),
+    "read the users": lambda: Path("/etc/passwd").read_text(),
+    "read the parent's environment": lambda: Path(f"/proc/{parent}/environ").read_bytes(),
+    "change its own": lambda: (Path(sys.argv[1]) / "weights").write_text("x"),
+    "write outside": lambda: (outside.parent / "new").write_text("x"),
+    "truncate": lambda: os.truncate(outside, 0),
+    "remove": lambda: outside.unlink(),
+    "rename": lambda: outside.rename(outside.with_name("other")),
+    "change a mode": lambda: outside.chmod(0o777),
+    "connect": lambda: socket.create_connection(("127.0.0.1", port), timeout=5),
+    "open a local socket": lambda: socket.socket(socket.AF_UNIX),
+    "start a program": lambda: subprocess.run(["/bin/true"]),
+    "fork": forked,
+    "kill the parent": lambda: os.kill(parent, signal.SIGKILL),
+    "take memory": lambda: bytearray(2 << 30),
+}.items()}))
+"""
+MAY = {"read its own", "write its scratch", "start a thread"}
+#: without Landlock: the filter can't tell paths apart, so nothing is written and everything that the worker may read is read
+WIDER = {"read a secret", "list the folder", "read the users"}
+
+
+@pytest.mark.parametrize("kernel", ["as it is", "no landlock"])
+def test_code_of_a_bundle_reaches_nothing_and_changes_nothing(tmp_path: Path, kernel: str) -> None:
+    bundle, scratch, outside = tmp_path / "bundle", tmp_path / "scratch", tmp_path / "wing" / "secret"
+    for folder in (bundle, scratch, outside.parent):
+        folder.mkdir()
+    (bundle / "weights").write_text("numbers")
+    outside.write_text("CANARY")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [sys.executable, "-P", "-c", TRIES, str(bundle), str(scratch), str(outside), kernel, str(server.getsockname()[1])]
+        environment = {"PYTHONPATH": str(ROOT), "SECRET": "CANARY", "PATH": os.environ["PATH"]}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", timeout=120)
+    assert done.returncode == 0, done.stderr
+
+    said = json.loads(done.stdout)
+    how = said.pop("how")
+    if kernel == "as it is" and how == "filter":
+        pytest.skip("this kernel has no Landlock")
+    assert how == ("landlock" if kernel == "as it is" else "filter"), done.stderr
+    may = MAY if how == "landlock" else (MAY | WIDER) - {"write its scratch"}
+    if how == "filter":
+        said.pop("read the parent's environment")  # of a parent without more privileges it may be read
+    assert {name for name, outcome in said.items() if outcome == "done"} == may
+    assert outside.read_text() == "CANARY"
+    assert (bundle / "weights").read_text() == "numbers"
+    assert sorted(path.name for path in outside.parent.iterdir()) == ["secret"]

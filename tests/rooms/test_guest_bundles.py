@@ -1,0 +1,354 @@
+"""What a guest's process makes of a bundle: its own transforms and inferer, answers on the grid of the images. Met here without the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+from pydicom import dcmread
+
+from node.domain import CleanUid, Instance, Series
+from node.errors import BundleRefused
+from node.guests._process.monai_bundle import Ready
+from node.guests._process.refusal import Refusal
+from node.guests.arrival import unpack
+from node.imaging.build import build_volume
+from tests.rooms import guest_bundles
+
+SEGMENTATION = {"task": "segmentation", "dims": 3}
+#: column, row, frame → LPS: an oblique acquisition, 2 x 2 x 5 mm, rows counting to the front
+OBLIQUE = np.asarray([[1.96, 0.1, -0.9, -40], [0.2, -1.98, 0.5, 30], [0.3, 0.2, 4.89, -60], [0, 0, 0, 1]])
+
+
+@pytest.fixture(autouse=True)
+def fresh_scripts() -> Iterator[None]:
+    """Each bundle has a package `scripts` of its own; a real process sees one bundle only."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+    for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+        del sys.modules[name]
+
+
+def a_volume() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(frames, rows, columns) and where it is bright: a block that touches no border, different along each axis."""
+    mask = np.zeros((14, 40, 32), bool)
+    mask[4:10, 8:20, 14:28] = True
+    return np.where(mask, 200.0, -50.0).astype(np.float32), mask
+
+
+def asked(ready: Ready, pixels: NDArray[Any], affine: Any = OBLIQUE, **facts: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    told = {"dims": 3, "affine": None if affine is None else np.asarray(affine).tolist(), "spacing_mm": None, **facts}
+    return ready.answer(told, {"pixels": pixels})
+
+
+def dice(one: NDArray[Any], other: NDArray[Any]) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+@pytest.mark.parametrize(("form", "invert"), [("yaml", True), ("json", False)], ids=["Invertd, yaml", "no Invertd, json"])
+def test_a_mask_comes_back_to_the_grid_of_the_images(tmp_path: Path, form: str, invert: bool) -> None:
+    """Reoriented and resampled to 4 mm, in windows of 16, through the bundle's own code; then back, by Invertd or by the affine."""
+    path = guest_bundles.bright(tmp_path / "bundle", form=form, invert=invert)
+    pixels, mask = a_volume()
+
+    ready = Ready.load(path, SEGMENTATION, "cpu")
+    facts, arrays = asked(ready, pixels)
+
+    assert ready.told["inferer"] == "SlidingWindowInferer"
+    assert ready.told["spacing_mm"] == [4.0, 4.0, 4.0]
+    assert "LoadImaged" not in ready.told["preprocessing"]
+    assert "SaveImaged" not in ready.told["postprocessing"]
+    assert facts == {"kind": "labels"}
+    assert arrays["labels"].shape == mask.shape
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
+def test_a_network_of_monai_with_random_weights_runs_and_always_says_the_same(tmp_path: Path) -> None:
+    ready = Ready.load(guest_bundles.unet(tmp_path / "bundle"), SEGMENTATION, "cpu")
+    pixels, mask = a_volume()
+
+    one, other = (asked(ready, pixels)[1]["labels"] for _ in range(2))
+
+    assert ready.told["network"] == "UNet"
+    assert one.shape == mask.shape
+    assert set(np.unique(one)) <= {0, 1}
+    assert np.array_equal(one, other)
+
+
+def test_a_series_without_patient_axes_is_taken_as_it_lies(tmp_path: Path) -> None:
+    ready = Ready.load(guest_bundles.bright(tmp_path / "bundle"), SEGMENTATION, "cpu")
+    pixels, mask = a_volume()
+
+    _, arrays = asked(ready, pixels, affine=None, spacing_mm=(5.0, 2.0, 2.0))
+
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
+# --- what does not fit is refused by name ---------------------------------------------------------------------------------
+def test_weights_of_another_network_are_refused_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    path = guest_bundles.unet(tmp_path / "bundle")
+    weights = torch.load(path / "models" / "model.pt", weights_only=True)["model"]
+    first = next(iter(weights))
+    torch.save({first: weights[first][:2], "head.weight": torch.ones(1)}, path / "models" / "model.pt")
+
+    with pytest.raises(Refusal) as refused:
+        Ready.load(path, SEGMENTATION, "cpu")
+
+    assert "model.pt does not fit the network that the bundle describes: missing: model.0.conv.unit0.conv.bias" in str(refused.value)
+    assert "not in the network: head.weight" in str(refused.value)
+    assert f"of another shape: {first} is (2, 1, 3, 3, 3), the network has (4, 1, 3, 3, 3)" in str(refused.value)
+
+
+class Surprise:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        import os
+
+        return os.system, ("touch /tmp/a-pickle-ran",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: torch.save({"model": {"level": Surprise()}}, path / "models" / "model.pt"), "could run code"),
+        (lambda path: (path / "models" / "model.pt").write_bytes(b"PK\x03\x04" + bytes(60)), "model.pt is damaged"),
+        (lambda path: (path / "models" / "model.pt").write_bytes(bytes(60)), "neither a state dict of torch nor safetensors"),
+        (lambda path: (path / "models" / "model.pt").unlink(), "it has none of models/model.safetensors"),
+        (lambda path: (path / "configs" / "inference.json").write_text("{"), "configs/inference.json can't be read"),
+        (lambda path: (path / "configs" / "inference.json").write_text("{}"), "has no network_def"),
+    ],
+    ids=["pickle", "torn", "zeros", "gone", "no JSON", "no network"],
+)
+def test_a_broken_bundle_is_refused_with_the_reason(tmp_path: Path, spoil: Any, reason: str) -> None:
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    spoil(path)
+
+    with pytest.raises(Refusal, match=reason):
+        Ready.load(path, SEGMENTATION, "cpu")
+
+    assert not Path("/tmp/a-pickle-ran").exists()
+
+
+def test_an_image_with_other_channels_than_the_network_has_is_refused(tmp_path: Path) -> None:
+    ready = Ready.load(guest_bundles.unet(tmp_path / "bundle"), SEGMENTATION, "cpu")
+
+    with pytest.raises(Refusal, match="the network does not take"):
+        asked(ready, np.random.default_rng(1).random((8, 20, 20, 3), np.float32))
+
+
+def test_weights_are_known_by_what_they_are_and_not_by_their_suffix(tmp_path: Path) -> None:
+    """Many a `.pt` is safetensors in truth."""
+    from safetensors.torch import save_file
+
+    path = guest_bundles.bright(tmp_path / "bundle")
+    save_file({"level": torch.tensor([100.0])}, path / "models" / "model.pt")
+    pixels, mask = a_volume()
+
+    _, arrays = asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
+# --- the other tasks, and the other forms ---------------------------------------------------------------------------------
+def on_disk(folder: Path, weights: Path, config: dict[str, Any], suffix: str) -> Path:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    weights.rename(folder / "models" / f"model.{suffix}")
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    return folder
+
+
+RESIZED = {
+    "preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Resized", "keys": "image", "spatial_size": [64, 64]}]},
+    "inferer": {"_target_": "SimpleInferer"},
+}
+
+
+@pytest.mark.parametrize("axes", ["torch", "monai"])
+def test_boxes_come_back_to_the_pixels_of_the_image(tmp_path: Path, axes: str) -> None:
+    """An image of 128 rows and 256 columns was squeezed into 64 x 64; corners on the network's grid, x first."""
+    boxes = [[16.0, 8.0, 32.0, 24.0], [0.0, 0.0, 64.0, 64.0]]
+    file = guest_bundles.onnx_detector(tmp_path / "d.onnx", boxes, [0.3, 0.9], [1, 2])
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, RESIZED, "onnx"), {"task": "detection", "dims": 2, "axes": axes}, "cpu")
+
+    facts, arrays = asked(ready, np.ones((1, 128, 256), np.float32), affine=None, dims=2, spacing_mm=(0.0, 0.5, 0.25))
+
+    assert facts["labels"] == [2, 1]
+    assert facts["scores"] == pytest.approx([0.9, 0.3])
+    assert arrays["boxes"][:, [0, 1, 3, 4]] == pytest.approx(np.asarray([[0, 0, 256, 128], [64, 16, 128, 48]]), abs=1e-3)
+    assert arrays["boxes"][:, [2, 5]].tolist() == [[0, 1], [0, 1]]
+
+
+DETECTOR = """
+import torch
+
+class Corner(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(1))
+
+class Detector:
+    least = 2.0
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, inputs, network):
+        where = (inputs[0, 0] > float(network.level)).nonzero().float()
+        box = torch.cat([where.amin(0), where.amax(0) + 1])
+        far = torch.tensor([-9.0, -9, -9, -5, -5, -5])
+        return [{"box": torch.stack([box, far]), "label": torch.tensor([0, 0]), "label_scores": torch.tensor([0.9, 0.8]) - self.least}]
+"""
+
+
+def test_a_detector_of_monai_is_asked_before_its_boxes_become_world_coordinates(tmp_path: Path) -> None:
+    """Its thresholds are set by what the evaluator requires; boxes beside the image are clipped away by its own postprocessing."""
+    path = guest_bundles.bright(tmp_path / "bundle", code=DETECTOR)
+    config = guest_bundles.inference({"_target_": "scripts.networks.Corner"})
+    config["detector"] = {"_target_": "scripts.networks.Detector", "network": "@network"}
+    config["detector_ops"] = ["$setattr(@detector, 'least', 0.0)"]
+    config["inferer"] = "$@detector"
+    config["evaluator"]["_requires_"] = "@detector_ops"
+    boxes = {"box_keys": "box", "box_ref_image_keys": "image"}
+    config["postprocessing"]["transforms"] = [
+        {"_target_": "ClipBoxToImaged", **boxes, "label_keys": ["label", "label_scores"], "remove_empty": True},
+        {"_target_": "AffineBoxToWorldCoordinated", **boxes, "affine_lps_to_ras": True},
+        {"_target_": "ConvertBoxModed", "box_keys": "box", "src_mode": "xyzxyz", "dst_mode": "cccwhd"},
+    ]
+    config["postprocessing"]["transforms"][0]["_target_"] = "monai.apps.detection.transforms.dictionary.ClipBoxToImaged"
+    (path / "configs" / "inference.yaml").write_text(yaml.safe_dump(config))
+    pixels, mask = a_volume()
+    straight = np.diag([2.0, 2.0, 5.0, 1.0])
+
+    ready = Ready.load(path, {"task": "detection", "dims": 3}, "cpu")
+    facts, arrays = asked(ready, pixels, affine=straight)
+
+    frames, rows, columns = np.nonzero(mask)
+    expected = [columns.min(), rows.min(), frames.min(), columns.max() + 1, rows.max() + 1, frames.max() + 1]
+    assert facts["scores"] == pytest.approx([0.9])
+    assert arrays["boxes"].tolist() == [pytest.approx(expected, abs=2.0)]  # a voxel of the 4 mm that it saw
+
+
+def test_a_classifier_says_probabilities_even_when_its_bundle_would_only_decide(tmp_path: Path) -> None:
+    file = guest_bundles.torchscript(tmp_path / "c.ts")
+    config = json.loads(_extra(file, "inference.json"))
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, config, "ts"), {"task": "classification", "dims": 2}, "cpu")
+    right = np.zeros((1, 50, 80), np.float32)
+    right[:, :, 40:] = 100.0
+
+    facts, _ = asked(ready, right, affine=None, dims=2)
+
+    assert facts["activation"] == "softmax"
+    assert sum(facts["values"]) == pytest.approx(1.0)
+    assert np.argmax(facts["values"]) == 1
+
+
+def _extra(file: Path, name: str) -> str:
+    import zipfile
+
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(next(one for one in archive.namelist() if one.endswith(f"extra/{name}"))).decode()
+
+
+def test_one_logit_becomes_a_probability_by_the_sigmoid(tmp_path: Path) -> None:
+    file = guest_bundles.onnx_classifier(tmp_path / "b.onnx")
+    config = {"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Resized", "keys": "image", "spatial_size": [32, 32]}]}}
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, config, "onnx"), {"task": "classification", "dims": 2, "axes": "torch"}, "cpu")
+
+    facts, _ = asked(ready, np.full((1, 40, 60), 0.6, np.float32), affine=None, dims=2)
+
+    assert facts["values"] == pytest.approx([1 / (1 + np.exp(-2.0))], abs=1e-4)
+
+
+# --- weights of segmentation_models_pytorch, MeshNets of brainchop ------------------------------------------------------------
+SMP = {"encoder_name": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [8, 8, 8], "in_channels": 1, "classes": 1}
+
+
+@pytest.mark.parametrize("form", ["save_pretrained", "a state dict and the network's name"])
+def test_a_model_of_smp_drops_in(tmp_path: Path, form: str) -> None:
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(1)
+    network = smp.Unet(encoder_weights=None, **SMP).eval()
+    mapping: dict[str, Any] = {"input_shape": [64, 64], "preprocessing": RESIZED["preprocessing"]}
+    if form == "save_pretrained":
+        came = tmp_path / "lesions"
+        network.save_pretrained(str(came))
+    else:
+        came = tmp_path / "lesions.pth"
+        torch.save(network.state_dict(), came)
+        mapping["network"] = {"_target_": "segmentation_models_pytorch.Unet", "encoder_weights": "imagenet", **SMP}
+    unpack(came, tmp_path / "bundle", mapping)
+    pixels = np.random.default_rng(1).random((1, 64, 64), np.float32)
+
+    ready = Ready.load(tmp_path / "bundle", {"task": "segmentation", "dims": 2, "axes": "torch"}, "cpu")
+    _, arrays = asked(ready, pixels, affine=None, dims=2)
+
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pixels)[None])[0, 0] >= 0
+    assert np.array_equal(arrays["labels"][0], expected.numpy())
+
+
+def test_weights_without_their_network_are_refused_with_what_to_write(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, tmp_path / "lesions.pth")
+
+    with pytest.raises(BundleRefused, match="holds weights and not the network; name it in the mapping file"):
+        unpack(tmp_path / "lesions.pth", tmp_path / "bundle", {})
+
+
+LAYERS = [{"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 2, "stride": 1, "dilation": 2}]
+LAST = {"in_channels": 2, "out_channels": 3, "kernel_size": 1, "padding": 0, "stride": 1, "dilation": 1}
+
+
+def test_a_meshnet_of_brainchop_becomes_a_bundle(tmp_path: Path) -> None:
+    """Weights are named `model.0.weight` there; one layer and a last one, so that the whole volume takes a second."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "gwm"
+    folder.mkdir()
+    (folder / "model.json").write_text(json.dumps({"header": "Grey and white", "bnorm": False, "bias": True, "layers": [*LAYERS, LAST]}))
+    (folder / "colormap.json").write_text(json.dumps({"labels": ["background", "White Matter", "Grey Matter"]}))
+    first = torch.zeros(2, 1, 3, 3, 3)
+    first[:, 0, 1, 1, 1] = 1.0
+    last = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]).reshape(3, 2, 1, 1, 1)
+    save_file(
+        {"model.0.weight": first, "model.0.bias": torch.zeros(2), "model.2.weight": last, "model.2.bias": torch.tensor([0.5, 0.1, -0.5])},
+        folder / "model.safetensors",
+    )
+    unpack(folder, tmp_path / "bundle", {})
+    pixels, mask = a_volume()
+
+    ready = Ready.load(tmp_path / "bundle", SEGMENTATION, "cpu")
+    _, arrays = asked(ready, pixels)
+
+    assert ready.told["orientation"] == "LIA"
+    assert dice(arrays["labels"] == 2, mask) > 0.9
+    assert json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())["name"] == "Grey and white"
+
+
+@pytest.mark.skipif(not os.environ.get("RADNODE_TEST_EVERY_FILE"), reason="half a minute of CPU: set RADNODE_TEST_EVERY_FILE=1")
+def test_the_published_meshnet_finds_white_and_grey_matter_on_a_real_head(tmp_path: Path, shared: Path) -> None:
+    """As brainchop finds them in its own program."""
+    head, weights = shared / "data/dicom/mr_brain_t1_brainchop", shared / "data/weights/brainchop_meshnet/model5_gw_ae"
+    unpack(weights, tmp_path / "bundle", {})
+    instances = tuple(Instance(header=dcmread(path, stop_before_pixels=True), path=path) for path in head.rglob("*.dcm"))
+    uid = CleanUid(str(instances[0].header.SeriesInstanceUID))
+    volume = build_volume(Series(series_instance_uid=uid, modality="MR", instances=instances))
+
+    ready = Ready.load(tmp_path / "bundle", SEGMENTATION, "cpu")
+    _, arrays = asked(ready, volume.pixels, affine=volume.affine)
+
+    white, grey = (float((arrays["labels"] == value).sum()) * (volume.voxel_ml or 0) for value in (1, 2))
+    assert white == pytest.approx(503, rel=0.01)
+    assert grey == pytest.approx(751, rel=0.01)

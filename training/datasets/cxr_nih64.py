@@ -1,0 +1,61 @@
+"""ChestX-ray14 (NIH) at 64 px: whole chests with the labels mined from reports, age, sex and view, all from one hospital.
+
+Few pixels, so little but large shadows can be seen. One patient may stand in more than one row; splits are by patient. The labels are
+read from reports by a program and are wrong in some. RSNA Pneumonia 2018 was drawn from the same hospital.
+Licence: NIH, free with citation (Wang et al., CVPR 2017).
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+LICENCE = "free with citation (NIH ChestX-ray14)"
+SIZE = 224  #: drawn to this many pixels, so that every set has films of much the same size
+
+Picture = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """One picture: grey float32 0 to 1, (rows, columns), bones bright."""
+
+    name: str
+    split: str
+    patient: str
+    normal: bool
+    findings: frozenset[str]  #: of the fourteen; empty when normal
+    grey: Picture
+    age_years: float
+    sex: str
+    view: str
+
+
+def load(root: Path) -> list[Film]:
+    """All pictures of train and val."""
+    found = []
+    with (root / "index.csv").open() as index:
+        for row in csv.DictReader(index):
+            grey = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
+            if grey is None:
+                raise FileNotFoundError(root / row["file"])
+            large = cv2.resize(np.asarray(grey, np.float32) / np.float32(255), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+            found.append(
+                Film(
+                    name=Path(row["file"]).stem,
+                    split=row["split"],
+                    patient=row["patient"],
+                    normal=row["label"] == "normal",
+                    findings=frozenset(row["finding_labels"].split("|")) - {"No Finding"},
+                    grey=np.clip(np.asarray(large, np.float32), 0, 1),
+                    age_years=float(row["age"]),
+                    sex=row["sex"],
+                    view=row["view"],
+                )
+            )
+    return found
