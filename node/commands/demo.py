@@ -129,7 +129,7 @@ def _samples() -> Iterator[Sample]:
         datasets=a_study("DX", patient=3, opacity="", Modality="CR"),
         pipeline="chest_xray",
     )
-    films = [a_study("DX", patient=5, study=n, opacity=where, Modality="CR") for n, where in ((1, "left middle"), (2, ""))]
+    films = [a_study("DX", patient=5, study=n, opacity=where, Modality="CR") for n, where in ((1, "right upper"), (2, ""))]
     yield Sample(
         title="chest film unlike normal ones", known="anomaly", datasets=films[0], pipeline="xray_anomaly"
     )  # by sex: each film meets one rule

@@ -44,7 +44,7 @@ def image_of(datasets: list[Any], folder: Path) -> Volume:
 
 @pytest.fixture(scope="module")
 def hazy(tmp_path_factory: pytest.TempPathFactory) -> Volume:
-    return image_of(a_study("DX", opacity="left middle", PatientAge="050Y"), tmp_path_factory.mktemp("hazy"))
+    return image_of(a_study("DX", opacity="right upper", PatientAge="050Y"), tmp_path_factory.mktemp("hazy"))
 
 
 def shown_as(volume: Volume, pixels: Any = None, **header: Any) -> Volume:
@@ -67,7 +67,7 @@ def test_a_film_with_haze_is_unlike_normal_ones_and_the_report_says_where(pipeli
     assert finding.probability is not None
     assert 0.95 <= finding.probability < 1
     report = " ".join(result.notes)
-    for words in ("a percentile, not the chance of a disease", "from 95 %", "left lung, middle zone", "Unlike normal is no diagnosis"):
+    for words in ("a percentile, not the chance of a disease", "from 95 %", "right lung, upper zone", "Unlike normal is no diagnosis"):
         assert words in report
 
 
