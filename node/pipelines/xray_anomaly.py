@@ -63,8 +63,9 @@ def seen(plane: NDArray[Any], network: Any) -> Seen:
 def _darker(film: Radiograph, lungs: LungFields) -> bool:
     """Whether the lungs are darker than what lies round them."""
     box = lungs.box(0.0)
-    grey, inside = (a[box.top : box.bottom, box.left : box.right] for a in (film.grey, lungs.both))
-    return inside.all() or float(grey[inside].mean()) < float(grey[~inside].mean())
+    part = slice(box.top, box.bottom), slice(box.left, box.right)
+    grey, inside = film.grey[part], lungs.both[part]
+    return bool(inside.all()) or float(grey[inside].mean()) < float(grey[~inside].mean())
 
 
 def groups_for(years: float | None) -> tuple[str, ...]:
@@ -101,7 +102,9 @@ def features_of(canvas: Floats, reader: Any) -> Features:
         read = reader(torch.from_numpy(canvas)[None, None])
     whole, patches, changed, where, attention = (np.asarray(part[0].float().cpu().numpy(), np.float32) for part in read)
     told = np.concatenate([whole, attention @ patches, [changed, np.sort(where)[-10:].mean(), where.mean()]])
-    return Features(np.asarray(edges, np.float32), np.asarray(told, np.float32), patches, attention, 1 / (1 + np.exp(-where)))
+    return Features(
+        np.asarray(edges, np.float32), np.asarray(told, np.float32), patches, attention, np.asarray(1 / (1 + np.exp(-where)), np.float32)
+    )
 
 
 # --- the pipeline -----------------------------------------------------------------------------------------------------------------
