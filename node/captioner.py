@@ -28,13 +28,14 @@ class Captioner:
         """Raises BundleInvalid when the library is missing or the folder does not hold a captioning network."""
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         try:
-            from transformers import AutoModelForImageTextToText, AutoProcessor
+            import transformers
         except ImportError:
             raise BundleInvalid("a captioner needs the library transformers: pip install -r requirements-captioner.txt") from None
+        library: Any = transformers
         try:
             options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            self._processor: Any = AutoProcessor.from_pretrained(folder, **options)
-            self._network: Any = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **options).eval()
+            self._processor: Any = library.AutoProcessor.from_pretrained(folder, **options)
+            self._network: Any = library.AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **options).eval()
         except (OSError, ValueError, KeyError, RuntimeError) as why:
             raise BundleInvalid(
                 f"the folder {FOLDER} holds no captioning network: {type(why).__name__}", bundle=folder.parent.name
