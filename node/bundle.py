@@ -38,6 +38,8 @@ BUILDERS = (
     "segmentation_models_pytorch.",
     "node.imaging.mesh_net.",
     "node.imaging.stages.",
+    "node.imaging.chest_vit.",
+    "node.imaging.normality.",
     "node.networks.",
 )  #: where a network may come from
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: never ask the net for weights

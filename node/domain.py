@@ -214,6 +214,7 @@ class Heatmap:
     title: str
     values: NDArray[np.float32]
     frames: tuple[int, ...]  #: those worth showing, most telling first
+    over: NDArray[np.float32] | None = None  #: what it is painted over, 0 to 1, on the same grid; None: the image itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,6 +213,9 @@ def _resized(plane: Any, volume: Volume, how: int) -> Any:
 def _overlay(shown: Pixels, volume: Volume, result: Result, at: int) -> Pixels:
     out = shown.astype(np.float32)
     if result.heatmap is not None:
+        if result.heatmap.over is not None:
+            under = _resized(np.asarray(result.heatmap.over[at], np.float32), volume, cv2.INTER_AREA).clip(0, 1)
+            out = np.repeat(under[..., None] * 255, 3, axis=2)
         heat = _resized(np.nan_to_num(np.asarray(result.heatmap.values[at], np.float32)).clip(0, 1), volume, cv2.INTER_LINEAR)
         opacity = np.where(heat < FAINTEST, 0, STRONGEST * np.sqrt(heat))[..., None]
         out = out * (1 - opacity) + _colors()[(heat * 255).round().astype(np.uint8)] * opacity

@@ -24,7 +24,8 @@ def export(recipe: Any, state: dict[str, Any], folder: Path, version: str) -> No
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     (folder / "models").mkdir(exist_ok=True)
     (folder / "configs" / "inference.json").write_text(json.dumps(recipe.inference(), indent=2) + "\n")
-    halves = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+    exact = tuple(getattr(recipe, "EXACT", ()))  # numbers that are compared with, not multiplied
+    halves = {k: (v.half() if v.is_floating_point() and not k.startswith(exact) else v).contiguous() for k, v in state.items()}
     save_file(halves, folder / "models" / "model.safetensors", metadata={"format": "pt"})
     (folder / "models" / "model.safetensors").chmod(0o644)
     (folder / "LICENSE").write_text(recipe.LICENCE_NOTE)

@@ -129,6 +129,11 @@ def _samples() -> Iterator[Sample]:
         datasets=a_study("DX", patient=3, opacity="", Modality="CR"),
         pipeline="chest_xray",
     )
+    films = [a_study("DX", patient=5, study=n, opacity=where, Modality="CR") for n, where in ((1, "right upper"), (2, ""))]
+    yield Sample(
+        title="chest film unlike normal ones", known="anomaly", datasets=films[0], pipeline="xray_anomaly"
+    )  # by sex: each film meets one rule
+    yield Sample(title="chest film like normal ones", known="none", datasets=films[1], pipeline="xray_anomaly")
     yield Sample(title="brain MR, ring-enhancing", known="tumor", datasets=a_study("MR", slices=22, patient=3), pipeline="brain_mri")
     yield Sample(title="brain MR, healthy", known="none", datasets=a_study("MR", slices=22, patient=4, tumor=False), pipeline="brain_mri")
 
@@ -154,7 +159,18 @@ def _node(folder: Path, pacs: Pacs) -> Iterator[int]:
             "send_to": ["pacs"],
         },
         {"name": "chest film", "when": {"modality": ["DX"], "body_part": ["CHEST"]}, "run": "covid_xray", "send_to": ["pacs"]},
-        {"name": "chest film findings", "when": {"modality": ["CR"], "body_part": ["CHEST"]}, "run": "chest_xray", "send_to": ["pacs"]},
+        {
+            "name": "chest film findings",
+            "when": {"modality": ["CR"], "body_part": ["CHEST"], "sex": ["M"]},
+            "run": "chest_xray",
+            "send_to": ["pacs"],
+        },
+        {
+            "name": "chest film, unlike",
+            "when": {"modality": ["CR"], "body_part": ["CHEST"], "sex": ["F"]},
+            "run": "xray_anomaly",
+            "send_to": ["pacs"],
+        },
         {"name": "brain MR", "when": {"modality": ["MR"], "body_part": ["BRAIN"]}, "run": "brain_mri", "send_to": ["pacs"]},
     ]
     (folder / "radnode.yaml").write_text(yaml.safe_dump(settings))

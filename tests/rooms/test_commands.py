@@ -168,7 +168,7 @@ def test_status_of_a_node_that_has_done_nothing(settings: Path):
 
     assert facts["studies"]["RECEIVING"] == 0
     assert facts["deliveries"]["pacs"]["QUEUED"] == 0
-    assert set(facts["pipelines"]) == {"covid_ct", "covid_xray", "chest_xray", "breast_ultrasound", "brain_mri"}
+    assert set(facts["pipelines"]) == {"covid_ct", "covid_xray", "chest_xray", "breast_ultrasound", "brain_mri", "xray_anomaly"}
 
 
 def test_the_attribute_table_is_what_the_documentation_shows(settings: Path):

@@ -15,7 +15,7 @@ from node.router import Choice, Needs, RuleSet, decide, explain, explained, pars
 from node.testing import a_study, clean_study
 
 ROOT = Path(__file__).parents[2]
-PIPELINES = ("covid_ct", "breast_ultrasound", "brain_mri", "covid_xray", "chest_xray")
+PIPELINES = ("covid_ct", "breast_ultrasound", "brain_mri", "covid_xray", "chest_xray", "xray_anomaly")
 DESTINATIONS = ("pacs", "research")
 NEEDS = {
     "covid_ct": Needs(takes="volume", modalities=("CT",), min_slices=5),
@@ -23,6 +23,7 @@ NEEDS = {
     "brain_mri": Needs(takes="volume", modalities=("MR",)),
     "covid_xray": Needs(takes="image", modalities=("CR", "DX")),
     "chest_xray": Needs(takes="image", modalities=("CR", "DX")),
+    "xray_anomaly": Needs(takes="image", modalities=("CR", "DX")),
 }
 SMALL = {"rows": 32, "patches": 0}
 
@@ -74,6 +75,7 @@ def test_the_example_rules_send_each_study_to_its_pipeline(study, chest):
         ("brain_mri", str(head[0].SeriesInstanceUID)),
         ("covid_xray", str(film[0].SeriesInstanceUID)),
         ("chest_xray", str(film[0].SeriesInstanceUID)),
+        ("xray_anomaly", str(film[0].SeriesInstanceUID)),
     }
     assert all(route.destinations == ("pacs",) for route in routes)
 
@@ -256,7 +258,7 @@ WRONG = {
     "unknown pipeline": (
         "rules:\n- name: a\n  run: mind_reading\n  when: {modality: CT}\n",
         3,
-        "known: brain_mri, breast_ultrasound, covid_ct",
+        "known: brain_mri, breast_ultrasound, chest_xray, covid_ct, covid_xray, xray_anomaly",
     ),
     "unknown destination": (
         "rules:\n- name: a\n  run: covid_ct\n  when: {modality: CT}\n  send_to:\n  - pacs\n  - cellar\n",
