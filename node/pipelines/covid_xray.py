@@ -197,6 +197,7 @@ class CovidXray(Pipeline):
         sides = (("right", codes.RIGHT, lungs.right), ("left", codes.LEFT, lungs.left))
         for number, (side, laterality, lung) in enumerate(sides):
             share = percent(spots, lung)
+            chance = probability(reading.side_evidence[number], reading.side_extent[number], limits)
             zones = tuple(
                 Measurement(name=ZONE_SCORES[zone], value=score, unit=SCORE) for zone, score in zip(ZONES, scores[side], strict=True)
             )
@@ -204,8 +205,8 @@ class CovidXray(Pipeline):
                 Finding(
                     name=f"infection, {side} lung",
                     code=INFECTIOUS_LUNG_DISEASE,
-                    probability=probability(reading.side_evidence[number], reading.side_extent[number], limits),
-                    present=bool(present and share >= LEAST_SHARE),  # decided once, for both lungs
+                    probability=chance,
+                    present=bool(present and (chance >= limits["infection"] or share >= LEAST_SHARE)),  # no side alone where both are clean
                     site=codes.LUNG,
                     laterality=laterality,
                     measurements=(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from node import codes
-from node.domain import Finding, Result
+from node.domain import Finding, Measurement, Result
 from node.picture import LUNG_WINDOW, PANEL, frame_round, headline, key_frames, outline_of, said, shown_as, summary_picture, window_of
 from tests.conformance import cases
 
@@ -148,4 +148,6 @@ def test_a_finding_in_words():
     assert said(seen) == "infection (left lung): 93 %, present"
     assert said(replace(seen, name="infection, left lung", present=False)) == "infection, left lung: 93 %, not present"
     assert said(silent) == "fracture: not trained, nothing is said about it"
+    score = Measurement(name=codes.Code("score", "99RADNODE", "Score of six zones"), value=3, unit=codes.Code("{score}", "UCUM", "score"))
+    assert said(replace(seen, measurements=(score,))) == "infection (left lung): 93 %, present; Score of six zones 3"
     assert headline(Result(analysed=False, reason="too few slices.")) == "Not analysed: too few slices."
