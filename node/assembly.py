@@ -192,6 +192,20 @@ class House:
 
         return kind_of(bundle) if bundle.sidecar else self.pipelines[pipeline]
 
+    def note_bundle(self, name: str, version: str, digest: str) -> None:
+        """A model that brings its own code was let in: the trail says who did it."""
+        what = f"{name} {version}: added"
+        self.trail.record(
+            AuditEvent(
+                event=Event.SECURITY_ALERT,
+                type=Type.SOFTWARE_CONFIGURATION,
+                action=Action.CREATE,
+                who=os_user(),
+                what=what,
+                facts={"digest": digest},
+            )
+        )
+
     @property
     def needs(self) -> Mapping[str, Needs]:
         """What each pipeline takes, for the router's guards."""

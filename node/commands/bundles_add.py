@@ -42,7 +42,8 @@ def add(
     config: Config = None,
 ) -> None:
     """Add a bundle: no Python needed. Errors leave nothing behind."""
-    bundles_dir = house(config, quiet=True).settings.bundles_dir
+    home = house(config, quiet=True)
+    bundles_dir = home.settings.bundles_dir
     with tempfile.TemporaryDirectory(prefix="radnode-add-") as folder, _as_refusal():
         staged, trial = _staged(path, _mapping(mapping), name, modality or [], Path(folder), bundles_dir)
         for line in trial.lines:
@@ -52,6 +53,7 @@ def add(
         if not yes and not typer.confirm(f"Add it as {staged.parent.name} {staged.name}?"):
             raise BundleRefused("not confirmed")
         _install(staged, bundles_dir)
+    home.note_bundle(staged.parent.name, staged.name, sha256(bundles_dir / staged.parent.name / staged.name / SUMS))
     typer.echo(f"Added. A rule runs it: `run: {staged.parent.name}`.")
 
 

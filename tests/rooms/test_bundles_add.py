@@ -20,6 +20,7 @@ import config
 from node.assembly import House
 from node.bundle import Bundle, write_sums
 from node.commands.bundles import app
+from node.commands.options import house
 from node.domain import Job, JobState, Study
 from node.errors import BundleDamaged, BundleInvalid, NodeError
 from node.guests import allowed
@@ -154,6 +155,7 @@ def test_a_torchscript_file_with_its_configuration_inside_drops_in(tmp_path: Pat
     assert "SR: probability of left" in done.output
 
     assert "phantom   US" in done.output
+    assert "side 0.5.1: added" in str(house(None, quiet=True).trail.tail(1))
 
 
 def test_an_onnx_detector_drops_in_with_a_mapping_file(tmp_path: Path, add: Add) -> None:
