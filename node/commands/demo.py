@@ -52,12 +52,13 @@ class Sample:
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Where results and pictures are left.")] = Path("demo-output"),
+    both: Annotated[bool, typer.Option("--all", help="Send the healthy phantoms too.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary data folder of the node, and say where it is.")] = False,
 ) -> None:
     """Start a node and a small PACS on loopback, send one study per pipeline by C-STORE, show what comes back."""
     console = wide_console()
     with _folder(keep) as folder:
-        samples = _run(folder, Console(stderr=True))
+        samples = _run(folder, Console(stderr=True), both=both)
         _leave(samples, out)
         console.print(_table(samples))
         console.print(
@@ -80,14 +81,14 @@ def _folder(keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(folder: Path, console: Console) -> list[Sample]:
+def _run(folder: Path, console: Console, *, both: bool) -> list[Sample]:
     """Everything but the table: build, start, send, wait."""
     with (
         Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress,
         Pacs(folder / "pacs") as pacs,
     ):
         step = progress.add_task("building phantoms", total=3)
-        samples = list(_samples())
+        samples = list(_samples(both=both))
         progress.update(step, advance=1, description="starting the node")
         with _node(folder, pacs) as port:
             progress.update(step, advance=1, description="sending studies by C-STORE")
@@ -100,42 +101,24 @@ def _run(folder: Path, console: Console) -> list[Sample]:
     return samples
 
 
-def _samples() -> Iterator[Sample]:
-    """One study a pipeline, and one that must stay quiet."""
-    yield Sample(
-        title="chest CT with ground-glass",
-        known="infection",
-        datasets=a_study("CT", slices=48, patient=1),
-        pipeline="covid_ct",
-    )
-    yield Sample(title="chest CT, healthy", known="none", datasets=a_study("CT", slices=48, patient=2, patches=0), pipeline="covid_ct")
-    yield Sample(
-        title="breast ultrasound, irregular",
-        known="malignant",
-        datasets=a_study("US", patient=4, kind="malignant"),
-        pipeline="breast_ultrasound",
-    )
-    yield Sample(
-        title="breast ultrasound, oval",
-        known="benign",
-        datasets=a_study("US", patient=5, kind="benign"),
-        pipeline="breast_ultrasound",
-    )
-    yield Sample(title="chest film with haze", known="infection", datasets=a_study("DX", patient=1), pipeline="covid_xray")
-    yield Sample(title="chest film, clear", known="none", datasets=a_study("DX", patient=2, opacity=""), pipeline="covid_xray")
-    yield Sample(
-        title="chest film findings, clear",
-        known="normal",
-        datasets=a_study("DX", patient=3, opacity="", Modality="CR"),
-        pipeline="chest_xray",
-    )
-    films = [a_study("DX", patient=5, study=n, opacity=where, Modality="CR") for n, where in ((1, "right upper"), (2, ""))]
-    yield Sample(
-        title="chest film unlike normal ones", known="anomaly", datasets=films[0], pipeline="xray_anomaly"
-    )  # by sex: each film meets one rule
-    yield Sample(title="chest film like normal ones", known="none", datasets=films[1], pipeline="xray_anomaly")
-    yield Sample(title="brain MR, ring-enhancing", known="tumor", datasets=a_study("MR", slices=22, patient=3), pipeline="brain_mri")
-    yield Sample(title="brain MR, healthy", known="none", datasets=a_study("MR", slices=22, patient=4, tumor=False), pipeline="brain_mri")
+def _samples(*, both: bool) -> Iterator[Sample]:
+    """One study a pipeline, and with `both` one that must stay quiet beside most of them."""
+    yield Sample("chest CT with ground-glass", "infection", a_study("CT", slices=48, patient=1), "covid_ct")
+    yield Sample("breast ultrasound, irregular", "malignant", a_study("US", patient=4, kind="malignant"), "breast_ultrasound")
+    yield Sample("chest film with haze", "infection", a_study("DX", patient=1), "covid_xray")
+    # of the films called CR each meets one rule, by the patient's sex
+    yield Sample("chest film findings, clear", "normal", a_study("DX", patient=3, opacity="", Modality="CR"), "chest_xray")
+    unlike = a_study("DX", patient=5, study=1, opacity="right upper", Modality="CR")
+    yield Sample("chest film unlike normal ones", "anomaly", unlike, "xray_anomaly")
+    yield Sample("brain MR, ring-enhancing", "tumor", a_study("MR", slices=22, patient=3), "brain_mri")
+    if not both:
+        return
+    yield Sample("chest CT, healthy", "none", a_study("CT", slices=48, patient=2, patches=0), "covid_ct")
+    yield Sample("breast ultrasound, oval", "benign", a_study("US", patient=5, kind="benign"), "breast_ultrasound")
+    yield Sample("chest film, clear", "none", a_study("DX", patient=2, opacity=""), "covid_xray")
+    like = a_study("DX", patient=5, study=2, opacity="", Modality="CR")
+    yield Sample("chest film like normal ones", "none", like, "xray_anomaly")
+    yield Sample("brain MR, healthy", "none", a_study("MR", slices=22, patient=4, tumor=False), "brain_mri")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def test_the_demo_brings_every_phantom_home_with_the_known_answers(tmp_path: Pat
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RADNODE_")}
 
     done = subprocess.run(
-        [sys.executable, "-m", "node", "demo", "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "node", "demo", "--all", "--out", str(tmp_path / "out")],
         cwd=ROOT,
         env=environment,
         capture_output=True,
