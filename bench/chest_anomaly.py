@@ -19,7 +19,7 @@ BUNDLES = Path(__file__).parents[1] / "models" / "xray_anomaly"
 
 def main(rounds: int = 5) -> None:
     """Print a row a size."""
-    pipeline = XrayAnomaly(Bundle.open(sorted(bundles_in(BUNDLES))[-1]))
+    pipeline = XrayAnomaly(Bundle.open(list(bundles_in(BUNDLES))[-1]))
     began = time.process_time()
     model = pipeline.load("cpu")
     print(f"load: {time.process_time() - began:.1f} CPU s\n")

@@ -44,7 +44,7 @@ def seconds(pipeline: CovidXray, model: Any, volume: Volume, rounds: int) -> tup
 
 def main(rounds: int = 7) -> None:
     """Print a row a size: as the node computes (OpenVINO), and with plain PyTorch."""
-    pipeline = CovidXray(Bundle.open(sorted(bundles_in(BUNDLES))[-1]))
+    pipeline = CovidXray(Bundle.open(list(bundles_in(BUNDLES))[-1]))
     models = {"OpenVINO": pipeline.load("cpu"), "PyTorch": pipeline.bundle.stages("cpu")}
     print("| film | engine | CPU s | wall s |\n|---|---|---|---|")
     for side in (720, 2000, 4000):

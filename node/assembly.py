@@ -194,14 +194,13 @@ class House:
 
     def note_bundle(self, name: str, version: str, digest: str) -> None:
         """A model that brings its own code was let in: the trail says who did it."""
-        what = f"{name} {version}: added"
         self.trail.record(
             AuditEvent(
                 event=Event.SECURITY_ALERT,
                 type=Type.SOFTWARE_CONFIGURATION,
                 action=Action.CREATE,
                 who=os_user(),
-                what=what,
+                what=f"{name} {version}: added",
                 facts={"digest": digest},
             )
         )
@@ -697,8 +696,9 @@ class House:
                 device=chosen.device,
                 model_memory_mb=chosen.model_memory_mb,
             )
-        asked_for = {rule.run for rule in self.rules.rules} or set(self.bundles)  # a worker alone, without rules, is ready for all
-        active = [(name, bundle.version) for name, bundle in self.bundles.items() if name in asked_for]
+        asked_for = {rule.run for rule in self.rules.rules}
+        bundles = self.bundles.items()
+        active = [(name, bundle.version) for name, bundle in bundles if not asked_for or name in asked_for]  # without rules ready for all
         shadows = [(name, bundle.version) for name, _ in active for bundle in self.shelf.shadows(name)]
         return LocalRunner(
             self.jobs,

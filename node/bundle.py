@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from packaging.version import InvalidVersion, Version
 from pydicom.dataset import Dataset
 
 from node import codes
@@ -253,12 +254,18 @@ class Bundle:
 
 
 def bundles_in(folder: Path) -> Iterator[Path]:
-    """The bundle folders under `folder`: `<pipeline>/<version>/`, or a bundle lying there by itself; 1.10.0 comes after 1.9.0."""
-    found = [metadata.parents[1] for metadata in folder.rglob(METADATA)]
-    found = [
-        bundle for bundle in found if not any(part.startswith(".") for part in bundle.relative_to(folder).parts)
-    ]  # one that is being added
-    yield from sorted(found, key=lambda bundle: (bundle.parent, [int(part) for part in re.findall(r"\d+", bundle.name)], bundle.name))
+    """The bundle folders under `folder`: `<pipeline>/<version>/`, the newest version last, or a bundle lying there by itself."""
+    found = (metadata.parents[1] for metadata in folder.rglob(METADATA))
+    whole = (bundle for bundle in found if not any(part.startswith(".") for part in bundle.relative_to(folder).parts))  # not being added
+    yield from sorted(whole, key=lambda bundle: (bundle.parent, _number(bundle.name), bundle.name))
+
+
+def _number(version: str) -> Version:
+    """What is no version is the oldest."""
+    try:
+        return Version(version)
+    except InvalidVersion:
+        return Version("0")
 
 
 def age_in_years(age: str) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -185,7 +184,7 @@ def warm_up(
     `first` names pipelines and versions in the order of their importance; by default it is the newest version of every pipeline.
     """
     pipelines: Registry[Pipeline] = Registry(room, Pipeline)  # type: ignore[type-abstract]
-    newest = {folder.parent.name: folder for folder in sorted(bundles_in(bundles_dir), key=_version)}
+    newest = {folder.parent.name: folder for folder in bundles_in(bundles_dir)}
     wanted = newest.items() if first is None else [(name, bundles_dir / name / version) for name, version in first]
     for name, folder in wanted:
         if name not in pipelines and not (folder / GUEST).exists():
@@ -199,11 +198,6 @@ def warm_up(
             _log.warning("a model did not load ahead of its first job", extra={"pipeline": name}, exc_info=True)
         else:
             yield name
-
-
-def _version(folder: Path) -> tuple[int, ...]:
-    """1.10.0 comes after 1.9.0."""
-    return tuple(int(part) for part in re.findall(r"\d+", folder.name))
 
 
 # --- finding --------------------------------------------------------------------------------------------------------------

@@ -10,12 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.version import InvalidVersion
-from packaging.version import Version as Number
-
 from node import log
 from node.audit import Action, AuditEvent, Event, Record, Type
-from node.bundle import METADATA, Bundle
+from node.bundle import Bundle, bundles_in
 from node.domain import VersionState
 from node.errors import BundleInvalid, NodeError, VersionRefused
 from node.ledger.versions import Entry, History, VersionDecision, VersionDecisions
@@ -93,8 +90,7 @@ def before_the_active_one(history: History) -> str:
 
 def folders_in(folder: Path) -> list[Path]:
     """`<pipeline>/<version>` below a folder of bundles, the newest version of a pipeline last."""
-    found = [path.parents[1] for path in folder.glob(f"*/*/{METADATA}") if not path.parents[1].name.startswith(".")]
-    return sorted(found, key=lambda bundle: (bundle.parent.name, _number(bundle.name), bundle.name))
+    return [bundle for bundle in bundles_in(folder) if bundle.parents[1] == folder]
 
 
 # --- the shelf ----------------------------------------------------------------------------------------------------------
@@ -297,11 +293,3 @@ def _signature(folder: Path) -> Signature:
 def _check_reason(reason: str) -> None:
     if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
         raise VersionRefused(f"say why with --reason, in one line of at most {LONGEST_REASON} letters")
-
-
-def _number(name: str) -> Number:
-    """1.10.0 comes after 1.9.0."""
-    try:
-        return Number(name)
-    except InvalidVersion:
-        return Number("0")

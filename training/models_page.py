@@ -10,7 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from node.bundle import METADATA
+from node.bundle import METADATA, bundles_in
 from node.evaluation.metrics import written
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -98,7 +98,7 @@ def page(models: Path = MODELS) -> str:
     """The whole page in Markdown."""
     parts = [HEAD]
     for name, rows in ROWS.items():
-        folder = sorted((models / name).iterdir())[-1]
+        *_, folder = bundles_in(models / name)
         metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
         licence = metadata["radnode"]["licence"]["name"]
         parts.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,7 @@ def checks(bundle: Bundle, data: Path) -> dict[str, Any]:
     for name in chest:
         others = tuple(other for other in chest if other != name)
         kind = learn(data, others)
-        kind = Kind(**{part: getattr(kind, part) for part in ("mean", "directions", "spread", "residual")}, unit=_unit(kind, data, others))
-        likeness = Likeness({**known, "chest_radiograph": kind})
+        likeness = Likeness({**known, "chest_radiograph": replace(kind, unit=_unit(kind, data, others))})
         left_out[name] = _refused(likeness, "chest_radiograph", descriptions(data, name, "train"))
     likeness = Likeness(known)
     apart = {}
