@@ -9,9 +9,9 @@ SOURCES := config.py node training tests bench
 demo: install
 	$(BIN)/radnode demo
 
-# The long stories first: a file is one worker's, and the short ones fill what is left.
+# A file is one worker's, so that what it starts is started once.
 test: install-dev system
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=25 tests/stories tests/conformance tests/contracts tests/rooms
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=25 tests/stories tests/conformance tests/contracts tests/rooms
 
 check: install-dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -35,6 +35,7 @@ UNSEEN = "pixels that can't be looked at again"
 _TEXT = frozenset({b"LO", b"SH", b"LT", b"ST", b"UT", b"UC", b"PN", b"AE", b"UR", b"CS", b"UN", b""})
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _OUR_OWN = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303, 0x00020012, 0x00020013})
+_PSEUDONYM, _PSEUDONYM_AT = re.compile(r"P[0-9A-F]{16}"), frozenset({0x00100010, 0x00100020})  #: its digits may spell a short name: `DEE`
 _CODE_VALUES, _SCHEME, _MEANING, _CODES = frozenset({0x00080100, 0x00080119, 0x00080120}), 0x00080102, 0x00080104, 0x0008
 _PUBLIC = frozenset({b"SCT", b"SRT", b"DCM", b"LN", b"UCUM", b"RADLEX", b"FMA", b"NCIt", b"UMLS", b"SNM3", b"99SDM", b"NEU", b"MDC"})
 
@@ -177,6 +178,8 @@ class LeakScan:
         element, vr, keyword = place.element, place.element.vr, keyword_for_tag(place.element.tag)
         if element.tag in _OUR_OWN or (place.path[0] == 0x00120064):
             return False
+        if element.tag in _PSEUDONYM_AT and _PSEUDONYM.fullmatch(file.text(element)):
+            return False  # if it were the original's own, `_unchanged` would say so
         if element.tag in self._kept and needle.kind in {Kind.WORD, Kind.EQUIPMENT, Kind.INSTITUTION, Kind.CONTACT}:
             return False
         if vr in {b"UN", b""} and needle.digits and DATE_TIME.fullmatch(file.text(element)):

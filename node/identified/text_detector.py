@@ -246,7 +246,18 @@ def _load(threads: int) -> tuple[Any, Any, Any, Any]:
     for part in (config.Det, config.Rec):
         part.engine_cfg = config.EngineConfig["openvino"]
     config.Rec.font_path = None
-    return TextDetector(config.Det), TextRecognizer(config.Rec), TextRecInput, get_rotate_crop_image
+    detector, recogniser = TextDetector(config.Det), TextRecognizer(config.Rec)
+    for part in (detector, recogniser):
+        part.session.session = _same_everywhere(part.session.model, threads)
+    return detector, recogniser, TextRecInput, get_rotate_crop_image
+
+
+def _same_everywhere(model: Any, threads: int) -> Any:
+    """The network in 32-bit numbers. Left alone, OpenVINO takes bfloat16 where the processor has it: what is seen would depend on the machine."""
+    from openvino import Core
+
+    properties = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    return Core().compile_model(model, "CPU", properties).create_infer_request()
 
 
 def _silence() -> None:

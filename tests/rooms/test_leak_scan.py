@@ -217,6 +217,21 @@ def test_a_test_object_that_is_called_what_it_is_stops_nothing(wing: ProvenWing,
     assert wing.deidentify(jane(PatientName=name, SeriesDescription=text, StudyDescription=text)).series
 
 
+def test_a_pseudonym_whose_digits_spell_a_name_stops_nothing(wing: ProvenWing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`P12DEE…`: three letters of sixteen hexadecimal digits are a name by chance, once in some hundred patients."""
+    monkeypatch.setattr(CleanUids, "pseudonym", lambda *_: "P12DEE4567890ABCD")
+
+    assert wing.deidentify(jane(OperatorsName="Dee^Aba")).series
+
+
+@pytest.mark.parametrize("leak", ["Dee", "P12DEE4567890ABCD DEE"])
+def test_a_name_beside_a_pseudonym_is_found(wing: ProvenWing, monkeypatch: pytest.MonkeyPatch, leak: str) -> None:
+    planted(monkeypatch, lambda ds: setattr(ds, "PatientID", leak))
+
+    with pytest.raises(LeakFound):
+        wing.deidentify(jane(OperatorsName="Dee^Aba"))
+
+
 def test_a_moved_date_that_falls_on_another_original_one_is_no_leak(wing: ProvenWing) -> None:
     ds = jane()
     days = wing.clean_uids.date_shift_days(wing.clean_uids.pseudonym("MRN-4711"))
