@@ -23,6 +23,7 @@ COMMANDS = {
     "deidentify": "folders.deidentify",
     "reidentify": "folders.reidentify",
     "deidentification": "folders.table",
+    "conformance": "conformance.conformance",
     "rules": "rules.app",
     "bundles": "bundles.app",
     "audit": "audit.app",

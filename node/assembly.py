@@ -42,7 +42,7 @@ from node.identified.keys import Keyring, read_master_key
 from node.identified.looking import Looker
 from node.identified.looking_apart import LookingApart
 from node.identified.marks import METHOD
-from node.identified.profile import Options, Profile
+from node.identified.profile import OPTION_CODES, Options, Profile
 from node.identified.profile import table as deidentification_table
 from node.identified.proof import PROOF, Checked, Prover, SigningKey, public_key, verify
 from node.identified.quarantine import Quarantine
@@ -486,6 +486,10 @@ class House:
     def deidentification_table(self) -> str:
         """What happens to each attribute with these settings."""
         return deidentification_table(self.profile.options)
+
+    def profile_claims(self) -> tuple[str, list[str]]:
+        """What the conformance statement claims of PS3.15 Annex E: the edition of its table, and the options that are on."""
+        return METHOD[1].rpartition(" ")[2], [OPTION_CODES[name].meaning.removesuffix(" Option") for name in self.profile.options.names]
 
     @cached_property
     def quarantine(self) -> Quarantine:

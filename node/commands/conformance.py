@@ -1,0 +1,159 @@
+"""`radnode conformance`: the DICOM Conformance Statement (PS3.2) of this node with its settings, printed by what the node is built from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+import node
+from node import codes, provenance, scp
+from node.codes import Code
+from node.commands.options import Config, house
+from node.domain import Role
+from node.seg_writer import LABEL_MAP
+
+if TYPE_CHECKING:
+    from config import Settings
+
+TEXT = Path(__file__).with_suffix(".md")
+_SCP_STATUSES = {
+    scp.SUCCESS: "Success",
+    scp.OUT_OF_RESOURCES: "Refused: out of resources; the disk is below its watermark. Send again later",
+    scp.DATA_SET_MISMATCH: "Error: UIDs of the data set are missing, or not those of the command",
+    scp.CANNOT_UNDERSTAND: "Error: the data set can't be read as far as its UIDs",
+    scp.PROCESSING_FAILURE: "Processing failure. Send again later",
+    scp.INVALID_SOP_INSTANCE: "Affected SOP Instance UID is not a UID",
+    scp.SOP_CLASS_NOT_SUPPORTED: "SOP Class is not that of the presentation context",
+    scp.UNRECOGNIZED_OPERATION: "an operation other than C-STORE and C-ECHO",
+}
+
+
+class Created(NamedTuple):
+    """One kind of object that the node makes."""
+
+    sop_classes: tuple[str, ...]
+    transfer_syntaxes: str
+    content: str
+
+
+def conformance(config: Config = None) -> None:
+    """Print the DICOM Conformance Statement of the node with these settings."""
+    home = house(config, quiet=True)
+    edition, options = home.profile_claims()
+    typer.echo(
+        statement(home.settings, edition=edition, options=options, default=not (config or os.environ.get("RADNODE_CONFIG"))), nl=False
+    )
+
+
+def statement(settings: Settings, *, edition: str, options: Iterable[str], default: bool) -> str:
+    """The statement as Markdown.
+
+    Parameters
+    ----------
+    edition, options : of PS3.15 Table E.1-1, and the options of the profile that are on.
+    default : whether these are the settings that a node has when nobody set any.
+    """
+    return Template(TEXT.read_text(encoding="utf-8")).substitute(
+        version=node.__version__,
+        which="its default settings" if default else "the settings of this installation",
+        **_receiver(settings),
+        **_delivery(settings),
+        options=", ".join(options),
+        edition=edition,
+        received=_uids(scp.STORAGE_SOP_CLASSES),
+        created=_rows(_created_row(role, made) for role, made in CREATED.items()),
+        codes=_rows((code.value, code.scheme_designator, code.meaning) for code in _codes()),
+        manufacturer=provenance.MANUFACTURER,
+        model=provenance.MODEL,
+    )
+
+
+def _receiver(settings: Settings) -> Mapping[str, object]:
+    door, web = settings.scp, settings.web
+    return {
+        "ae_title": door.ae_title,
+        "max_pdu": door.max_pdu_bytes,
+        "associations": door.processes * door.max_associations,
+        "implementation": scp.IMPLEMENTATION_CLASS_UID,
+        "implementation_name": scp.IMPLEMENTATION_VERSION,
+        "callers": ", ".join(f"`{c.ae_title}` ({', '.join(c.addresses) or 'any address'})" for c in door.callers) or "nobody yet",
+        "transfer_syntaxes": _uids(scp.TRANSFER_SYNTAXES),
+        "scp_statuses": _rows((f"0x{status:04X}", words) for status, words in _SCP_STATUSES.items()),
+        "scp_host": door.host,
+        "scp_port": door.port,
+        "web_host": web.host,
+        "web_port": web.port,
+        "max_upload": web.max_upload_mb,
+        "settle_after": f"{settings.intake.settle_after_s:g}",
+    }
+
+
+def _delivery(settings: Settings) -> Mapping[str, object]:
+    named = [f"`{name}` ({keys.get('kind', '?')})" for name, keys in settings.destinations.items()]
+    return {
+        "first_retry": f"{settings.delivery.first_retry_s:g}",
+        "longest_retry": f"{settings.delivery.longest_retry_s:g}",
+        "give_up": f"{settings.delivery.give_up_after_hours:g}",
+        "destinations": ", ".join(named) or "none yet",
+    }
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------------
+_NAMES = {str(LABEL_MAP): "Label Map Segmentation Storage"}  # younger than pydicom's dictionary
+LITTLE = "Explicit VR Little Endian"
+CREATED = {
+    Role.SEG: Created(
+        (str(SegmentationStorage), str(LABEL_MAP)),
+        LITTLE,
+        "each segment with category, type, algorithm and Tracking UID; empty frames left out; references every source image",
+    ),
+    Role.SC: Created(
+        (str(SecondaryCaptureImageStorage), str(MultiFrameTrueColorSecondaryCaptureImageStorage)),
+        LITTLE,
+        "heat map over the source image with legend, model and RESEARCH USE ONLY burned in",
+    ),
+    Role.SR: Created(
+        (str(Comprehensive3DSRStorage), str(ComprehensiveSRStorage), str(EnhancedSRStorage)),
+        LITTLE,
+        "TID 1500 with TID 1410 groups; without findings to measure TID 2000; unverified; names its predecessor",
+    ),
+}
+
+
+def _created_row(role: Role, made: Created) -> tuple[str, ...]:
+    names = "<br>".join(_name(uid).removesuffix(" Storage") for uid in made.sop_classes)
+    return role.value, names, "<br>".join(f"`{uid}`" for uid in made.sop_classes), made.transfer_syntaxes, made.content
+
+
+def _name(uid: str) -> str:
+    return _NAMES.get(uid) or str(UID(uid).name)
+
+
+def _codes() -> list[Code]:
+    """The concepts that `codes.py` names, by scheme."""
+    found = {value for value in vars(codes).values() if isinstance(value, Code)}
+    return sorted(found, key=lambda code: (code.scheme_designator, code.meaning))
+
+
+def _uids(uids: Iterable[str]) -> str:
+    """A table of UIDs with their names of PS3.6."""
+    named = sorted((_name(uid), uid) for uid in uids)
+    return "| name | UID |\n|---|---|\n" + _rows((name, f"`{uid}`") for name, uid in named)
+
+
+def _rows(rows: Iterable[Iterable[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
