@@ -24,6 +24,7 @@ COMMANDS = {
     "reidentify": "folders.reidentify",
     "deidentification": "folders.table",
     "conformance": "conformance.conformance",
+    "destinations": "destinations.app",
     "rules": "rules.app",
     "bundles": "bundles.app",
     "audit": "audit.app",

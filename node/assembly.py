@@ -11,7 +11,7 @@ import os
 import pwd
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from node.identified.review import Review
     from node.ledger.decisions import Decisions
     from node.ledger.jobs import Jobs
+    from node.ledger.probes import Probes
     from node.ledger.tokens import Tokens
     from node.ledger.trail import Trail
     from node.ledger.versions import VersionDecisions
@@ -128,6 +129,12 @@ class House:
         from node.ledger.decisions import Decisions
 
         return Decisions(self.ledger, now)
+
+    @cached_property
+    def probes(self) -> Probes:
+        from node.ledger.probes import Probes
+
+        return Probes(self.ledger, now)
 
     @cached_property
     def trail(self) -> Trail:
@@ -562,6 +569,23 @@ class House:
                 wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in why.errors(include_input=False))
                 raise SettingsInvalid(f"destinations.{name}: {wrong}; known: {', '.join(sorted(kind.Settings.model_fields))}") from None
         return found
+
+    def probe(self, name: str, sop_classes: Sequence[str]) -> Mapping[str, tuple[str, ...]] | None:
+        """Ask a destination what it accepts, and remember it. None: it can't be asked. Raises DeliveryFailed, DeliveryRefused."""
+        accepted = self.destinations[name].probe(sop_classes)
+        if accepted is not None:
+            self.probes.remember(name, accepted)
+            self._configured(f"destination {name} asked what it accepts", classes=str(len(accepted)))
+        return accepted
+
+    def forget_probe(self, name: str) -> None:
+        """The destination is taken to accept everything again."""
+        self.probes.forget(name)
+        self._configured(f"what destination {name} accepts was forgotten")
+
+    def _configured(self, what: str, **facts: str) -> None:
+        alert, changed = Event.SECURITY_ALERT, Type.SOFTWARE_CONFIGURATION
+        self.trail.record(AuditEvent(event=alert, type=changed, action=Action.EXECUTE, who=os_user(), what=what, facts=facts))
 
     @cached_property
     def outbox(self) -> Outbox:

@@ -182,6 +182,10 @@ class ResultInvalid(JobFailed):
     """The pipeline's result does not fit the images it was computed from, so nothing is written; correct the pipeline."""
 
 
+class DestinationUnknown(NodeError):
+    """The settings name no such destination."""
+
+
 class DeliveryFailed(NodeError):
     """The destination did not take the object now; it is tried again."""
 

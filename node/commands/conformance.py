@@ -135,11 +135,11 @@ CREATED = {
 
 
 def _created_row(role: Role, made: Created) -> tuple[str, ...]:
-    names = "<br>".join(_name(uid).removesuffix(" Storage") for uid in made.sop_classes)
+    names = "<br>".join(name_of(uid).removesuffix(" Storage") for uid in made.sop_classes)
     return role.value, names, "<br>".join(f"`{uid}`" for uid in made.sop_classes), made.transfer_syntaxes, made.content
 
 
-def _name(uid: str) -> str:
+def name_of(uid: str) -> str:
     return _NAMES.get(uid) or str(UID(uid).name)
 
 
@@ -151,7 +151,7 @@ def _codes() -> list[Code]:
 
 def _uids(uids: Iterable[str]) -> str:
     """A table of UIDs with their names of PS3.6."""
-    named = sorted((_name(uid), uid) for uid in uids)
+    named = sorted((name_of(uid), uid) for uid in uids)
     return "| name | UID |\n|---|---|\n" + _rows((name, f"`{uid}`") for name, uid in named)
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+)
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined,unused-ignore]
@@ -21,6 +28,8 @@ from node.errors import DeliveryFailed, DeliveryRefused
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _REJECTED_FOR_NOW = 0x02  # A-ASSOCIATE-RJ Result, PS3.8 Table 9-21: 1 permanent, 2 transient
+#: what a peer is asked for
+PROBED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEGLSLossless)
 _MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 section 9.3.2.2
 
 
@@ -98,6 +107,21 @@ class Dimse(Destination):
         self._drop()
         return None
 
+    def probe(self, sop_classes: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+        """What an association negotiates (PS3.8 9.3.3.2): nothing is sent. An acceptor chooses one syntax a context, so each is proposed alone."""
+        pairs = [(sop_class, syntax) for sop_class in dict.fromkeys(sop_classes) for syntax in PROBED]
+        taken: dict[str, tuple[str, ...]] = {}
+        for start in range(0, len(pairs), _MOST_CONTEXTS):
+            ae = self._ae()
+            ae.requested_contexts = [build_context(*pair) for pair in pairs[start : start + _MOST_CONTEXTS]]
+            association = self._associate(ae, even_if_none=True)
+            for context in association.accepted_contexts:
+                name = str(context.abstract_syntax)
+                taken[name] = (*taken.get(name, ()), str(context.transfer_syntax[0]))
+            if association.is_established:
+                association.release()
+        return taken
+
     def confirm(self, sop_class_uid: str, sop_instance_uid: str, study_instance_uid: str) -> bool | None:
         if not self.settings.confirm:
             return None
@@ -168,7 +192,7 @@ class Dimse(Destination):
         ae.network_timeout = self.settings.timeout_s + self.settings.keep_open_s
         return ae
 
-    def _associate(self, ae: AE) -> Association:
+    def _associate(self, ae: AE, *, even_if_none: bool = False) -> Association:
         tls = (_tls_context(self.settings.tls), self.settings.host) if self.settings.tls else None
         association = ae.associate(self.settings.host, self.settings.port, ae_title=self.settings.ae_title, tls_args=tls)
         if association.is_established:
@@ -180,6 +204,8 @@ class Dimse(Destination):
                 raise DeliveryFailed(words, destination=self.name)
             raise DeliveryRefused(words, destination=self.name)
         if association.rejected_contexts and not association.accepted_contexts:
+            if even_if_none:
+                return association
             raise DeliveryRefused("SOP class not supported: no presentation context was accepted", destination=self.name)
         raise DeliveryFailed("no association", destination=self.name)
 

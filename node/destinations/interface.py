@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -28,6 +29,13 @@ class Destination(ABC):
         DeliveryRefused
             For good: SOP class not supported, HTTP 4xx. The reason is shown.
         """
+
+    def probe(self, sop_classes: Sequence[str]) -> Mapping[str, tuple[str, ...]] | None:
+        """Which of the SOP Classes are taken, each with the Transfer Syntax UIDs; None when the way there does not say it beforehand.
+
+        Raises DeliveryFailed or DeliveryRefused when the destination does not answer.
+        """
+        return None
 
     def confirm(self, sop_class_uid: str, sop_instance_uid: str, study_instance_uid: str) -> bool | None:
         """Whether the destination holds the object; None when it can't be asked."""

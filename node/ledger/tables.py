@@ -131,3 +131,13 @@ class TokenRow(Base):
     role: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(Instant)
     disabled: Mapped[bool] = mapped_column(default=False)
+
+
+class ProbeRow(Base):
+    """What a destination accepted when it was last asked."""
+
+    __tablename__ = "probes"
+
+    destination: Mapped[str] = mapped_column(String(100), primary_key=True)
+    at: Mapped[datetime] = mapped_column(Instant)
+    accepted: Mapped[dict[str, list[str]]] = mapped_column(JSON)  #: SOP Class UID → Transfer Syntax UIDs
