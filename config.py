@@ -49,6 +49,15 @@ class ScpSettings(Room):
     idle_timeout_s: float = 60
 
 
+class SignInSettings(Room):
+    """People at the door (`node/ledger/people.py`, `sessions.py`)."""
+
+    max_failures: int = Field(5, ge=1)  #: wrong passwords in a row until the account is locked for a while
+    lock_minutes: float = Field(15, gt=0)
+    idle_minutes: float = Field(30, gt=0)  #: a session ends when nobody was there for so long …
+    longest_hours: float = Field(12, gt=0)  #: … and at the latest after so long
+
+
 class WebSettings(Room):
     """HTTP (`node/web/`)."""
 
@@ -56,6 +65,7 @@ class WebSettings(Room):
     port: int = 8080
     hook_secret: SecretStr | None = None  #: shared with Orthanc's script; the hook is closed without it
     max_upload_mb: int = 4096
+    sign_in: SignInSettings = SignInSettings()
 
 
 class IntakeSettings(Room):

@@ -30,6 +30,7 @@ COMMANDS = {
     "audit": "audit.app",
     "quarantine": "quarantine.app",
     "tokens": "tokens.app",
+    "users": "users.app",
     "keys": "keys.app",
     "proof": "proof.app",
     "reveal": "reveal.app",

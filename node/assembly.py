@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from node.ledger.decisions import Decisions
     from node.ledger.jobs import Jobs
     from node.ledger.probes import Probes
+    from node.ledger.reception import Reception
     from node.ledger.tokens import Tokens
     from node.ledger.trail import Trail
     from node.ledger.versions import VersionDecisions
@@ -148,6 +149,18 @@ class House:
         from node.ledger.tokens import Tokens
 
         return Tokens(self.ledger, clock=now)
+
+    @cached_property
+    def reception(self) -> Reception:
+        """People who may sign in, and who is signed in."""
+        from node.ledger.people import People
+        from node.ledger.reception import Reception
+        from node.ledger.sessions import Sessions
+
+        chosen = self.settings.web.sign_in
+        people = People(self.ledger, now, max_failures=chosen.max_failures, lock_s=chosen.lock_minutes * 60)
+        sessions = Sessions(self.ledger, now, idle_s=chosen.idle_minutes * 60, longest_s=chosen.longest_hours * 3600)
+        return Reception(people, sessions, self.trail.record)
 
     # --- models and rules ---------------------------------------------------------------------------------------------------
     @cached_property

@@ -35,9 +35,12 @@ class Type(Enum):
     APPLICATION_START = ("110120", "Application Start")
     APPLICATION_STOP = ("110121", "Application Stop")
     LOGIN = ("110122", "Login")
+    LOGOUT = ("110123", "Logout")
     NODE_AUTHENTICATION = ("110126", "Node Authentication")
+    EMERGENCY_OVERRIDE_STARTED = ("110127", "Emergency Override Started")
     SOFTWARE_CONFIGURATION = ("110131", "Software Configuration")
     USE_OF_RESTRICTED_FUNCTION = ("110132", "Use of Restricted Function")
+    USER_SECURITY_ATTRIBUTES_CHANGED = ("110137", "User Security Attributes Changed")
 
 
 class Action(StrEnum):

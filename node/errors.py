@@ -161,6 +161,14 @@ class TokenInvalid(NodeError):
     """The token can't be made or found; see `radnode tokens list`."""
 
 
+class PersonInvalid(NodeError):
+    """The user can't be added or found; see `radnode users list`."""
+
+
+class PasswordRefused(NodeError):
+    """The password stays as it is."""
+
+
 class PeerUnknown(NodeError):
     """No Orthanc of that name is in the settings; add it below `orthancs`."""
 

@@ -56,6 +56,8 @@ def _run(config: Config, *, gateway: bool, worker: bool) -> None:
         home.check()
         if not settings.scp.callers:
             _log.warning("nobody may send by C-STORE; name callers in `scp.callers`")
+        if made := home.reception.first():
+            typer.echo(f"First start: sign in as {made[0]} with the one-time password  {made[1]}  and choose another.", err=True)
         listener = _listen(settings.scp.host, settings.scp.port)
         fd = listener.fileno()
         os.set_inheritable(fd, True)

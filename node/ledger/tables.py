@@ -141,3 +141,32 @@ class ProbeRow(Base):
     destination: Mapped[str] = mapped_column(String(100), primary_key=True)
     at: Mapped[datetime] = mapped_column(Instant)
     accepted: Mapped[dict[str, list[str]]] = mapped_column(JSON)  #: SOP Class UID → Transfer Syntax UIDs
+
+
+class PersonRow(Base):
+    """Somebody who may sign in. The password is an argon2id hash, or empty where another place vouches for the person."""
+
+    __tablename__ = "people"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    role: Mapped[str] = mapped_column(String(32))
+    password: Mapped[str] = mapped_column(String(200))
+    one_time: Mapped[bool]  #: must be changed at the next sign-in
+    disabled: Mapped[bool] = mapped_column(default=False)
+    failures: Mapped[int] = mapped_column(default=0)  #: wrong passwords since the last right one
+    locked_until: Mapped[datetime | None] = mapped_column(Instant)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    signed_in_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class SessionRow(Base):
+    """Somebody is signed in: only the SHA-256 of the session's id is kept."""
+
+    __tablename__ = "sessions"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person: Mapped[str] = mapped_column(ForeignKey("people.name"), index=True)
+    opened_at: Mapped[datetime] = mapped_column(Instant)
+    seen_at: Mapped[datetime] = mapped_column(Instant)
+    more_role: Mapped[str] = mapped_column(String(32), default="")  #: taken for a while, with a reason
+    more_until: Mapped[datetime | None] = mapped_column(Instant)

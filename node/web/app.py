@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 import node
 from node.web import health, metrics, orthanc_hook, reveal, stow
-from node.web.auth import Alarm, Doorkeeper, Safe
+from node.web.auth import OPEN, Alarm, Doorkeeper, Safe
 from node.web.parts import WebParts
 from node.web.problems import Calm, answer_with_problems
 
@@ -29,9 +29,21 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(stow.routes(parts, counted))
     if parts.reveal:
         app.include_router(reveal.routes(parts.reveal))
+    if parts.reception:
+        from node.web import ui  # a large library, and not every node shows pages
+
+        ui.furnish(app, parts, alarm)  # the last of the rooms: it answers for every path that is left
     app.add_middleware(Calm)  # the last one added is the first one met
     knocks = {orthanc_hook.PATH: orthanc_hook.knock(parts, counted, alarm)}
-    app.add_middleware(Doorkeeper, check_token=parts.check_token, own_checks=knocks, alarm=alarm)
+    app.add_middleware(
+        Doorkeeper,
+        check_token=parts.check_token,
+        token_name=parts.token_name,
+        check_session=parts.reception.signed if parts.reception else None,
+        own_checks=knocks,
+        open_paths=OPEN if parts.reception else (),
+        alarm=alarm,
+    )
     app.add_middleware(metrics.Counting, metrics=counted)
     app.add_middleware(Safe)
     return app

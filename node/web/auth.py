@@ -1,4 +1,4 @@
-"""Who may come in: every route is closed unless it is named here as open, and a bearer token opens it (RFC 6750)."""
+"""Who may come in: every route is closed unless it is named here as open; a bearer token (RFC 6750) or the cookie of a session opens it."""
 
 from __future__ import annotations
 
@@ -6,65 +6,143 @@ import hmac
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from urllib.parse import quote, urlsplit
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.audit import Action, AuditEvent, Event, Outcome, Record, Type
+from node.ledger.sessions import Signed
 from node.ledger.tokens import Role
 from node.web.problems import Problem, document
 
 CheckToken = Callable[[str], str | None]  #: the role of a good token, else None
+CheckSession = Callable[[str, bool], Signed | None]  #: (session id, somebody is there) → who has it, else None
 
-_HEALTH = {"/healthz", "/readyz"}
+HEALTH = frozenset({"/healthz", "/readyz"})
+CHOOSE_PASSWORD, SIGN_IN, SIGN_OUT, STYLE = "/password", "/login", "/logout", "/ui/style.css"
+OPEN = frozenset({SIGN_IN, STYLE})  #: for those who are not in yet, where people may sign in
+SOCKETS = "/_nicegui_ws/"
 
 Knock = Callable[[Scope], Awaitable[Response | None]]  #: a door's own check; None lets in
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="radnode"'}  #: RFC 6750 section 3
+
+_READING = {"GET", "HEAD", "OPTIONS"}
+_AN_EVENT = '42["event"'  #: Engine.IO message, Socket.IO event: a person did something; all else goes on by itself
+_LOAD_AGAIN = '42["run_javascript",{"code":"window.location.reload()"}]'
+_GONE = 4401
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
 
 class Doorkeeper:
-    """ASGI middleware: no token, no route, and no byte of the body is read. Puts the role into `scope["radnode.role"]`.
+    """ASGI middleware: no token and no session, no route, and no byte of the body is read.
 
-    `own_checks` are doors with a secret of their own, by path.
+    Puts into the scope: `radnode.role`, `radnode.roles` (also one that was taken for a while), `radnode.who` ("user:NAME" or
+    "token:NAME") and, for a session, `radnode.signed`. `own_checks` are doors with a secret of their own, by path; `open_paths`
+    are for those who are not in yet.
     """
 
-    def __init__(self, app: ASGIApp, *, check_token: CheckToken, own_checks: Mapping[str, Knock], alarm: Alarm) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        check_token: CheckToken,
+        own_checks: Mapping[str, Knock],
+        alarm: Alarm,
+        token_name: Callable[[str], str] = lambda token: "",
+        check_session: CheckSession | None = None,
+        open_paths: Collection[str] = (),
+    ) -> None:
         self._app, self._check_token, self._own_checks, self._alarm = app, check_token, own_checks, alarm
+        self._token_name, self._check_session, self._open = token_name, check_session, frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return  # no web sockets yet: a session of the user interface will open them
-        refusal = await self._check(scope)
-        await (self._app if refusal is None else refusal)(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+        else:
+            refusal = await self._check(scope)
+            await (self._app if refusal is None else refusal)(scope, receive, send)
 
     async def _check(self, scope: Scope) -> Response | None:
-        if scope["path"] in _HEALTH:
+        path = scope["path"]
+        if path in HEALTH:
             return None
-        if own := self._own_checks.get(scope["path"]):
+        if own := self._own_checks.get(path):
             return await own(scope)
-        token = bearer(scope)
-        role = await run_in_threadpool(self._check_token, token) if token else None
-        if role is None:
-            if token:
-                await run_in_threadpool(self._alarm.raise_it, peer_of(scope), "wrong token")
-            why = "The token is not known or was disabled." if token else "This route needs a token."
-            return document(401, f"{why} Send `Authorization: Bearer TOKEN`; `radnode tokens create` makes a token.", headers=CHALLENGE)
-        scope["radnode.role"] = role
+        if token := bearer(scope):
+            return await self._by_token(scope, token)
+        by_cookie = path in self._open or session_of(scope)
+        if by_cookie and scope["method"] not in _READING and not same_origin(scope):
+            return document(403, "This request came from another site. Open the node's own page and try again.")
+        signed = await self._signed(scope, active=not path.startswith("/_nicegui"))
+        if signed:
+            _remember(scope, signed)
+        if path in self._open:
+            return None
+        if signed is None:
+            return self._stay_out(scope)
+        if path.startswith(SOCKETS):
+            return document(404, "This is for web sockets only.")
+        if signed.must_change and path not in {CHOOSE_PASSWORD, SIGN_OUT}:
+            if _wants_a_page(scope):
+                return RedirectResponse(CHOOSE_PASSWORD, 303)
+            return document(403, "Choose a password of your own first, at /password.")
         return None
+
+    async def _by_token(self, scope: Scope, token: str) -> Response | None:
+        role = await run_in_threadpool(self._check_token, token)
+        if role is None:
+            await run_in_threadpool(self._alarm.raise_it, peer_of(scope), "wrong token")
+            return _no_token("The token is not known or was disabled.")
+        name = await run_in_threadpool(self._token_name, token)
+        scope.update({"radnode.role": role, "radnode.roles": frozenset({role}), "radnode.who": f"token:{name}"})
+        return None
+
+    def _stay_out(self, scope: Scope) -> Response:
+        if self._check_session is None or not _wants_a_page(scope):
+            return _no_token("This route needs a token.")
+        there = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
+        return RedirectResponse(SIGN_IN if there == "/" else f"{SIGN_IN}?next={quote(there, safe='')}", 303)
+
+    async def _signed(self, scope: Scope, *, active: bool) -> Signed | None:
+        id = session_of(scope)
+        return await run_in_threadpool(self._check_session, id, active) if id and self._check_session else None
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A page talks to the node: for a session only, from the page's own origin, and no longer than the session lasts."""
+        signed = await self._signed(scope, active=False) if scope["path"].startswith(SOCKETS) and same_origin(scope) else None
+        if signed is None or signed.must_change:
+            await receive()
+            await send({"type": "websocket.close", "code": _GONE})
+            return
+        _remember(scope, signed)
+
+        async def while_signed_in() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.receive":
+                active = (message.get("text") or "").startswith(_AN_EVENT)
+                if await self._signed(scope, active=active) is None:
+                    await send({"type": "websocket.send", "text": _LOAD_AGAIN})
+                    await send({"type": "websocket.close", "code": _GONE})
+                    return {"type": "websocket.disconnect", "code": _GONE}
+            return message
+
+        await self._app(scope, while_signed_in, send)
 
 
 class Safe:
@@ -109,13 +187,20 @@ class Alarm:
 
 
 def needs(*roles: Role) -> Callable[[Request], Awaitable[None]]:
-    """A dependency of a route: one of these roles, or administrator."""
+    """A dependency of a route: one of these roles, or administrator. Every route says it; `needs(*Role)` is anybody who is in."""
+    enough = frozenset({*roles, Role.ADMIN})
 
     async def allowed(request: Request) -> None:
-        if request.scope.get("radnode.role") not in {*roles, Role.ADMIN}:
-            raise Problem(403, f"This needs a token of role {' or '.join(sorted({*roles, Role.ADMIN}))}.")
+        if not may(request.scope, enough):
+            raise Problem(403, f"This needs the role {' or '.join(sorted(enough))}.")
 
+    allowed.roles = enough  # type: ignore[attr-defined]
     return allowed
+
+
+def may(scope: Scope, roles: Collection[Role]) -> bool:
+    """Whether who came has one of these roles."""
+    return not frozenset(roles).isdisjoint(scope.get("radnode.roles", ()))
 
 
 def bearer(scope: Scope) -> str:
@@ -135,3 +220,42 @@ def same_secret(given: str, wanted: str) -> bool:
 def peer_of(scope: Scope) -> str:
     """The network address of the caller."""
     return str(scope["client"][0]) if scope.get("client") else ""
+
+
+def session_of(scope: Scope) -> str:
+    """The session's id from its cookie, or empty."""
+    return HTTPConnection(scope).cookies.get(cookie_name(scope), "")
+
+
+def cookie_name(scope: Scope) -> str:
+    """Over TLS the browser itself sees to it that nobody but this host sets the cookie (RFC 6265bis 4.1.3.2)."""
+    return "__Host-radnode" if secure(scope) else "radnode"
+
+
+def secure(scope: Scope) -> bool:
+    """Whether the request came over TLS, here or at a proxy on this machine."""
+    return scope.get("scheme") in {"https", "wss"}
+
+
+def same_origin(scope: Scope) -> bool:
+    """Whether a page of this very node sent the request. A browser says so in one of two headers; who says nothing is no page."""
+    headers = HTTPConnection(scope).headers
+    if (site := headers.get("sec-fetch-site")) is not None and site != "same-origin":
+        return False
+    if origin := headers.get("origin"):
+        return urlsplit(origin).netloc == headers.get("host", "")
+    return site == "same-origin"
+
+
+def _remember(scope: Scope, signed: Signed) -> None:
+    scope.update(
+        {"radnode.role": signed.role, "radnode.roles": signed.roles, "radnode.who": f"user:{signed.name}", "radnode.signed": signed}
+    )
+
+
+def _wants_a_page(scope: Scope) -> bool:
+    return scope["method"] in {"GET", "HEAD"} and "text/html" in HTTPConnection(scope).headers.get("accept", "")
+
+
+def _no_token(why: str) -> Response:
+    return document(401, f"{why} Send `Authorization: Bearer TOKEN`; `radnode tokens create` makes a token.", headers=CHALLENGE)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from node.ledger.tokens import Role
+from node.web.auth import needs
 
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
@@ -53,7 +56,7 @@ class Counting:
 
 def routes(registry: CollectorRegistry) -> APIRouter:
     """`GET /metrics`, for any token: the figures say nothing about a patient, but a hospital's load is nobody else's business."""
-    router = APIRouter(tags=["health"])
+    router = APIRouter(tags=["health"], dependencies=[Depends(needs(*Role))])
 
     @router.get("/metrics")
     def metrics() -> Response:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from node.audit import Record
 from node.domain import Origin
+from node.ledger.reception import Reception
 from node.web.reveal import RevealParts
 
 
@@ -29,7 +30,7 @@ class Accepted(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebParts:
-    """Handed in once, at the start."""
+    """Handed in once, at the start. What a page shows is a field here that is None where there is nothing to show."""
 
     accept_instance: Callable[[BinaryIO, Origin], Accepted]
     """Takes one DICOM file (PS3.10), open at its start; returns when it is durable. Raises StudyRefused or DiskFull."""
@@ -38,6 +39,8 @@ class WebParts:
     hook: Callable[[str, str], None]  #: (name of an Orthanc, its id of a study); returns when it is written down
     check_token: Callable[[str], str | None]  #: the role of a good token, else None
     record: Record  #: the audit trail
+    token_name: Callable[[str], str] = lambda token: ""  #: whose token it is
+    reception: Reception | None = None  #: people who sign in; None: no pages, tokens only
     hook_secret: str = field(default="", repr=False)  #: shared with Orthanc's script; empty: the hook is closed
     peers: Collection[str] = ()  #: names of the Orthancs in the settings
     room_left: Callable[[], bool] = lambda: True  #: the disk is above its watermark

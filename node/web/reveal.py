@@ -107,6 +107,8 @@ def routes(parts: RevealParts) -> APIRouter:
 
 
 def _who(request: Request, parts: RevealParts) -> str:
+    if "radnode.signed" in request.scope:
+        return str(request.scope["radnode.who"])
     return f"token:{parts.name_of(bearer(request.scope))}"
 
 
