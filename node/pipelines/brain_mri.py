@@ -14,6 +14,7 @@ from node.domain import Finding, Heatmap, Result
 from node.errors import OutsideIntendedUse
 from node.imaging.letterbox import Box, Letterbox, box_of
 from node.imaging.volume import Volume
+from node.networks.explanation import AGREE, DISAGREE, agreement, grad_cam, occlusion
 from node.pipelines.interface import Pipeline, Takes
 
 SIZE = 176  #: pixels of the canvas the network sees
@@ -100,11 +101,12 @@ class BrainMri(Pipeline):
         shown = order[:LEADING]
         heat = np.zeros(volume.pixels.shape, np.float32)
         rows, columns = volume.pixels.shape[1:3]
+        cams = {z: grad_cam(model.module, model.layer, heads[z][1][None], 0) for z in shown}
         for z in shown:
-            frame, canvas = heads[z]
-            heat[z] = frame.backward(_grad_cam(model, canvas), rows, columns) * _sigmoid(read[z][0] / temperature)
+            heat[z] = heads[z][0].backward(cams[z], rows, columns) * _sigmoid(read[z][0] / temperature)
         present = tumor >= self.bundle.thresholds["tumor"]
         key = shown[0]
+        agree = agreement(cams[key], occlusion(model.module, heads[key][1][None], 0))
         finding = Finding(  # no outline: Grad-CAM tells where the network looks, not where a tumour ends
             name="tumor",
             code=INTRACRANIAL_TUMOR,
@@ -118,10 +120,11 @@ class BrainMri(Pipeline):
             confidence=tumor if present else 1 - tumor,
             findings=(finding,),
             heatmap=Heatmap(title="Where the network looks for tumor (Grad-CAM)", values=heat, frames=tuple(shown)),
-            notes=(*volume.notes, *self._remarks(volume, read[key][1], len(read), present=present)),
+            notes=(*volume.notes, *self._remarks(volume, read[key][1], len(read), agree, present=present)),
             facts={
                 "slices_read": len(read),
                 "key_slice": key + 1,
+                "cam_and_occlusion_agree": round(agree, 2),
                 "slice_probabilities": {str(z + 1): round(_sigmoid(read[z][0] / temperature), 3) for z in sorted(read)},
                 "threshold": self.bundle.thresholds["tumor"],
                 "temperature": temperature,
@@ -144,36 +147,21 @@ class BrainMri(Pipeline):
         chosen = np.unique(np.linspace(0, len(good) - 1, min(MOST_SLICES, len(good))).round().astype(int))
         return {good[i]: canvas_of(*heads[good[i]][:2]) for i in chosen}
 
-    def _remarks(self, volume: Volume, types: Floats, read: int, *, present: bool) -> list[str]:
+    def _remarks(self, volume: Volume, types: Floats, read: int, agree: float, *, present: bool) -> list[str]:
         remarks = []
         if present:
             likely = int(types.argmax())
             remarks.append(
                 f"Of the three kinds that the network has seen, the key slice is most like {TYPES[likely]} ({types[likely]:.0%}); no diagnosis."
             )
+        if agree < AGREE:
+            remarks.append(DISAGREE)
         reach = None if volume.spacing_mm is None else volume.spacing_mm[0] * volume.pixels.shape[0]
         if not present and (reach is None or reach < SEEN_MM):
             remarks.append("The images reach through a part of the head only: nothing is said about the rest.")
         if read < volume.pixels.shape[0]:
             remarks.append(f"{read} of {volume.pixels.shape[0]} slices were read; the others show little of the head, or lie between.")
         return remarks
-
-
-def _grad_cam(model: Warm, canvas: Floats) -> Floats:
-    """Grad-CAM (Selvaraju et al., 2017) of the tumour output on the canvas, 0 to 1; of the slice and its mirror image, averaged."""
-    import torch
-    from monai.visualize import GradCAM
-
-    picture = torch.from_numpy(canvas)[None, None]
-    cam = GradCAM(nn_module=model.module, target_layers=model.layer, postprocessing=lambda x: x)
-    maps = []
-    with torch.enable_grad():
-        for mirrored in (False, True):
-            given = (picture.flip(-1) if mirrored else picture).clone().requires_grad_(True)
-            heat = cam(given, class_idx=0)
-            maps.append((heat.flip(-1) if mirrored else heat)[0, 0].detach().cpu().numpy())
-    mean = np.maximum(np.mean(maps, axis=0), 0)
-    return np.asarray(mean / max(float(mean.max()), 1e-6), np.float32)
 
 
 def _sigmoid(logit: float) -> float:

@@ -18,6 +18,7 @@ from node.imaging.letterbox import Letterbox
 from node.imaging.lung_field import aerated, field_of
 from node.imaging.radiograph import Facing, LungFields, Radiograph, is_lateral, lungs_of, radiograph_of, turned_over
 from node.imaging.volume import Volume
+from node.networks.explanation import AGREE, DISAGREE, agreement, grad_cam, occlusion
 from node.pipelines.interface import Pipeline, Takes
 
 NORMAL = "normal"
@@ -27,6 +28,7 @@ DIVIDED = 0.2  #: share of the passes that decide otherwise from which the reade
 OUTSIDE = 0.5  #: share of a heatmap outside the lungs from which the reader is told
 NEAR_LUNGS = 0.04  #: of the canvas: this near to the lungs still counts as inside, for a heatmap is coarse
 
+LAYER = "network.backbone"  #: whose activations Grad-CAM weighs
 CERTAIN_TURNED = 0.9  #: how clearly lungs must be seen in a film turned over before it counts as stored with the wrong photometric
 
 CODES = {
@@ -116,23 +118,12 @@ def calibrated(logits: Doubles, names: Sequence[str], limits: Mapping[str, float
     return np.asarray(1 / (1 + np.exp(-(logits / temperature + offset))))
 
 
-def grad_cam(network: Any, canvas: Floats, row: Sequence[float], output: int) -> Floats:
-    """Grad-CAM (Selvaraju et al., 2017) of one output on the canvas, 0 to 1; of the film and its mirror image, averaged."""
+def of_patient(network: Any, row: Sequence[float]) -> Any:
+    """The findings network of one patient: a module that takes films alone."""
     import torch
-    from monai.visualize import GradCAM
 
     device = next(network.parameters()).device
-    told = torch.tensor([list(row)], dtype=torch.float32, device=device).reshape(1, len(row))
-    cam = GradCAM(nn_module=network.of(told), target_layers="network.backbone", postprocessing=lambda x: x)
-    picture = torch.from_numpy(canvas)[None, None].to(device)
-    maps = []
-    with torch.enable_grad():
-        for mirrored in (False, True):
-            given = (picture.flip(-1) if mirrored else picture).clone().requires_grad_(True)
-            heat = cam(given, class_idx=output)
-            maps.append((heat.flip(-1) if mirrored else heat)[0, 0].detach().cpu().numpy())
-    mean = np.maximum(np.mean(maps, axis=0), 0)
-    return np.asarray(mean / max(float(mean.max()), 1e-6), np.float32)
+    return network.of(torch.tensor([list(row)], dtype=torch.float32, device=device).reshape(1, len(row)))
 
 
 class ChestXray(Pipeline):
@@ -183,7 +174,9 @@ class ChestXray(Pipeline):
         label, confidence = headline_of(chances, present)
         trained = [name for name in self.bundle.labels if name in present]
         leading = max((name for name in trained if name != NORMAL), key=lambda name: (present[name], chances[name]))
-        cams = {name: grad_cam(network, film.canvas, row, outputs.index(name)) for name in trained}
+        alone = of_patient(network, row)
+        cams = {name: grad_cam(alone, LAYER, film.canvas[None], outputs.index(name)) for name in trained}
+        agree = agreement(cams[leading], occlusion(alone, film.canvas[None], outputs.index(leading)))
         outside = {name: round(self.outside(cam, film), 3) for name, cam in cams.items()}
         heat = film.on_film(cams[leading]) * (film.facing.back(film.film.on_source(film.lungs.both)) > 0.5)
         return Result(
@@ -196,10 +189,11 @@ class ChestXray(Pipeline):
                 values=np.asarray(np.clip(heat * chances[leading], 0, 1), np.float32)[None],
                 frames=(0,),
             ),
-            notes=(*volume.notes, *_of_film(film), *self._remarks(network, told, chances, spread, present, outside, leading)),
+            notes=(*volume.notes, *_of_film(film), *self._remarks(network, told, chances, spread, present, outside, leading, agree)),
             facts={
                 "clinical_used": [str(one["name"]) for one in network.tokens.fields if one["name"] in told],
                 "cam_outside_lungs": outside,
+                "cam_and_occlusion_agree": round(agree, 2),
                 "heatmap_of": leading,
                 "other_abnormality": round(float(chances["other"]), 4) if "other" in chances else None,
                 "spread": {name: round(float(spread[name].std()), 4) for name in trained},
@@ -254,6 +248,7 @@ class ChestXray(Pipeline):
         present: Mapping[str, bool],
         outside: Mapping[str, float],
         leading: str,
+        agree: float,
     ) -> list[str]:
         limits = self.bundle.thresholds
         untrained = [name for name in self.bundle.labels if name not in present]
@@ -272,6 +267,8 @@ class ChestXray(Pipeline):
             other = float((spread[name] < limits[name]).mean() if chances[name] >= limits[name] else (spread[name] >= limits[name]).mean())
             if other >= DIVIDED:
                 remarks.append(f"The network is divided about {name}: {other:.0%} of its {PASSES} dropout passes decide otherwise.")
+        if agree < AGREE:
+            remarks.append(DISAGREE)
         if outside[leading] > OUTSIDE:
             remarks.append(
                 f"The network looks outside the lungs for {leading} ({outside[leading]:.0%} of the heatmap): a shortcut is likely."

@@ -22,9 +22,23 @@ from node.imaging.lung_field import aerated, field_of
 from node.imaging.radiograph import Facing, LungFields, Radiograph
 from node.imaging.volume import Frame, Volume
 from node.networks.backbones import NAMES
+from node.networks.explanation import grad_cam
 from node.networks.image_and_clinical import ImageAndClinical
 from node.picture import said
-from node.pipelines.chest_xray import OUTSIDE, SEVERITY, ChestXray, Seen, Warm, answers, calibrated, entropy, grad_cam, headline_of, seen
+from node.pipelines.chest_xray import (
+    LAYER,
+    OUTSIDE,
+    SEVERITY,
+    ChestXray,
+    Seen,
+    Warm,
+    answers,
+    calibrated,
+    entropy,
+    headline_of,
+    of_patient,
+    seen,
+)
 from node.testing.phantom_chest_xray import chest_xray
 from tests.rooms.test_networks import FIELDS
 
@@ -211,7 +225,7 @@ def test_grad_cam_of_a_label_moves_with_what_the_label_answers_to(model: Warm) -
     network.hidden, network.out = torch.nn.Identity(), torch.nn.Linear(16, 1)  # type: ignore[assignment]
     torch.nn.init.ones_(network.out.weight)
 
-    cam = grad_cam(network, canvas, [], 0)
+    cam = grad_cam(of_patient(network, []), LAYER, canvas[None], 0)
 
     assert cam[16:40, 16:40].mean() > 5 * cam[60:].mean()
 

@@ -14,7 +14,8 @@ from scipy.optimize import minimize
 
 from node.bundle import Bundle
 from node.imaging.radiograph import LUNG_SIZE, Facing
-from node.pipelines.chest_xray import CODES, PASSES, ChestXray, Seen, calibrated, grad_cam, headline_of, seen
+from node.networks.explanation import grad_cam
+from node.pipelines.chest_xray import CODES, LAYER, PASSES, ChestXray, Seen, calibrated, headline_of, of_patient, seen
 from training import evaluate as e
 from training.bundles.lung_field import image_input, maps_output
 from training.datasets import chest_rows, cxr_figure1
@@ -301,7 +302,8 @@ def looking(bundle: Bundle, network: Any, lungs: Any, data: Path) -> dict[str, f
     for one in cxr_figure1.load(data / "images" / "cxr_figure1"):
         film = seen(one.grey, Facing(), lungs, SIZE)
         if isinstance(film, Seen):
-            cam = grad_cam(network, film.canvas, [np.nan] * len(FIELDS), OUTPUTS.index("covid"))
+            alone = of_patient(network, [np.nan] * len(FIELDS))
+            cam = grad_cam(alone, LAYER, film.canvas[None], OUTPUTS.index("covid"))
             shares.append(pipeline.outside(cam, film))
     return {
         "films": len(shares),
