@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
 from node.ledger.comparison import Reading
 from node.ledger.database import reading
-from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, route_from_dict
+from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, kinds_to_list, route_from_dict
 from node.ledger.tables import JobRow, ObjectRow, SummaryRow
 
 FAILURES = 2  #: a job that failed this often is set aside
@@ -298,6 +298,7 @@ class Jobs:
             "destinations": list(new.route.destinations),
             "priority": new.route.priority.value,
             "reasons": list(new.route.reasons),
+            "kinds": kinds_to_list(new.route),
             "algorithm": algorithm_to_dict(new.algorithm),
             "inputs": list(new.inputs),
             "predecessor": new.predecessor,
