@@ -212,7 +212,9 @@ class Settings(BaseSettings):
     reidentification: ReidentificationSettings = ReidentificationSettings()
     orthancs: dict[str, OrthancSettings] = {}
     sources: dict[str, SourceSettings] = {}
-    destinations: dict[str, dict[str, Any]] = {}  #: by name: `kind` and the keys of `node/destinations/<kind>.py`
+    destinations: dict[
+        str, dict[str, Any]
+    ] = {}  #: by name: `kind`, `profile` (node/profiles.py) and the keys of `node/destinations/<kind>.py`
 
     @field_validator("data_dir", "bundles_dir", "rules")
     @classmethod

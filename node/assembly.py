@@ -11,7 +11,7 @@ import os
 import pwd
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ from node import log
 from node.audit import Action, AuditEvent, Event, Outcome, Type
 from node.bundle import Bundle
 from node.destinations.interface import Destination
-from node.domain import Channel, CleanUid, Origin, Study
+from node.domain import Channel, CleanUid, Origin, Role, Study
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
 from node.identified.boxes import Box
 from node.identified.by_hand import DecisionsByHand
@@ -58,6 +58,7 @@ from node.identified.tombstones import Tombstones
 from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.pipelines.interface import Pipeline
+from node.profiles import fitted, kinds_of
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules
 from node.runners.interface import Runner
@@ -574,13 +575,15 @@ class House:
         kinds = Registry("node.destinations", Destination)  # type: ignore[type-abstract]
         found = {}
         for name, chosen in self.settings.destinations.items():
-            keys = dict(chosen)
+            keys = {key: value for key, value in chosen.items() if key != "profile"}
             kind = kinds[str(keys.pop("kind", "(none)"))]
             try:
                 found[name] = kind(name, kind.Settings(**keys))
             except ValidationError as why:
                 wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in why.errors(include_input=False))
-                raise SettingsInvalid(f"destinations.{name}: {wrong}; known: {', '.join(sorted(kind.Settings.model_fields))}") from None
+                raise SettingsInvalid(
+                    f"destinations.{name}: {wrong}; known: {', '.join(sorted((*kind.Settings.model_fields, 'profile')))}"
+                ) from None
         return found
 
     def probe(self, name: str, sop_classes: Sequence[str]) -> Mapping[str, tuple[str, ...]] | None:
@@ -599,6 +602,27 @@ class House:
     def _configured(self, what: str, **facts: str) -> None:
         alert, changed = Event.SECURITY_ALERT, Type.SOFTWARE_CONFIGURATION
         self.trail.record(AuditEvent(event=alert, type=changed, action=Action.EXECUTE, who=os_user(), what=what, facts=facts))
+
+    @cached_property
+    def kinds(self) -> Mapping[str, tuple[Role, ...]]:
+        """What each destination gets, by its profile."""
+        found = {}
+        for name, chosen in self.settings.destinations.items():
+            try:
+                found[name] = kinds_of(chosen.get("profile", "default"))
+            except ValueError as why:
+                raise SettingsInvalid(f"destinations.{name}.profile: {why}") from None
+        return found
+
+    def kinds_for(self, destinations: Iterable[str]) -> tuple[tuple[tuple[str, tuple[Role, ...]], ...], list[str]]:
+        """The same for the destinations of one route, as a job carries it: what each accepts of its profile, and in words what it does not."""
+        probed, found, said = self.probes.all(), [], []
+        for name in destinations:
+            if name in self.kinds:
+                kinds, words = fitted(self.kinds[name], probed[name].accepted) if name in probed else (self.kinds[name], [])
+                found.append((name, kinds))
+                said += [f"{name}: {one}" for one in words]
+        return tuple(found), said
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -717,7 +741,7 @@ class House:
         source = self.settings.intake.count_from
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
-        _ = self.destinations, self.clean_uids, self.trail
+        _ = self.destinations, self.kinds, self.clean_uids, self.trail
         if not self.rules.rules:
             _log.warning("there are no rules, so nothing will be analysed; name a file in `rules`")
 

@@ -93,6 +93,28 @@ class Study:
         return iter(self.series)
 
 
+# --- what becomes of a result ---------------------------------------------------------------------------------------------
+class Role(StrEnum):
+    """What an object of a result is for: its kind. One object, one series. New kinds come last: Series Numbers count along."""
+
+    SEG = "SEG"
+    SC = "SC"
+    SR = "SR"
+    PR = "PR"  #: Grayscale or Color Softcopy Presentation State
+    KO = "KO"  #: Key Object Selection
+    PDF = "PDF"  #: Encapsulated PDF
+    PM = "PM"  #: Parametric Map
+    RTSTRUCT = "RTSTRUCT"
+    TEXT = "TEXT"  #: Basic Text SR
+    KEYS = "KEYS"  #: Secondary Capture: one page with the key images
+    SEG_LABELMAP = "SEG-LABELMAP"
+    SEG_FRACTIONAL = "SEG-FRACTIONAL"
+    SR_ENHANCED = "SR-ENHANCED"  #: the SR as Enhanced SR, for those who take no Comprehensive one
+
+
+DEFAULT_KINDS = (Role.SEG, Role.SC, Role.SR)  #: what a destination without a profile gets
+
+
 # --- rules and jobs -------------------------------------------------------------------------------------------------------
 class Priority(StrEnum):
     """STAT is served before ROUTINE, PS3.3 C.30.2 Scheduled Procedure Step Priority."""
@@ -120,6 +142,7 @@ class Route:
     destinations: tuple[str, ...]
     priority: Priority = Priority.ROUTINE
     reasons: tuple[str, ...] = ()
+    kinds: tuple[tuple[str, tuple[Role, ...]], ...] = ()  #: what each destination gets; empty: `DEFAULT_KINDS` for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +237,7 @@ class Heatmap:
     title: str
     values: NDArray[np.float32]
     frames: tuple[int, ...]  #: those worth showing, most telling first
+    segment: int | None = None  #: the values are the chance that the pixel belongs to this segment; None: they say something else
     over: NDArray[np.float32] | None = None  #: what it is painted over, 0 to 1, on the same grid; None: the image itself
 
 
@@ -230,14 +254,6 @@ class Result:
     heatmap: Heatmap | None = None
     notes: tuple[str, ...] = ()  #: quality remarks a reader should see
     facts: dict[str, Any] = field(default_factory=dict)  #: processing parameters, JSON values only
-
-
-class Role(StrEnum):
-    """What an object of a result is for. One object, one series."""
-
-    SEG = "SEG"
-    SC = "SC"
-    SR = "SR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from node.domain import Algorithm, CleanUid, Job, Route, Study, StudyRef
 from node.errors import NodeError, ProcessingFailed, StudyRefused
 from node.housekeeping import Chore
 from node.ledger.jobs import job_id
+from node.profiles import takers
 from node.router import decide, routes_for
 from node.workflow import Workflow
 
@@ -53,7 +54,7 @@ class Gateway:
             submit=self._house.jobs.submit,
             processed=self._house.intake.processed,
             objects_of=self._house.jobs.objects_of,
-            deliver=lambda written, job: self._house.outbox.put(written, job.route.destinations),
+            deliver=lambda written, job: self._house.outbox.put(written, takers(job.route, written.role)),
             handed_over=self._handed_over,
             set_aside=self._set_aside,
         )
@@ -77,8 +78,10 @@ class Gateway:
     def _schedule(self, study: Study, route: Route) -> list[Job]:
         """The active version's job, then one for each version in the shadow: the same images, and nowhere to go."""
         active = self._house.bundles[route.pipeline].algorithm
+        kinds, said = self._house.kinds_for(route.destinations)
+        route = replace(route, kinds=kinds, reasons=(*route.reasons, *said))
         because = f"in the shadow of {route.pipeline} {active.version}: nothing is delivered"
-        beside = replace(route, destinations=(), reasons=(*route.reasons, because))
+        beside = replace(route, destinations=(), kinds=(), reasons=(*route.reasons, because))
         shadows = [self._job(study, beside, bundle.algorithm, shadow=True) for bundle in self._house.shelf.shadows(route.pipeline)]
         return [self._job(study, route, active), *shadows]
 

@@ -33,10 +33,8 @@ from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline, Takes
 from node.provenance import Provenance
 from node.registry import Registry
-from node.sc_writer import write_sc
-from node.seg_writer import write_seg
-from node.sr_writer import write_sr
 from node.warm_models import Key, WarmModels
+from node.writers import written
 
 _log = log.get(__name__)
 
@@ -100,7 +98,7 @@ def carry_out(
 
     Returns
     -------
-    The objects, SEG, SC, SR (only the SR when the series was not analysed), and a summary in JSON values.
+    The objects that the route asks for (only reports when the series was not analysed), and a summary in JSON values.
 
     Raises
     ------
@@ -307,22 +305,17 @@ def _write(
     predecessor: tuple[str, str] | None,
     results_folder: Path,
 ) -> list[Made]:
-    """SEG, then SC, then the SR that refers to both."""
+    """Every object that the job's destinations ask for, each flushed before it has its name."""
     provenance = Provenance(
         job=job,
         node_uid=node_uid(results_folder),
         written_at=written_at.astimezone(),  # DICOM writes local time; the zone is this machine's
         used_series_numbers=[int(s.header.SeriesNumber) for s in study if s.header.get("SeriesNumber") is not None],
     )
-    seg = sc = None
-    if result.analysed and volume is not None:
-        seg = write_seg(study, volume, result, provenance) if result.segments else None
-        sc = write_sc(study, volume, result, provenance)
-    sr = write_sr(study, volume, result, provenance, seg=seg, sc=sc, series=series, predecessor=predecessor)
+    objects = written(study, series, volume, result, provenance, predecessor)
     folder = results_folder / job.id
     folder.mkdir(parents=True, exist_ok=True)
-    objects = {Role.SEG: seg, Role.SC: sc, Role.SR: sr}
-    made = [_save(job, role, dataset, folder) for role, dataset in objects.items() if dataset is not None]
+    made = [_save(job, role, dataset, folder) for role, dataset in objects.items()]
     for left in set(folder.iterdir()) - {one.object.path for one in made}:
         left.unlink(missing_ok=True)  # of an earlier try
     _flush(folder)
@@ -341,7 +334,7 @@ def _save(job: Job, role: Role, dataset: Dataset, folder: Path) -> Made:
         file.flush()
         os.fsync(file.fileno())
     passing.replace(path)
-    written = WrittenObject(
+    noted = WrittenObject(
         job=job.id,
         study=CleanUid(job.study.study),
         role=role,
@@ -349,7 +342,7 @@ def _save(job: Job, role: Role, dataset: Dataset, folder: Path) -> Made:
         sop_instance_uid=str(dataset.SOPInstanceUID),
         path=path,
     )
-    return Made(object=written, sha256=hashlib.sha256(part10).hexdigest())
+    return Made(object=noted, sha256=hashlib.sha256(part10).hexdigest())
 
 
 def _flush(folder: Path) -> None:

@@ -6,7 +6,7 @@ Words stand in margins, never over the image. The Secondary Capture and the demo
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,31 +16,21 @@ from node import codes
 from node.domain import Algorithm, Finding, Result
 from node.imaging.volume import Volume
 from node.imaging.window import told_window
+from node.lettering import AMBER, BACKGROUND, GREY, SMALL, TEXT, WHITE, Line, cut, text_height, text_width, wrapped, write_lines
 
 MOST_FRAMES = 6
 PANEL = 640  # pixels of the longer side of each image
 MARGIN = 20
-TEXT, SMALL = 22, 18  # pixels: still legible when a viewer halves the picture
-WEIGHT = 500  # a little bolder than regular: thin letters break up when a viewer scales
 BAR = 28
 LABEL_WIDTH = 64
 LUNG_WINDOW = (-600.0, 1500.0)  # centre, width, in HU
 SOFT_TISSUE_WINDOW = (40.0, 400.0)
 CHEST_PARTS = {"CHEST", "THORAX", "LUNG", "CTTHORAX", "CHEST_TO_PELVIS"}
 FAINTEST, STRONGEST = 0.1, 0.5  # heat below is not painted; opacity of 1.0
-BACKGROUND, WHITE, GREY, AMBER = (16, 16, 16), (240, 240, 240), (170, 170, 170), (255, 190, 60)
 RESEARCH = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float32]
-
-
-class Line(NamedTuple):
-    """A line of the caption."""
-
-    text: str
-    color: tuple[int, int, int] = WHITE
-    size: int = SMALL
 
 
 # --- which frames -----------------------------------------------------------------------------------------------------------
@@ -58,19 +48,29 @@ def key_frames(volume: Volume, result: Result, most: int = MOST_FRAMES) -> tuple
 
 
 def outline_of(mask: NDArray[np.bool_], most_points: int = 200) -> Points:
-    """The outer border of the largest part of a mask (rows, columns), as (points, 2) of (column, row).
+    """The outer border of the largest part of a mask, see `outlines_of`."""
+    found = outlines_of(mask, most_points)
+    if not found:
+        raise ValueError("an empty mask has no outline")
+    return found[0]
+
+
+def outlines_of(mask: NDArray[np.bool_], most_points: int = 200) -> list[Points]:
+    """The outer borders of a mask (rows, columns), each (points, 2) of (column, row), the largest part first.
 
     Closed: the last point is the first. Top left pixel's centre at (0.5, 0.5), as in PS3.3 C.18.6. At least 7 points: viewers take
     four or five for a rectangle that wants editing.
     """
     borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if not borders:
-        raise ValueError("an empty mask has no outline")
-    border = max(borders, key=lambda b: (cv2.contourArea(b), len(b)))[:, 0].astype(np.float32) + 0.5
-    if len(border) < 6 or cv2.contourArea(border.astype(np.float32)) == 0:  # a dot or a line: round it
+    return [_outline(b, most_points) for b in sorted(borders, key=lambda b: (cv2.contourArea(b), len(b)), reverse=True)]
+
+
+def _outline(pixels: Any, most_points: int) -> Points:
+    border = pixels[:, 0].astype(np.float32) + 0.5
+    if len(border) < 6 or cv2.contourArea(border) == 0:  # a dot or a line: round it
         (left, top), (right, bottom) = border.min(axis=0) - 0.5, border.max(axis=0) + 0.5
         return frame_round(left, top, right, bottom)
-    points = border[:: max(1, -(-len(border) // most_points))]
+    points: Points = border[:: max(1, -(-len(border) // most_points))]
     return np.vstack([points, points[:1]])
 
 
@@ -121,6 +121,11 @@ def place(volume: Volume, frame: int) -> str:
     return f"Slice {frame + 1} of {len(volume.frames)}, {'LPS'[axis]} {position:+.1f} mm"
 
 
+def left_edge(volume: Volume) -> str:
+    """The patient's side at the image's left edge, e.g. "R"; empty where the volume has no place in the patient."""
+    return "" if volume.affine is None else _letter(-volume.affine[:3, 0])
+
+
 def _letter(direction: NDArray[np.float64]) -> str:
     """Patient Orientation (PS3.3 C.7.6.1.1.1) of a direction in LPS."""
     axis = int(np.abs(direction).argmax())
@@ -133,7 +138,7 @@ def summary_picture(volume: Volume, result: Result, algorithm: Algorithm, *, pip
     at = key_frames(volume, result)[0] if frame is None else frame
     window = window_of(volume, result)
     grey, shown = shown_as(volume, at, window)
-    overlay = _overlay(shown, volume, result, at)
+    overlay = overlay_of(shown, volume, result, at)
     rows, columns = shown.shape[:2]
     title = [Line(f"AI {pipeline}: {headline(result)}".replace("AI :", "AI:"), WHITE, TEXT)]
     width = 2 * columns + 3 * MARGIN + BAR + LABEL_WIDTH
@@ -142,28 +147,28 @@ def summary_picture(volume: Volume, result: Result, algorithm: Algorithm, *, pip
         caption.append(Line(f"and {len(result.findings) - 8} more findings in the report", GREY))
     caption += [Line(note, GREY) for note in result.notes[:3]]
     caption += [Line(maker(algorithm), GREY), Line("Radnode. Derived by software, not verified by a person.", GREY)]
-    head = _wrapped([*title, Line(RESEARCH, AMBER, TEXT)], width - 2 * MARGIN)
-    foot = _wrapped(caption, width - 2 * MARGIN)
-    top = _height(head) + MARGIN + SMALL + 14
-    canvas = np.full((top + rows + MARGIN + _height(foot) + MARGIN, width, 3), BACKGROUND, np.uint8)
+    head = wrapped([*title, Line(RESEARCH, AMBER, TEXT)], width - 2 * MARGIN)
+    foot = wrapped(caption, width - 2 * MARGIN)
+    top = text_height(head) + MARGIN + SMALL + 14
+    canvas = np.full((top + rows + MARGIN + text_height(foot) + MARGIN, width, 3), BACKGROUND, np.uint8)
     for i, line in enumerate(head):  # to the right: viewers write the series over the left corner
-        _write(canvas, [line], width - MARGIN - _width(line.text, line.size), MARGIN // 2 + _height(head[:i]))
+        write_lines(canvas, [line], width - MARGIN - text_width(line.text, line.size), MARGIN // 2 + text_height(head[:i]))
     left, right = MARGIN, 2 * MARGIN + columns
-    _write(canvas, [Line("Original")], left, top - SMALL - 12)
+    write_lines(canvas, [Line("Original")], left, top - SMALL - 12)
     heat_title = result.heatmap.title if result.heatmap is not None else "Original with outlines"
     names = ", ".join(segment.label for segment in result.segments)
-    _write(
-        canvas, [Line(_cut(heat_title + (f" (outline: {names})" if names and result.heatmap else ""), columns))], right, top - SMALL - 12
+    write_lines(
+        canvas, [Line(cut(heat_title + (f" (outline: {names})" if names and result.heatmap else ""), columns))], right, top - SMALL - 12
     )
     canvas[top : top + rows, left : left + columns] = shown
     canvas[top : top + rows, right : right + columns] = overlay
     if volume.affine is not None:
-        side = _letter(-volume.affine[:3, 0])
+        side = left_edge(volume)
         for panel in (left, right):  # the patient's side at the image's left edge
-            _write(canvas, [Line(side, WHITE)], panel - MARGIN + 2, top + rows // 2 - SMALL)
+            write_lines(canvas, [Line(side, WHITE)], panel - MARGIN + 2, top + rows // 2 - SMALL)
     if result.heatmap is not None:
-        _scale(canvas, right + columns + MARGIN // 2, top, rows)
-    _write(canvas, foot, MARGIN, top + rows + MARGIN)
+        draw_scale(canvas, right + columns + MARGIN // 2, top, rows)
+    write_lines(canvas, foot, MARGIN, top + rows + MARGIN)
     return canvas
 
 
@@ -212,7 +217,7 @@ def _resized(plane: Any, volume: Volume, how: int) -> Any:
     return cv2.resize(plane, _size(volume), interpolation=how)
 
 
-def _overlay(shown: Pixels, volume: Volume, result: Result, at: int) -> Pixels:
+def overlay_of(shown: Pixels, volume: Volume, result: Result, at: int) -> Pixels:
     out = shown.astype(np.float32)
     if result.heatmap is not None:
         if result.heatmap.over is not None:
@@ -246,53 +251,11 @@ def _colors() -> NDArray[np.float32]:
     return np.asarray(ramp[:, 0, ::-1], np.float32)
 
 
-def _scale(canvas: Pixels, left: int, top: int, rows: int) -> None:
+def draw_scale(canvas: Pixels, left: int, top: int, rows: int) -> None:
     """The colours of the heat map with their values."""
     levels = np.linspace(255, 0, rows).round().astype(np.uint8)
     canvas[top : top + rows, left : left + BAR] = _colors()[levels][:, None].astype(np.uint8)
     cv2.rectangle(canvas, (left, top), (left + BAR, top + rows - 1), GREY, 1)
     for value in (1.0, 0.75, 0.5, 0.25, 0.0):
         row = top + round((1 - value) * (rows - 1))
-        _write(canvas, [Line(f"{value:.2f}", GREY)], left + BAR + 8, min(max(row - SMALL // 2 - 2, top - 4), top + rows - SMALL))
-
-
-# --- lettering ----------------------------------------------------------------------------------------------------------------
-@cache
-def _face() -> Any:
-    return cv2.FontFace("sans")  # built into OpenCV 5: the same letters on every machine
-
-
-def _width(text: str, size: int) -> int:
-    return int(cv2.getTextSize((0, 0), text, (0, 0), _face(), size, WEIGHT)[2]) if text else 0
-
-
-def _height(lines: list[Line]) -> int:
-    return sum(round(line.size * 1.4) for line in lines)
-
-
-def _write(canvas: Pixels, lines: list[Line], left: int, top: int) -> None:
-    row = top
-    for line in lines:
-        cv2.putText(canvas, line.text, (left, row + line.size), line.color, _face(), line.size, WEIGHT)
-        row += round(line.size * 1.4)
-
-
-def _wrapped(lines: list[Line], width: int) -> list[Line]:
-    """Long lines broken between words."""
-    out = []
-    for line in lines:
-        current = ""
-        for word in line.text.split():
-            longer = f"{current} {word}".strip()
-            if current and _width(longer, line.size) > width:
-                out.append(line._replace(text=current))
-                longer = word
-            current = longer
-        out.append(line._replace(text=_cut(current, width, line.size)))
-    return out
-
-
-def _cut(text: str, width: int, size: int = SMALL) -> str:
-    while len(text) > 4 and _width(text, size) > width:
-        text = text[:-4].rstrip() + "..."
-    return text
+        write_lines(canvas, [Line(f"{value:.2f}", GREY)], left + BAR + 8, min(max(row - SMALL // 2 - 2, top - 4), top + rows - SMALL))

@@ -30,8 +30,23 @@ RESEARCH = "RESEARCH USE ONLY - not for diagnosis"
 #: the space of our names (RFC 9562, 5.5): changing it renames every result
 NAMES = uuid.UUID("0f6ad3f5-5c0b-5d6e-9c51-6f5d0f1f7f0e")
 FIRST_SERIES_NUMBER = 9001  # OHIF opens a study with its lowest Series Number, so results stand above every original
-SLOTS = 900  # pipelines share this many places of ten numbers
-CONTENT = {Role.SEG: "segmentation", Role.SC: "heat map", Role.SR: "report"}
+SLOTS = 900  # pipelines share this many places of twenty numbers
+NUMBERS = 20  # Series Numbers of one pipeline on one series, one for each kind of object
+CONTENT = {
+    Role.SEG: "segmentation",
+    Role.SC: "heat map",
+    Role.SR: "report",
+    Role.PR: "outlines",
+    Role.KO: "key images",
+    Role.PDF: "page to print",
+    Role.PM: "heat map values",
+    Role.RTSTRUCT: "contours",
+    Role.TEXT: "report in words",
+    Role.KEYS: "summary page",
+    Role.SEG_LABELMAP: "label map",
+    Role.SEG_FRACTIONAL: "fractions",
+    Role.SR_ENHANCED: "enhanced report",
+}
 
 # What every instance of a study has in common; the way home puts the originals back. Sequences stay with the images: real ones often
 # break the Standard, and what we write must not. (0012,0062) and its method stay too: a result that is named again must not say it has none.
@@ -142,14 +157,15 @@ class Provenance:
         """Above every original, one for each pipeline and role; the same on every run over the same originals."""
         slot = int.from_bytes(sha256(f"{self.job.route.pipeline}\n{self.job.route.series}\n{self.part}".encode()).digest()[:4]) % SLOTS
         lowest = FIRST_SERIES_NUMBER
-        highest = max((n for n in self.used_series_numbers if n < 2**31 - 20 * SLOTS), default=0)
+        highest = max((n for n in self.used_series_numbers if n < 2**31 - 2 * NUMBERS * SLOTS), default=0)
         if highest >= lowest:
-            lowest = highest - highest % 10 + 11
-        return lowest + 10 * slot + list(Role).index(role)
+            lowest = highest - highest % NUMBERS + NUMBERS + 1
+        return lowest + NUMBERS * slot + list(Role).index(role)
 
     def series_description(self, role: Role) -> str:
         """What the reader's list shows. At most 64 characters, VR LO."""
-        return f"AI {self.job.route.pipeline} {CONTENT[role]} - RESEARCH"[:64]
+        who = f"AI {self.job.route.pipeline[:20]} {self.job.algorithm.version[:10]}"
+        return f"{who} {CONTENT[role]} - RESEARCH"[:64]
 
     def tracking_uid(self, finding: Finding) -> UID:
         """Tracking UID: the same in the segment and in the measurement group."""
@@ -210,6 +226,11 @@ class Provenance:
     def maker(self) -> Algorithm:
         """Who computed it."""
         return self.job.algorithm
+
+
+def role_said(series_description: str) -> Role | None:
+    """What an object of ours is for, from the words of its Series Description; None when it is none of ours."""
+    return next((role for role, words in CONTENT.items() if series_description.endswith(f" {words} - RESEARCH")), None)
 
 
 def _copy_text(source: Dataset, target: Dataset, keywords: Collection[str]) -> None:

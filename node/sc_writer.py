@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from highdicom.sr.coding import CodedConcept
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
+from node.derived import body_part
 from node.domain import Result, Role, Study
 from node.errors import ResultInvalid
 from node.imaging.volume import Volume
+from node.montage import summary_page
 from node.picture import key_frames, place, summary_picture
 from node.provenance import RESEARCH, Provenance
-
-#: parts that a body has once, PS3.16 Annex L
-UNPAIRED = frozenset(
-    (
-        *("ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS", "COCCYX"),
-        *("COLON", "CSPINE", "CTSPINE", "ESOPHAGUS", "HEAD", "HEADNECK", "HEART", "JAW", "LIVER"),
-        *("LSPINE", "LSSPINE", "MEDIASTINUM", "NECK", "NECKCHEST", "NECKCHESTABDOMEN", "NECKCHESTABDPELV", "NOSE", "PANCREAS"),
-        *("PELVIS", "PROSTATE", "SKULL", "SPINE", "SPLEEN", "SSPINE", "STERNUM", "STOMACH", "THYROID"),
-        *("TLSPINE", "TRACHEA", "TSPINE", "UTERUS", "WHOLEBODY"),
-    )
-)
 
 
 def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenance) -> Dataset:
@@ -38,18 +32,44 @@ def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenanc
 
     Standard: PS3.3 A.8.1 (Secondary Capture), A.8.5 (Multi-frame True Color Secondary Capture).
     """
-    for values in (*(s.mask for s in result.segments), *((result.heatmap.values,) if result.heatmap else ())):
-        if values.shape != volume.pixels.shape[:3]:
-            raise ResultInvalid("A mask or heat map is not on the grid of its images.", shape=values.shape)
+    _check(volume, result)
     shown = key_frames(volume, result)
     pipeline = provenance.job.route.pipeline
     pictures = np.stack([summary_picture(volume, result, provenance.maker, pipeline=pipeline, frame=at) for at in shown])
+    how = "Original beside overlay"
+    return _capture(Role.SC, volume, pictures, shown, provenance, how)
+
+
+def write_keys(study: Study, volume: Volume, result: Result, provenance: Provenance) -> Dataset:
+    """One page: the key images with the model's view of them, the numbers, and why these images. One RGB image.
+
+    Raises
+    ------
+    ResultInvalid
+        When the heat map or a mask does not lie on the volume's frames.
+
+    Standard: PS3.3 A.8.1.
+    """
+    _check(volume, result)
+    shown = key_frames(volume, result)
+    page = summary_page(volume, result, provenance.maker, provenance.job.route.pipeline, shown)
+    return _capture(Role.KEYS, volume, page[None], shown, provenance, "Page of key images")
+
+
+def _check(volume: Volume, result: Result) -> None:
+    for values in (*(s.mask for s in result.segments), *((result.heatmap.values,) if result.heatmap else ())):
+        if values.shape != volume.pixels.shape[:3]:
+            raise ResultInvalid("A mask or heat map is not on the grid of its images.", shape=values.shape)
+
+
+def _capture(role: Role, volume: Volume, pictures: NDArray[np.uint8], shown: Sequence[int], provenance: Provenance, how: str) -> Dataset:
+    """The pictures, (pages, rows, columns, 3), of the frames `shown`, as one object."""
     several = len(pictures) > 1
     sop_class = MultiFrameTrueColorSecondaryCaptureImageStorage if several else SecondaryCaptureImageStorage
-    ds = provenance.new_object(Role.SC, sop_class_uid=sop_class, modality="OT", source=volume.frames[0].instance.header)
+    ds = provenance.new_object(role, sop_class_uid=sop_class, modality="OT", source=volume.frames[0].instance.header)
 
     header = volume.frames[0].instance.header
-    _body_part(ds, header)
+    body_part(ds, header)
     ds.ConversionType = "WSD"  # workstation, PS3.3 C.8.6.1
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = provenance.date, provenance.time
     ds.SecondaryCaptureDeviceManufacturer = ds.Manufacturer
@@ -62,9 +82,7 @@ def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenanc
     ds.LossyImageCompression = "00"
     where = "; ".join(f"{i}: {place(volume, at)}" for i, at in enumerate(shown, 1))
     ds.ImageComments = f"{RESEARCH}. {where}"[:10240]
-    ds.DerivationDescription = (
-        f"Original beside overlay by {provenance.maker.name} {provenance.maker.version}; sha256 {provenance.maker.digest}"[:1024]
-    )
+    ds.DerivationDescription = f"{how} by {provenance.maker.name} {provenance.maker.version}; sha256 {provenance.maker.digest}"[:1024]
     ds.SourceImageSequence = [_source(volume, at) for at in shown]
 
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration, ds.PixelRepresentation = 3, "RGB", 0, 0
@@ -78,15 +96,6 @@ def write_sc(study: Study, volume: Volume, result: Result, provenance: Provenanc
     ds.PixelData = data + b"\0" * (len(data) % 2)
     ds["PixelData"].VR = "OB"
     return ds
-
-
-def _body_part(ds: Dataset, header: Dataset) -> None:
-    """Body Part Examined, and Laterality (Type 2C, PS3.3 C.7.3.1): absent for an unpaired part, empty when the side is not known."""
-    part = str(header.get("BodyPartExamined") or "").strip().upper()
-    if part:
-        ds.BodyPartExamined = part[:16]
-    if part not in UNPAIRED:
-        ds.Laterality = header.get("Laterality") if header.get("Laterality") in ("L", "R") else None
 
 
 def _source(volume: Volume, at: int) -> Dataset:

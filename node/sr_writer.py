@@ -24,18 +24,10 @@ from node.codes import Code
 from node.domain import Finding, Instance, Result, Role, Series, Study
 from node.errors import ResultInvalid
 from node.imaging.volume import Frame, Volume
-from node.picture import frame_round, headline, key_frames, outline_of, said
+from node.picture import frame_round, key_frames, outline_of
 from node.provenance import RESEARCH, Provenance
+from node.report import context, evidence, looked_at, replaced, text_report, texts, told
 
-PROCEDURES = {  # Procedure Reported when the images name none, CID 100
-    "CT": standard.LN.CTUnspecifiedBodyRegion,
-    "MR": standard.LN.MRIUnspecifiedBodyRegion,
-    "PT": standard.LN.PETUnspecifiedBodyRegion,
-    "NM": standard.LN.NMUnspecifiedBodyRegion,
-    "CR": standard.LN.XRUnspecifiedBodyRegion,
-    "DX": standard.LN.XRUnspecifiedBodyRegion,
-}
-IMAGING = Code("363679005", "SCT", "Imaging")
 SEGMENTATION = Code("SEG", "DCM", "Segmentation")
 SOURCE = Code("260753009", "SCT", "Source")
 PRESENCE = Code("705057003", "SCT", "Presence")
@@ -46,7 +38,6 @@ MODALITIES = {concept.value: concept for concept in (getattr(standard.cid29, nam
 }
 FIRST_ROW = 0.12  # below the words that viewers write into the corner
 LINE, GAP = 0.028, 0.02  # of the image's height: what a viewer's words beside a region take
-NO_OUTLINE = "A finding without a place has a short mark at the left edge of the key image, so that viewers show its numbers: no outline."
 
 
 def write_sr(
@@ -59,11 +50,14 @@ def write_sr(
     sc: Dataset | None,
     series: Series,
     predecessor: tuple[str, str] | None = None,
+    role: Role = Role.SR,
 ) -> Dataset:
     """The report of one Job, unverified.
 
     Parameters
     ----------
+    role : Role.SR or Role.SR_ENHANCED
+        Comprehensive 3D SR where the images have a frame of reference, else Comprehensive SR; or Enhanced SR, with the same content.
     volume : Volume or None
         None when the series could not even be opened; then the result is "not analysed".
     seg, sc : Dataset or None
@@ -85,21 +79,24 @@ def write_sr(
     """
     groups = _groups(volume, result, provenance) if volume is not None and result.analysed else []
     header = volume.frames[0].instance.header if volume is not None else series.header
-    images = _instances(volume, series)
+    images = looked_at(volume, series)
     if groups and volume is not None:
-        sop_class = Comprehensive3DSRStorage if "FrameOfReferenceUID" in header and volume.affine is not None else ComprehensiveSRStorage
+        in_space = "FrameOfReferenceUID" in header and volume.affine is not None
+        sop_class = Comprehensive3DSRStorage if in_space else ComprehensiveSRStorage
+        if role is Role.SR_ENHANCED:
+            sop_class = EnhancedSRStorage
         root = _measurement_report(result, provenance, header, images, groups, seg=seg, sc=sc)
     else:
         sop_class = EnhancedSRStorage
-        root = _text_report(result, provenance, header)
-    ds = provenance.new_object(Role.SR, sop_class_uid=sop_class, modality="SR", source=header)
+        root = text_report(result, provenance, header)
+    ds = provenance.new_object(role, sop_class_uid=sop_class, modality="SR", source=header)
     ds.ReferencedPerformedProcedureStepSequence = []
     ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
     ds.CompletionFlagDescription = RESEARCH
     ds.PerformedProcedureCodeSequence = []
-    ds.CurrentRequestedProcedureEvidenceSequence = [_evidence(images, [o for o in (seg, sc) if o is not None], ds.StudyInstanceUID)]
+    ds.CurrentRequestedProcedureEvidenceSequence = [evidence(images, [o for o in (seg, sc) if o is not None], ds.StudyInstanceUID)]
     if predecessor is not None:
-        ds.PredecessorDocumentsSequence = [_predecessor(predecessor, ds.StudyInstanceUID, provenance)]
+        ds.PredecessorDocumentsSequence = [replaced(predecessor, ds.StudyInstanceUID, provenance)]
     for element in root:
         ds[element.tag] = element
     return ds
@@ -118,10 +115,10 @@ def _measurement_report(
 ) -> Dataset:
     root = sr.ContainerContentItem(standard.DCM.ImagingMeasurementReport, template_id="1500")
     summary = sr.ContainerContentItem(standard.DCM.Summary, relationship_type=Relation.CONTAINS)
-    summary.ContentSequence = _texts(result, provenance)
+    summary.ContentSequence = texts(result, provenance, marks=True)
     measurements = sr.ContainerContentItem(standard.DCM.ImagingMeasurements, relationship_type=Relation.CONTAINS)
     measurements.ContentSequence = sr.ContentSequence([item for group in groups for item in group])
-    root.ContentSequence = sr.ContentSequence([*_context(provenance, header), summary, _library(images, seg, sc), measurements])
+    root.ContentSequence = sr.ContentSequence([*context(provenance, header), summary, _library(images, seg, sc), measurements])
     return root
 
 
@@ -129,18 +126,13 @@ def _groups(volume: Volume, result: Result, provenance: Provenance) -> list[sr.P
     """One TID 1410 group for each finding something is said about, each with a region: OHIF loses the report over one without."""
     groups = []
     row = FIRST_ROW
-    for finding in sorted(_told(result), key=lambda f: f.region is None and f.segment is None):  # the view opens on the first group
+    for finding in sorted(told(result), key=lambda f: f.region is None and f.segment is None):  # the view opens on the first group
         at, outline = _where(finding, volume, result) or (None, None)
         if at is None or outline is None:
             at, outline = key_frames(volume, result)[0], _mark(volume, row)
             row += GAP + LINE * (1 + len(finding.measurements) + (finding.site is not None))
         groups.append(_group(finding, volume.frames[at], outline, result, provenance))
     return groups
-
-
-def _told(result: Result) -> list[Finding]:
-    """Findings that something is said about; a label that was not trained stands in the summary only."""
-    return [f for f in result.findings if f.probability is not None or f.present is not None or f.measurements]
 
 
 def _where(finding: Finding, volume: Volume, result: Result) -> tuple[int, np.ndarray] | None:
@@ -260,84 +252,3 @@ def _library_group(images: Sequence[Dataset]) -> sr.ContainerContentItem:
         items.append(sr.ImageContentItem(SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type=Relation.CONTAINS))
     group.ContentSequence = sr.ContentSequence(items)
     return group
-
-
-# --- TID 2000 ---------------------------------------------------------------------------------------------------------------
-def _text_report(result: Result, provenance: Provenance, header: Dataset) -> Dataset:
-    root = sr.ContainerContentItem(standard.LN.DiagnosticImagingReport, template_id="2000")
-    summary = sr.ContainerContentItem(standard.LN.Summary, relationship_type=Relation.CONTAINS)
-    summary.ContentSequence = _texts(result, provenance)
-    findings = sr.ContainerContentItem(standard.LN.Findings, relationship_type=Relation.CONTAINS)
-    findings.ContentSequence = sr.ContentSequence([sr.TextContentItem(standard.DCM.Finding, headline(result), Relation.CONTAINS)])
-    root.ContentSequence = sr.ContentSequence([*_context(provenance, header), summary, findings])
-    return root
-
-
-# --- both -------------------------------------------------------------------------------------------------------------------
-def _context(provenance: Provenance, header: Dataset) -> list[sr.ContentItem]:
-    """Language (TID 1204), the device that observed (TID 1004), what procedure (TID 1500 row 4)."""
-    procedure = sr.CodeContentItem(standard.DCM.ProcedureReported, _procedure(header), Relation.HAS_CONCEPT_MOD)
-    language = sr.LanguageOfContentItemAndDescendants(sr.CodedConcept("en-US", "RFC5646", "English (United States)"))
-    return [*language, *provenance.observer(), procedure]
-
-
-def _procedure(header: Dataset) -> Code:
-    for item in header.get("ProcedureCodeSequence") or ():
-        if item.get("CodeValue") and item.get("CodingSchemeDesignator") and item.get("CodeMeaning"):
-            return Code(str(item.CodeValue), str(item.CodingSchemeDesignator), str(item.CodeMeaning))
-    return PROCEDURES.get(str(header.get("Modality") or ""), IMAGING)
-
-
-def _texts(result: Result, provenance: Provenance) -> sr.ContentSequence:
-    """The overall answer, then every finding in words (those without a group too), remarks, and what the report is not."""
-    maker = provenance.maker
-    lines = [(standard.DCM.Conclusion, f"{provenance.job.route.pipeline}: {headline(result).rstrip('.')}.")]
-    if result.analysed and not any(finding.present or (finding.present is None and finding.measurements) for finding in result.findings):
-        lines.append((standard.DCM.Conclusion, "Nothing was found of what the model looks for."))
-    lines += [(standard.DCM.Finding, said(finding)) for finding in result.findings]
-    if any(finding.region is None and finding.segment is None for finding in _told(result)):
-        lines.append((standard.DCM.Comment, NO_OUTLINE))
-    lines += [(standard.DCM.Comment, note) for note in result.notes]
-    lines.append((standard.DCM.Comment, f"Model {maker.name} {maker.version}, weights SHA-256 {maker.digest}."))
-    lines.append((standard.DCM.Comment, f"{RESEARCH}. Made by software, not verified by a person."))
-    return sr.ContentSequence([sr.TextContentItem(name, text, Relation.CONTAINS) for name, text in lines])
-
-
-def _instances(volume: Volume | None, series: Series) -> list[Instance]:
-    """What was looked at, each instance once: the volume's images; the whole series when it was read image by image, or not at all."""
-    if volume is None or (len(volume.frames) == 1 and len(series.instances) > 1):
-        used = tuple(instance for instance in series.instances if "Rows" in instance.header) or series.instances
-    else:
-        used = tuple(frame.instance for frame in volume.frames)
-    return list({instance.sop_instance_uid: instance for instance in used}.values())
-
-
-def _evidence(images: Sequence[Instance], results: Sequence[Dataset], study_instance_uid: str) -> Dataset:
-    """Hierarchical SOP Instance Reference Macro, PS3.3 C.17.2.1: every object the report refers to, by series."""
-    by_series: dict[str, list[tuple[str, str]]] = {}
-    for instance in images:
-        by_series.setdefault(str(instance.header.SeriesInstanceUID), []).append((instance.sop_class_uid, instance.sop_instance_uid))
-    for ds in results:
-        by_series.setdefault(str(ds.SeriesInstanceUID), []).append((ds.SOPClassUID, ds.SOPInstanceUID))
-    return _hierarchy(study_instance_uid, by_series)
-
-
-def _predecessor(predecessor: tuple[str, str], study_instance_uid: str, provenance: Provenance) -> Dataset:
-    """PS3.3 C.17.2: the report this one replaces. Its series follows from its name."""
-    return _hierarchy(study_instance_uid, {provenance.series_uid(predecessor[1]): [predecessor]})
-
-
-def _hierarchy(study_instance_uid: str, by_series: dict[str, list[tuple[str, str]]]) -> Dataset:
-    top = Dataset()
-    top.StudyInstanceUID = study_instance_uid
-    top.ReferencedSeriesSequence = []
-    for series_instance_uid, references in by_series.items():
-        item = Dataset()
-        item.SeriesInstanceUID = series_instance_uid
-        item.ReferencedSOPSequence = []
-        for sop_class_uid, sop_instance_uid in references:
-            reference = Dataset()
-            reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
-            item.ReferencedSOPSequence.append(reference)
-        top.ReferencedSeriesSequence.append(item)
-    return top

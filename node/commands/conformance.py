@@ -6,25 +6,17 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import typer
-from pydicom.uid import (
-    UID,
-    Comprehensive3DSRStorage,
-    ComprehensiveSRStorage,
-    EnhancedSRStorage,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
-    SegmentationStorage,
-)
+from pydicom.uid import UID
 
 import node
 from node import codes, provenance, scp
 from node.codes import Code
 from node.commands.options import Config, house
 from node.domain import Role
-from node.seg_writer import LABEL_MAP
+from node.profiles import LABEL_MAP, SOP_CLASSES
 
 if TYPE_CHECKING:
     from config import Settings
@@ -40,14 +32,6 @@ _SCP_STATUSES = {
     scp.SOP_CLASS_NOT_SUPPORTED: "SOP Class is not that of the presentation context",
     scp.UNRECOGNIZED_OPERATION: "an operation other than C-STORE and C-ECHO",
 }
-
-
-class Created(NamedTuple):
-    """One kind of object that the node makes."""
-
-    sop_classes: tuple[str, ...]
-    transfer_syntaxes: str
-    content: str
 
 
 def conformance(config: Config = None) -> None:
@@ -75,7 +59,7 @@ def statement(settings: Settings, *, edition: str, options: Iterable[str], defau
         options=", ".join(options),
         edition=edition,
         received=_uids(scp.STORAGE_SOP_CLASSES),
-        created=_rows(_created_row(role, made) for role, made in CREATED.items()),
+        created=_rows(_created_row(role, content) for role, content in CREATED.items()),
         codes=_rows((code.value, code.scheme_designator, code.meaning) for code in _codes()),
         manufacturer=provenance.MANUFACTURER,
         model=provenance.MODEL,
@@ -114,29 +98,27 @@ def _delivery(settings: Settings) -> Mapping[str, object]:
 
 # --- tables ---------------------------------------------------------------------------------------------------------------
 _NAMES = {str(LABEL_MAP): "Label Map Segmentation Storage"}  # younger than pydicom's dictionary
-LITTLE = "Explicit VR Little Endian"
-CREATED = {
-    Role.SEG: Created(
-        (str(SegmentationStorage), str(LABEL_MAP)),
-        LITTLE,
-        "each segment with category, type, algorithm and Tracking UID; empty frames left out; references every source image",
-    ),
-    Role.SC: Created(
-        (str(SecondaryCaptureImageStorage), str(MultiFrameTrueColorSecondaryCaptureImageStorage)),
-        LITTLE,
-        "heat map over the source image with legend, model and RESEARCH USE ONLY burned in",
-    ),
-    Role.SR: Created(
-        (str(Comprehensive3DSRStorage), str(ComprehensiveSRStorage), str(EnhancedSRStorage)),
-        LITTLE,
-        "TID 1500 with TID 1410 groups; without findings to measure TID 2000; unverified; names its predecessor",
-    ),
+CREATED: Mapping[Role, str] = {
+    Role.SEG: "each segment with category, type, algorithm and Tracking UID; empty frames left out; references every source image",
+    Role.SEG_LABELMAP: "the same as one label a pixel",
+    Role.SEG_FRACTIONAL: "the same as fractions: the probability, or where the mask is all there is 0 and maximum",
+    Role.SC: "heat map over the source image with legend, model and RESEARCH USE ONLY burned in",
+    Role.KEYS: "one page with the key images and the numbers",
+    Role.SR: "TID 1500 with TID 1410 groups; without findings to measure TID 2000; unverified; names its predecessor",
+    Role.SR_ENHANCED: "the same content for those who take no Comprehensive SR",
+    Role.TEXT: "the same in words, TID 2000",
+    Role.PDF: "the same as a page to print",
+    Role.PR: "outline and label of each finding as graphics on the source images, and their window",
+    Role.KO: "TID 2010: the images that matter, and the results",
+    Role.PM: "the heat map as 32-bit floating point values on the source's grid",
+    Role.RTSTRUCT: "each segment as closed planar contours in the frame of reference",
 }
 
 
-def _created_row(role: Role, made: Created) -> tuple[str, ...]:
-    names = "<br>".join(name_of(uid).removesuffix(" Storage") for uid in made.sop_classes)
-    return role.value, names, "<br>".join(f"`{uid}`" for uid in made.sop_classes), made.transfer_syntaxes, made.content
+def _created_row(role: Role, content: str) -> tuple[str, ...]:
+    classes = SOP_CLASSES[role]
+    names = "<br>".join(name_of(uid).removesuffix(" Storage") for uid in classes)
+    return role.value, names, "<br>".join(f"`{uid}`" for uid in classes), "Explicit VR Little Endian", content
 
 
 def name_of(uid: str) -> str:

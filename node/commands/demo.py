@@ -25,7 +25,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from node.commands.options import wide_console
+from node.domain import Role
 from node.errors import NodeError
+from node.provenance import role_said
 from node.testing.pacs import Pacs
 from node.testing.scanner import send
 from node.testing.studies import a_study
@@ -53,12 +55,13 @@ class Sample:
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Where results and pictures are left.")] = Path("demo-output"),
     both: Annotated[bool, typer.Option("--all", help="Send the healthy phantoms too.")] = False,
+    profile: Annotated[str, typer.Option("--profile", help="Which objects come home, see docs/results.md.")] = "default",
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary data folder of the node, and say where it is.")] = False,
 ) -> None:
     """Start a node and a small PACS on loopback, send one study per pipeline by C-STORE, show what comes back."""
     console = wide_console()
     with _folder(keep) as folder:
-        samples = _run(folder, Console(stderr=True), both=both)
+        samples = _run(folder, Console(stderr=True), both=both, profile=profile)
         _leave(samples, out)
         console.print(_table(samples))
         console.print(
@@ -81,7 +84,7 @@ def _folder(keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(folder: Path, console: Console, *, both: bool) -> list[Sample]:
+def _run(folder: Path, console: Console, *, both: bool, profile: str) -> list[Sample]:
     """Everything but the table: build, start, send, wait."""
     with (
         Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress,
@@ -90,7 +93,7 @@ def _run(folder: Path, console: Console, *, both: bool) -> list[Sample]:
         step = progress.add_task("building phantoms", total=3)
         samples = list(_samples(both=both))
         progress.update(step, advance=1, description="starting the node")
-        with _node(folder, pacs) as port:
+        with _node(folder, pacs, profile) as port:
             progress.update(step, advance=1, description="sending studies by C-STORE")
             for sample in samples:
                 send(sample.datasets, port=port, calling_ae="DEMO", called_ae="RADNODE")
@@ -122,7 +125,7 @@ def _samples(*, both: bool) -> Iterator[Sample]:
 
 
 @contextmanager
-def _node(folder: Path, pacs: Pacs) -> Iterator[int]:
+def _node(folder: Path, pacs: Pacs, profile: str) -> Iterator[int]:
     """`radnode serve` with an embedded default; gives its DICOM port."""
     port, web = _free_ports()
     settings = {
@@ -131,7 +134,7 @@ def _node(folder: Path, pacs: Pacs) -> Iterator[int]:
         "scp": {"port": port, "callers": [{"ae_title": "DEMO", "addresses": ["127.0.0.1/32"]}]},
         "web": {"port": web},
         "intake": {"settle_after_s": 1, "min_free_mb": 64},
-        "destinations": {"pacs": {"kind": "dimse", "host": "127.0.0.1", "port": pacs.port, "ae_title": pacs.ae_title}},
+        "destinations": {"pacs": {"kind": "dimse", "host": "127.0.0.1", "port": pacs.port, "ae_title": pacs.ae_title, "profile": profile}},
     }
     rules = [
         {"name": "chest CT", "when": {"modality": ["CT"], "body_part": ["CHEST"]}, "run": "covid_ct", "send_to": ["pacs"]},
@@ -196,8 +199,13 @@ def _leave(samples: list[Sample], out: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for ds in sample.results:
-            ds.save_as(folder / f"{ds.Modality if ds.Modality in ('SEG', 'SR') else 'SC'}.dcm", enforce_file_format=True)
-            if ds.Modality not in ("SEG", "SR"):
+            role = role_said(ds.SeriesDescription)
+            ds.save_as(folder / f"{role}.dcm", enforce_file_format=True)
+            if role is Role.PDF:
+                (folder / "page.pdf").write_bytes(ds.EncapsulatedDocument)
+            elif role is Role.KEYS:
+                cv2.imwrite(str(folder / "summary.png"), cv2.cvtColor(ds.pixel_array, cv2.COLOR_RGB2BGR))
+            elif role is Role.SC:
                 pixels = ds.pixel_array
                 for number, frame in enumerate(pixels if pixels.ndim == 4 else [pixels], 1):
                     cv2.imwrite(str(folder / f"picture-{number}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -209,7 +217,7 @@ def _table(samples: list[Sample]) -> Table:
         table.add_column(heading, justify="right" if heading in ("probability", "seconds") else "left")
     for sample in samples:
         finding, probability = _headline(sample)
-        kinds = ", ".join(sorted({"SC" if ds.Modality not in ("SEG", "SR") else str(ds.Modality) for ds in sample.results}))
+        kinds = ", ".join(sorted(str(role_said(ds.SeriesDescription)) for ds in sample.results))
         seconds = f"{sample.seconds:.1f}" if sample.seconds else "-"
         table.add_row(sample.title, sample.pipeline, sample.known, finding, probability, kinds or "nothing", seconds)
     return table

@@ -9,9 +9,10 @@ import typer
 from pydicom.uid import UID
 from rich.table import Table
 
-from node.commands.conformance import CREATED, name_of
+from node.commands.conformance import name_of
 from node.commands.options import Config, Json, house, wide_console
 from node.errors import DestinationUnknown
+from node.profiles import SOP_CLASSES
 
 app = typer.Typer(help="Where results go: list, probe, forget.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A name below `destinations` in the settings.")]
@@ -32,10 +33,11 @@ def list_(config: Config = None, as_json: Json = False) -> None:
         asked = {name: {"at": one.at.isoformat(), "accepted": one.accepted} for name, one in probed.items()}
         typer.echo(json.dumps([{"name": name, "kind": kind, "probed": asked.get(name)} for name, kind in kinds.items()], indent=1))
         return
-    table = Table("destination", "kind", "asked", "accepts", box=None)
+    table = Table("destination", "kind", "asked", "gets", "in place of its profile", box=None)
     for name, kind in kinds.items():
         one = probed.get(name)
-        table.add_row(name, kind, f"{one.at:%Y-%m-%d %H:%M}" if one else "never", ", ".join(_names(one.accepted)) if one else "not known")
+        [(_, roles)], said = home.kinds_for([name])
+        table.add_row(name, kind, f"{one.at:%Y-%m-%d %H:%M}" if one else "never", ", ".join(roles), "; ".join(said))
     wide_console().print(table)
 
 
@@ -48,7 +50,7 @@ def probe(name: Name, config: Config = None, as_json: Json = False) -> None:
     home = house(config, quiet=True)
     if name not in home.destinations:
         raise DestinationUnknown(f"known: {', '.join(home.destinations) or 'none'}")
-    accepted = home.probe(name, [uid for made in CREATED.values() for uid in made.sop_classes])
+    accepted = home.probe(name, [uid for classes in SOP_CLASSES.values() for uid in classes])
     if as_json:
         typer.echo(
             json.dumps({"destination": name, "accepted": accepted and {uid: list(found) for uid, found in accepted.items()}}, indent=1)
@@ -58,8 +60,8 @@ def probe(name: Name, config: Config = None, as_json: Json = False) -> None:
         typer.echo(f"{name} can't be asked beforehand; what it refuses is seen when it is sent.")
         return
     table = Table("object", "SOP Class", "transfer syntaxes", box=None)
-    for role, made in CREATED.items():
-        for uid in made.sop_classes:
+    for role, classes in SOP_CLASSES.items():
+        for uid in classes:
             syntaxes = ", ".join(UID(one).name for one in accepted.get(uid, ())) or "not accepted"
             table.add_row(role.value, name_of(uid), syntaxes)
     wide_console().print(table)
@@ -70,9 +72,3 @@ def forget(name: Name, config: Config = None) -> None:
     """Forget what NAME accepted: it gets everything again that its profile names."""
     house(config, quiet=True).forget_probe(name)
     typer.echo(f"{name} is taken to accept everything")
-
-
-def _names(accepted: object) -> list[str]:
-    """The kinds of objects of which at least one SOP Class is taken."""
-    assert isinstance(accepted, dict)
-    return [role.value for role, made in CREATED.items() if any(uid in accepted for uid in made.sop_classes)] or ["nothing"]

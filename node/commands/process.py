@@ -17,12 +17,19 @@ from node.commands.offline import own_house
 from node.commands.options import EXAMPLE_RULES, Config, house
 from node.domain import JobState
 from node.gateway import Gateway
+from node.profiles import PROFILES
 
 
 def process(
     study_dir: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="DICOM files of one or more studies.")],
-    out: Annotated[Path, typer.Option("--out", help="Where SEG, SC, SR and summary.json are written.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the objects and summary.json are written.")],
     pipeline: Annotated[str, typer.Option("--pipeline", help="Run this one on every series, whatever the rules say.")] = "",
+    profile: Annotated[
+        str,
+        typer.Option(
+            "--profile", help="Which objects: default, ohif, weasis, slicer, orthanc, basic-pacs, archive, or kinds as SEG,SR,PDF."
+        ),
+    ] = "default",
     config: Config = None,
 ) -> None:
     """De-identify, route, infer, write, re-identify: the same path as a node takes, on a folder. Nothing of it is kept but the results."""
@@ -32,7 +39,9 @@ def process(
     rules.write_text(_rules(given.rules or EXAMPLE_RULES, pipeline))
     changes: dict[str, Any] = {
         "rules": rules,
-        "destinations": {"out": {"kind": "folder", "path": str(out.absolute())}},
+        "destinations": {
+            "out": {"kind": "folder", "path": str(out.absolute()), "profile": profile if profile in PROFILES else profile.split(",")}
+        },
         "intake": given.intake.model_copy(update={"settle_after_s": 0.0}),
     }
     try:
@@ -48,7 +57,7 @@ def process(
             if job["analysed"] and job["confidence"] is not None
             else job["label"] or job["reason"]
         )
-        typer.echo(f"{job['pipeline']}: {said}")
+        typer.echo(f"{job['pipeline']}: {said}; {', '.join(job['objects'].values())}")
     for refused in summary["refused"]:
         typer.echo(f"refused: {refused['reason']}")
     if not summary["jobs"] and not summary["refused"]:

@@ -30,7 +30,8 @@ _log = log.get(__name__)
 _BATCH = 200  #: rows a round and destination
 _RESTS_AFTER = 3  #: failures in a row, then the destination is left alone for a while
 _ASKS = 8  #: how often a destination is asked whether it holds what it took
-_ORDER = {Role.SEG: 0, Role.SC: 1, Role.SR: 2}  # the report refers to the others
+_LAST = (Role.PDF, Role.TEXT, Role.KO, Role.SR_ENHANCED, Role.SR)  # they refer to the others
+_ORDER = {role: n for n, role in enumerate((*(role for role in Role if role not in _LAST), *_LAST))}
 
 
 class State(StrEnum):

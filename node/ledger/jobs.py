@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
 from node.ledger.comparison import Reading
 from node.ledger.database import reading
-from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, route_from_dict
+from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, kinds_to_list, route_from_dict
 from node.ledger.tables import JobRow, ObjectRow, SummaryRow
 
 FAILURES = 2  #: a job that failed this often is set aside
@@ -203,7 +203,9 @@ class Jobs:
             return None
         with reading(self._engine) as connection:
             row = connection.execute(
-                select(obj.sop_class_uid, obj.sop_instance_uid).where(obj.job == of.predecessor, obj.role == Role.SR.value)
+                select(obj.sop_class_uid, obj.sop_instance_uid)
+                .where(obj.job == of.predecessor, obj.role.in_([Role.SR, Role.SR_ENHANCED, Role.TEXT]))
+                .order_by(obj.role)  # in this order of names: the fullest report first
             ).first()
         return (row.sop_class_uid, row.sop_instance_uid) if row else None
 
@@ -298,6 +300,7 @@ class Jobs:
             "destinations": list(new.route.destinations),
             "priority": new.route.priority.value,
             "reasons": list(new.route.reasons),
+            "kinds": kinds_to_list(new.route),
             "algorithm": algorithm_to_dict(new.algorithm),
             "inputs": list(new.inputs),
             "predecessor": new.predecessor,

@@ -94,6 +94,7 @@ def route_to_dict(route: Route) -> dict[str, object]:
         "destinations": list(route.destinations),
         "priority": route.priority.value,
         "reasons": list(route.reasons),
+        "kinds": kinds_to_list(route),
     }
 
 
@@ -106,7 +107,13 @@ def route_from_dict(facts: dict[str, object]) -> Route:
         destinations=_texts(facts["destinations"]),
         priority=Priority(str(facts["priority"])),
         reasons=_texts(facts["reasons"]),
+        kinds=_kinds(facts.get("kinds")),
     )
+
+
+def kinds_to_list(route: Route) -> list[list[object]]:
+    """What each destination gets, as JSON values."""
+    return [[name, [role.value for role in roles]] for name, roles in route.kinds]
 
 
 def algorithm_to_dict(algorithm: Algorithm) -> dict[str, object]:
@@ -130,6 +137,11 @@ def algorithm_from_dict(facts: dict[str, object]) -> Algorithm:
         family=Code(*_texts(facts["family"])),
         source=str(facts["source"]),
     )
+
+
+def _kinds(values: object) -> tuple[tuple[str, tuple[Role, ...]], ...]:
+    """Jobs of a release before profiles have none."""
+    return tuple((str(name), tuple(Role(role) for role in roles)) for name, roles in values) if isinstance(values, list | tuple) else ()
 
 
 def _texts(values: object) -> tuple[str, ...]:

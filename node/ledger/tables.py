@@ -31,6 +31,7 @@ class JobRow(Base):
     destinations: Mapped[list[str]] = mapped_column(JSON)
     priority: Mapped[str] = mapped_column(String(16))
     reasons: Mapped[list[str]] = mapped_column(JSON)
+    kinds: Mapped[list[Any] | None] = mapped_column(JSON)  #: what each destination gets; NULL in jobs from before there were profiles
     algorithm: Mapped[dict[str, Any]] = mapped_column(JSON)
     inputs: Mapped[list[str]] = mapped_column(JSON)
     predecessor: Mapped[str] = mapped_column(String(64), default="")

@@ -197,7 +197,7 @@ class CovidCt(Pipeline):
             confidence=likely if present else 1 - likely,
             findings=tuple(findings),
             segments=(segment,) if both.any() else (),
-            heatmap=Heatmap(title="Infection probability", values=upright.back(seen), frames=tuple(int(z) for z in order[:5])),
+            heatmap=Heatmap(title="Infection probability", values=upright.back(seen), frames=tuple(int(z) for z in order[:5]), segment=1),
             notes=(*volume.notes, *self._remarks(volume, lungs)),
             facts={
                 "infected_share_percent": round(share, 3),

@@ -12,6 +12,7 @@ from node import scp
 from node.__main__ import front_door
 from node.commands.conformance import CREATED
 from node.domain import Role
+from node.profiles import SOP_CLASSES
 
 DOC = Path(__file__).parents[2] / "docs" / "conformance.md"
 
@@ -47,7 +48,7 @@ def test_every_sop_class_and_transfer_syntax_of_the_door_is_in_it(printed: str):
 
 
 def test_every_kind_of_object_is_in_it():
-    assert set(CREATED) == set(Role)
+    assert set(CREATED) == set(SOP_CLASSES) == set(Role)
 
 
 def test_it_speaks_of_the_settings_it_is_given(tmp_path: Path):

@@ -33,7 +33,7 @@ from node.pipelines.covid_xray import (
     probability,
     zone_scores,
 )
-from node.seg_writer import LABEL_MAP
+from node.profiles import LABEL_MAP
 from node.testing.phantom_chest_xray import ChestXray, chest_xray
 from tests.conformance.cases import dciodvfy_errors
 from tests.rooms.front_door import radnode

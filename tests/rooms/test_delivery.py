@@ -19,7 +19,7 @@ from node.destinations.dimse import Dimse, DimseSettings
 from node.destinations.folder import Folder, FolderSettings
 from node.destinations.interface import Destination
 from node.destinations.orthanc import Orthanc, OrthancSettings
-from node.domain import CleanUid, Role, WrittenObject
+from node.domain import DEFAULT_KINDS, CleanUid, Role, WrittenObject
 from node.errors import DeliveryFailed, DeliveryRefused, KeyMissing
 from node.identified.delivery import Outbox, State
 from node.identified.tables import Base
@@ -240,7 +240,7 @@ def test_a_pacs_that_is_down_gets_everything_when_it_is_up_even_after_a_restart(
     settings = DimseSettings(host="127.0.0.1", port=pacs.port, ae_title="PACS", timeout_s=2, keep_open_s=0.1)
     pacs.stop()
     before = opens(Dimse("pacs", settings))
-    for role in Role:
+    for role in DEFAULT_KINDS:
         before.put(written(role), ["pacs"])
 
     assert before.send_due() == 0

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
@@ -18,8 +21,12 @@ from typer.testing import CliRunner
 
 from node.__main__ import front_door
 from node.destinations.dimse import Dimse, DimseSettings
+from node.domain import Role
 from node.errors import DeliveryFailed
+from node.profiles import LABEL_MAP, SOP_CLASSES, fitted
+from node.sr_writer import write_sr
 from node.testing.pacs import Pacs
+from tests.conformance import cases
 from tests.orthanc_server import OrthancServer
 from tests.ports import free_port
 
@@ -87,3 +94,50 @@ def test_the_answer_is_remembered_and_can_be_forgotten(tmp_path: Path):
 
     radnode(tmp_path, "forget", "old")
     assert json.loads(radnode(tmp_path, "list", "--json")[1])[0]["probed"] is None
+
+
+# --- what is sent instead --------------------------------------------------------------------------------------------------------
+EVERYTHING = {uid: ["1.2.840.10008.1.2.1"] for classes in SOP_CLASSES.values() for uid in classes}
+
+
+def without(*classes: str) -> dict[str, list[str]]:
+    return {uid: syntaxes for uid, syntaxes in EVERYTHING.items() if uid not in classes}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "refused", "gets"),
+    [
+        ([Role.SEG, Role.SC, Role.SR], [], [Role.SEG, Role.SC, Role.SR]),
+        ([Role.SEG, Role.SC, Role.SR], [LABEL_MAP], [Role.SEG, Role.SC, Role.SR]),
+        ([Role.SEG_LABELMAP, Role.SR], [LABEL_MAP], [Role.SEG, Role.SR]),
+        ([Role.SEG, Role.SR], [SegmentationStorage], [Role.SC, Role.SR]),
+        ([Role.SEG, Role.SR], [Comprehensive3DSRStorage], [Role.SEG, Role.SR_ENHANCED]),
+        ([Role.SEG, Role.SR], [Comprehensive3DSRStorage, EnhancedSRStorage], [Role.SEG, Role.TEXT]),
+        ([Role.SR, Role.KO], [KeyObjectSelectionDocumentStorage], [Role.SR]),
+        ([Role.PDF], [EncapsulatedPDFStorage], [Role.TEXT]),
+    ],
+)
+def test_what_is_not_taken_goes_in_another_form_and_it_is_said(kinds: list[Role], refused: list[str], gets: list[Role]):
+    found, said = fitted(kinds, without(*refused))
+
+    assert set(found) == set(gets)
+    assert len(said) == len(set(kinds) - set(gets))
+
+
+def test_one_that_takes_nothing_gets_what_was_asked_for_so_that_somebody_sees_it_refused():
+    assert fitted([Role.SEG, Role.SR], {}) == ((Role.SEG, Role.SR), [])
+
+
+def test_the_enhanced_report_has_the_same_content(tmp_path: Path):
+    study = cases.study_of(cases.ct_files(tmp_path / "ct"))
+    volume = cases.stack(study)
+    result, maker = cases.infection(cases.opacity(volume.pixels.shape)), cases.provenance(study)
+
+    plain, enhanced = (
+        write_sr(study, volume, result, maker, seg=None, sc=None, series=study.series[0], role=role) for role in (Role.SR, Role.SR_ENHANCED)
+    )
+
+    assert enhanced.SOPClassUID == EnhancedSRStorage
+    assert enhanced.ContentSequence == plain.ContentSequence
+    assert enhanced.SOPInstanceUID != plain.SOPInstanceUID
+    assert cases.dciodvfy_errors(enhanced, tmp_path) == []
