@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 from sqlalchemy import Engine, text
@@ -59,7 +60,7 @@ from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
-from node.router import Needs, RuleSet, read_rules
+from node.router import Needs, RuleSet, read_rules, text_of_file
 from node.runners.interface import Runner
 
 if TYPE_CHECKING:
@@ -68,10 +69,14 @@ if TYPE_CHECKING:
     from node.identified.orthanc_source import OrthancSource
     from node.identified.review import Review
     from node.ledger.decisions import Decisions
+    from node.ledger.headers import Headers
     from node.ledger.jobs import Jobs
     from node.ledger.tokens import Tokens
     from node.ledger.trail import Trail
     from node.ledger.versions import VersionDecisions
+    from node.ledger.watched import Watched
+    from node.rules.book import RuleBook
+    from node.rules.replay import Comparison
     from node.shelf import Shelf
 
 _log = log.get(__name__)
@@ -213,29 +218,82 @@ class House:
                 takes=self.kind_of(name, bundle).takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
                 min_slices=int(bundle.intended_use.get("min_slices", 1)),
+                findings=() if bundle.sidecar else bundle.labels,
             )
             for name, bundle in self.bundles.items()
         }
 
+    @cached_property
+    def rule_book(self) -> RuleBook:
+        """Who may change the rules, and how; the revisions."""
+        from node.ledger.rule_revisions import RuleRevisions
+        from node.rules.book import Known, RuleBook
+
+        return RuleBook(
+            RuleRevisions(self.ledger, now),
+            lambda event: self.trail.record(event),
+            lambda: Known(pipelines=self.needs, destinations=self._known_destinations),
+            second_person=self.settings.routing.approval == "second person",
+        )
+
     @property
     def rules(self) -> RuleSet:
-        """The rules as the file has them now. A file that became invalid is not used: the last good rules stay."""
-        path = self.settings.rules
-        if path is None:
-            return NO_RULES
-        changed = path.stat().st_mtime_ns if path.exists() else -1
-        if changed != self._rules_read_at:
-            self._rules_read_at = changed
-            try:
-                self._rules = read_rules(path, pipelines=self.needs, destinations=self._known_destinations)
-            except RulesInvalid as why:
-                if self._rules is None:
-                    raise
-                _log.error("the rules file is not used, the rules before it stay", extra={"because": str(why)})
-        return self._rules or NO_RULES
+        """The rules in force: the active revision of the ledger; before there is one, the file of the settings."""
+        found = self.rule_book.in_force()
+        if found is None and self.settings.rules is not None:
+            found = read_rules(self.settings.rules, pipelines=self.needs, destinations=self._known_destinations)
+        return found or NO_RULES
 
-    _rules: RuleSet | None = None
-    _rules_read_at = -2
+    def take_rules_file(self) -> None:
+        """At a start: the file of the settings becomes a revision, when it is the first or it changed and nobody published over it."""
+        path = self.settings.rules
+        if path is not None and (path.exists() or self.rule_book.active() is None):
+            self.rule_book.take_file(text_of_file(path), path.name)
+
+    def rules_text(self) -> str:
+        """The active revision's text, else the file's; empty where there is neither. Asking makes no ledger."""
+        try:
+            active = self.rule_book.active() if self.has_ledger else None
+        except SQLAlchemyError:
+            _log.warning("the node's ledger can't be read: the rules file is used, whatever was published")
+            active = None
+        if active is not None:
+            return active.text
+        return text_of_file(self.settings.rules) if self.settings.rules else ""
+
+    def local_now(self) -> datetime:
+        """The clock on the wall, for parts of the day: `routing.time_zone`, or this machine's."""
+        zone = self.settings.routing.time_zone
+        return now().astimezone(ZoneInfo(zone) if zone else None)
+
+    @cached_property
+    def headers(self) -> Headers:
+        """What rules could ask about past studies."""
+        from node.ledger.headers import Headers
+
+        return Headers(self.ledger, now)
+
+    @cached_property
+    def watched(self) -> Watched:
+        """What the watched draft would have done otherwise."""
+        from node.ledger.watched import Watched
+
+        return Watched(self.ledger, now)
+
+    def replay(
+        self, text: str, days: float, progress: Callable[[int, int], None] = lambda done, of: None, *, workers: int = 0
+    ) -> Comparison:
+        """What a draft would have done with the studies of the last days, beside the rules in force. Raises RulesInvalid."""
+        from node.rules.replay import replay
+
+        return replay(
+            self.headers.since(now() - timedelta(days=days)),
+            self.rule_book.read(text),
+            self.rules,
+            self.needs,
+            progress,
+            workers=workers or os.cpu_count() or 1,
+        )
 
     # --- the wing -----------------------------------------------------------------------------------------------------------
     @cached_property
@@ -677,8 +735,11 @@ class House:
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
         _ = self.destinations, self.clean_uids, self.trail
+        self.take_rules_file()
         if not self.rules.rules:
-            _log.warning("there are no rules, so nothing will be analysed; name a file in `rules`")
+            _log.warning(
+                "there are no rules, so nothing will be analysed; name a file in `rules`, or publish some with `radnode rules publish`"
+            )
 
     def runner(self, *, inline: bool = False) -> Runner:
         """Who carries out jobs on this machine: warm worker processes, or (`inline`) this very process."""
@@ -696,7 +757,7 @@ class House:
                 device=chosen.device,
                 model_memory_mb=chosen.model_memory_mb,
             )
-        asked_for = {rule.run for rule in self.rules.rules}
+        asked_for = self._asked_for()
         bundles = self.bundles.items()
         active = [(name, bundle.version) for name, bundle in bundles if not asked_for or name in asked_for]  # without rules ready for all
         shadows = [(name, bundle.version) for name, _ in active for bundle in self.shelf.shadows(name)]
@@ -713,6 +774,14 @@ class House:
             bundles_dir=bundles_dir,
             hidden=[self.identified],
         )
+
+    def _asked_for(self) -> set[str]:
+        """The pipelines that rules name; a machine that only computes need not know the destinations. Empty: any may be wanted."""
+        try:
+            return {pipeline for rule in self.rules.rules for pipeline in rule.run}
+        except RulesInvalid as why:
+            _log.warning("no model is made ready before its first job", extra={"because": str(why)})
+            return set()
 
     @contextmanager
     def noted(self, part: str) -> Iterator[None]:
@@ -752,6 +821,7 @@ class House:
             "proven": len(self.proofs()),
             "free_mb": self.free_bytes() >> 20,
             "rules": len(self.rules.rules),
+            "rules_revision": self.rules.revision,
             "pipelines": {name: f"{bundle.version} {bundle.digest[:12]}" for name, bundle in self.bundles.items()},
             "shadows": {
                 "pipelines": {
