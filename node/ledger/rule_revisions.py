@@ -56,11 +56,6 @@ class Revision:
     approved_at: datetime | None = None
     watched: bool = False
 
-    @property
-    def in_force_since(self) -> datetime:
-        """When it was published."""
-        return self.approved_at or self.at
-
 
 def digest_of(rules: str) -> str:
     """SHA-256 of a text, hexadecimal."""
@@ -156,20 +151,21 @@ class RuleRevisions:
             if active is not None and active.sha256 != sha:
                 if seen is not None and seen.sha256 == sha:
                     return None
-                if seen is None or active.in_force_since > seen.at:
+                if seen is None or (active.number > seen.active and active.step is not Step.FILE):
                     who = f"revision {active.number} was published by {active.who}"
                     raise RevisionRefused(
                         f"the rules file changed, but {who} since it was last read, and stays; publish the file to use it"
                     )
+            made = None
+            if active is None or active.sha256 != sha:
+                state = RevisionState.PROPOSED if propose and active is not None else RevisionState.PUBLISHED
+                made = self._add(connection, rules, state, Step.FILE, SETTINGS_FILE, reason)
             self._file_was_read(connection, sha)
-            if active is not None and active.sha256 == sha:
-                return None
-            state = RevisionState.PROPOSED if propose and active is not None else RevisionState.PUBLISHED
-            return self._add(connection, rules, state, Step.FILE, SETTINGS_FILE, reason)
+            return made
 
     def _file_was_read(self, connection: Connection, sha: str) -> None:
         connection.execute(delete(RulesFileRow))
-        connection.execute(insert(RulesFileRow).values(id=1, sha256=sha, at=self._clock()))
+        connection.execute(insert(RulesFileRow).values(id=1, sha256=sha, active=_active_number(connection), at=self._clock()))
 
     # --- below ----------------------------------------------------------------------------------------------------------
     @contextmanager

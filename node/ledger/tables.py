@@ -120,6 +120,7 @@ class RulesFileRow(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     sha256: Mapped[str] = mapped_column(String(64))
+    active: Mapped[int]  #: the revision in force when it had been read
     at: Mapped[datetime] = mapped_column(Instant)
 
 

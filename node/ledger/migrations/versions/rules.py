@@ -43,6 +43,7 @@ def upgrade() -> None:
         "rules_file",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("active", sa.Integer(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
