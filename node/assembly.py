@@ -81,6 +81,7 @@ if TYPE_CHECKING:
 
 _log = log.get(__name__)
 
+RATE = "rate_per_minute"  #: of a destination of any kind
 BRAIN_MASK = "brain_mask"  #: the bundle that finds brains in MR and PET
 NO_RULES = RuleSet(rules=(), text="")
 
@@ -608,13 +609,23 @@ class House:
         kinds = Registry("node.destinations", Destination)  # type: ignore[type-abstract]
         found = {}
         for name, chosen in self.settings.destinations.items():
-            keys = dict(chosen)
+            keys = {key: value for key, value in chosen.items() if key != RATE}
             kind = kinds[str(keys.pop("kind", "(none)"))]
             try:
                 found[name] = kind(name, kind.Settings(**keys))
             except ValidationError as why:
                 wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in why.errors(include_input=False))
-                raise SettingsInvalid(f"destinations.{name}: {wrong}; known: {', '.join(sorted(kind.Settings.model_fields))}") from None
+                raise SettingsInvalid(
+                    f"destinations.{name}: {wrong}; known: {', '.join(sorted((*kind.Settings.model_fields, RATE)))}"
+                ) from None
+        return found
+
+    def _rates(self) -> dict[str, int]:
+        """`destinations.X.rate_per_minute`, where it is set. Raises SettingsInvalid."""
+        found = {name: chosen[RATE] for name, chosen in self.settings.destinations.items() if RATE in chosen}
+        for name, rate in found.items():
+            if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
+                raise SettingsInvalid(f"destinations.{name}.{RATE}: a whole number from 1")
         return found
 
     @cached_property
@@ -629,6 +640,7 @@ class House:
             first_retry_s=delivery.first_retry_s,
             longest_retry_s=delivery.longest_retry_s,
             give_up_after=timedelta(hours=delivery.give_up_after_hours),
+            rate_per_minute=self._rates(),
             clock=now,
         )
 
@@ -734,7 +746,7 @@ class House:
         source = self.settings.intake.count_from
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
-        _ = self.destinations, self.clean_uids, self.trail
+        _ = self.destinations, self._rates(), self.clean_uids, self.trail
         self.take_rules_file()
         if not self.rules.rules:
             _log.warning(

@@ -193,8 +193,7 @@ def _needed(study: Study, series: Series, rule: Rule, pipeline: str, needs: Need
     if needs.modalities and series.modality not in needs.modalities:
         words = f"the pipeline {pipeline} takes {', '.join(needs.modalities)}, not {series.modality[:16] or 'an unknown modality'}"
         out.append(Reason(key="pipeline", met=False, words=words))
-    holding = [group for group in rule.any_of if all(reason.met for reason in _asked(study, series, group))]
-    if _asks_for_few((rule.when, *holding)):
+    if _asks_for_few(rule.when) or any(_asks_for_few(group) and _holds(study, series, group) for group in rule.any_of):
         return out
     slices = [instance for instance in images if not is_localizer(instance)]
     least = max(needs.min_slices, 2 if needs.takes == "volume" else 1)
@@ -209,13 +208,18 @@ def _needed(study: Study, series: Series, rule: Rule, pipeline: str, needs: Need
     return out
 
 
-def _asks_for_few(groups: Iterable[Group]) -> bool:
+def _holds(study: Study, series: Series, group: Group) -> bool:
+    return all(reason.met for reason in _asked(study, series, group))
+
+
+def _asks_for_few(group: Group) -> bool:
     """Whether the conditions themselves say that scouts or few slices are wanted: they count them, or name localizers as the image type."""
-    for group in groups:
-        for asked in group:
+    for asked in group:
+        if asked.key == "slice_count":
+            return True
+        if asked.key == "image_type":
             words: tuple[str, ...] = getattr(asked.condition, "words", ())
-            scouts = any(matches(word, scout) for word in words for scout in ("LOCALIZER", "SCOUT"))
-            if asked.key == "slice_count" or (asked.key == "image_type" and scouts):
+            if any(matches(word, scout) for word in words for scout in ("LOCALIZER", "SCOUT")):
                 return True
     return False
 
@@ -413,7 +417,7 @@ def _windows(mark: Mark | None) -> tuple[Window, ...]:
     out = []
     for item in items:
         try:
-            out.append(Window.of(_word(item, "between")))
+            out.append(Window.of(item.value if isinstance(item.value, str) else ""))
         except ValueError as why:
             raise item.wrong(f"between: {why}") from None
     return tuple(out)

@@ -12,13 +12,14 @@ import pytest
 import config
 from node.assembly import House
 from node.audit import AuditEvent
-from node.domain import CleanUid, StudyRef
+from node.domain import CleanUid, Role, StudyRef, WrittenObject
 from node.errors import RevisionRefused, RulesInvalid
 from node.gateway import Gateway
+from node.ledger.payload import Made
 from node.ledger.rule_revisions import RevisionState, RuleRevisions
 from node.router import Needs
 from node.rules.book import Known, RuleBook, written_out
-from node.testing import a_study, write_study
+from node.testing import a_study, clean_study, write_study
 from tests.rooms.databases import postgres, postgres_server, sqlite
 
 KNOWN = Known(
@@ -395,3 +396,64 @@ def test_a_job_of_the_night_waits_and_one_that_found_something_is_sent_on(open_h
     assert node.jobs.claim("a worker", 60) is None
     [sends] = job.route.send_if
     assert (sends.finding, sends.low, sends.destinations) == ("infection", 0.5, ("ward",))
+
+
+@pytest.mark.parametrize(("probability", "sent_to"), [(0.8, {"pacs", "ward"}), (0.2, {"pacs"}), (None, {"pacs"})])
+def test_a_result_is_sent_on_by_what_was_found(
+    open_house: Callable[[], House], tmp_path: Path, probability: float | None, sent_to: set[str]
+) -> None:
+    node = open_house()
+    node.check()
+    sends = "send_if: {finding: infection, probability: {min: 0.5}, send_to: ward}"
+    node.rule_book.publish(node.rules.text.replace("send_to: pacs", f"send_to: pacs, {sends}"), who="eve", reason="to the ward")
+    gateway = Gateway(node)
+    received(node, gateway, tmp_path, 1)
+
+    job = node.jobs.claim("a worker", 60)
+    assert job is not None
+    report = WrittenObject(
+        job=job.id, study=job.study.study, role=Role.SR, sop_class_uid="1.2.3", sop_instance_uid="1.2.3.4", path=node.results / "report.dcm"
+    )
+    findings = [{"name": "infection", "probability": probability, "present": bool(probability)}]
+    node.jobs.done(job, [Made(object=report, sha256="0" * 64)], {"findings": findings})
+    gateway.hand_over()
+
+    assert {entry.destination for entry in node.outbox.entries()} == sent_to
+    said = [str(record.get("facts")) for record in node.trail.of_study(job.study.study)]
+    assert any("infection with a probability of 0.5 to 1" in one for one in said) is ("ward" in sent_to)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("send_if: {finding: infektion, present: true, send_to: ward}", "unknown finding 'infektion'; known: infection"),
+        ("send_if: {finding: infection, send_to: ward}", "give probability"),
+        ("send_if: {finding: infection, probability: {min: 2}, send_to: ward}", "between 0 and 1"),
+        ("send_if: {finding: infection, probability: {min: 0.9, max: 0.1}, send_to: ward}", "min is larger"),
+        ("send_if: {finding: infection, present: yes please, send_to: ward}", "true or false"),
+        ("send_if: {finding: infection, present: true, send_to: cellar}", "unknown destination 'cellar'"),
+        ("send_if: {finding: infection, present: true, send_to: []}", "at least one destination"),
+        ("between: 20:00", "two times of a day"),
+        ('between: ["20:00-06:00", 7]', "between"),
+    ],
+)
+def test_hours_and_findings_are_typed_too(book: RuleBook, line: str, said: str) -> None:
+    [problem] = book.validate(f"rules:\n  - name: a\n    when: {{modality: CT}}\n    run: covid_ct\n    {line}\n")
+
+    assert said in problem.what
+    assert problem.line == 5
+
+
+def test_a_rule_may_run_several_pipelines(book: RuleBook) -> None:
+    text = "rules:\n  - {name: a, when: {modality: CT}, run: [covid_ct, brain_mri], send_to: pacs}\n"
+
+    [rule] = book.read(text).rules
+
+    assert rule.run == ("covid_ct", "brain_mri")
+    assert "named twice" in book.validate(text.replace("brain_mri", "covid_ct"))[0].what
+
+
+def test_a_draft_is_tried_on_one_study(book: RuleBook, tmp_path: Path) -> None:
+    [answer] = book.try_on(rules("CT"), clean_study(a_study("CT", slices=3, rows=32, patches=0), tmp_path / "clean"))
+
+    assert (answer["met"], answer["reasons"]) == (True, [{"key": "modality", "met": True, "words": "modality CT is one of CT"}])
