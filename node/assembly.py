@@ -281,6 +281,13 @@ class House:
 
         return Watched(self.ledger, now)
 
+    def try_rules(self, text: str, study: str) -> list[dict[str, Any]] | None:
+        """Every rule of a draft against a study that was routed here, with the reasons; None when nothing is kept of it. Raises RulesInvalid."""
+        from node.rules.kept import given_back
+
+        kept = self.headers.of_study(study)
+        return None if kept is None else self.rule_book.try_on(text, given_back(kept))
+
     def replay(
         self, text: str, days: float, progress: Callable[[int, int], None] = lambda done, of: None, *, workers: int = 0
     ) -> Comparison:

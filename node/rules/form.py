@@ -67,7 +67,10 @@ def text_of(form: Mapping[str, Any], base: str = "") -> str:
             return text
     except (RulesInvalid, YAMLError, ValueError, AttributeError, KeyError, TypeError):
         pass  # an odd text: its comments can't be kept
-    return yaml.safe_dump({"rules": _without_was(wanted)}, sort_keys=False, allow_unicode=True, width=WIDEST)
+    text = yaml.safe_dump({"rules": _without_was(wanted)}, sort_keys=False, allow_unicode=True, width=WIDEST)
+    if form_of(text)["rules"] != _without_was(wanted):
+        raise RulesInvalid("the form holds letters that can't be written as YAML")
+    return text
 
 
 def _checked(form: Mapping[str, Any]) -> list[dict[str, Any]]:

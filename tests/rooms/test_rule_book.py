@@ -327,6 +327,10 @@ def test_a_running_gateway_follows_what_another_process_publishes_and_rolls_back
         (3, "chest", "covid_ct"),
     ]
     assert all("modality CT is one of CT" in one["reasons"] for one in decided)
+    [tried] = admin.try_rules(text.replace("min: 1", "min: 9"), first.study) or []
+    assert (tried["met"], tried["reasons"][-1]["words"]) == (False, "slice_count 6 is not at least 9")
+    assert admin.try_rules(text, "2.25.404") is None
+    assert [group.in_words for group in admin.replay(text, 1).groups.values()] == ["all CT → covid_ct: 3 CT series otherwise"]
     assert [node.jobs.of_study(ref.study)[0].route.destinations for ref in (first, second, third)] == [("pacs",), ("ward",), ("pacs",)]
     assert [record["facts"]["to"][0] for record in node.trail.tail(99) if str(record["what"]).startswith("rules ")] == ["1", "2", "3"]
     assert node.overview()["rules_revision"] == 3
