@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
@@ -136,6 +137,24 @@ class RetentionSettings(Room):
     """What is forgotten, and when (`node/housekeeping.py`)."""
 
     keep_days: float = 14
+    keep_headers_days: float = Field(90, ge=0)  #: what rules can ask about past studies, for `radnode rules replay`
+
+
+class RoutingSettings(Room):
+    """How rules are changed and read (`node/rules/`). Their file is the setting `rules`."""
+
+    approval: Literal["none", "second person"] = "none"  #: of what is published: another person than the publisher must approve it
+    time_zone: str = ""  #: of `between`, e.g. Europe/Berlin; empty: this machine's
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            if name:
+                ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("not the name of a time zone; write as in Europe/Berlin") from None
+        return name
 
 
 class DeviceRegionSettings(Room):
@@ -208,6 +227,7 @@ class Settings(BaseSettings):
     workers: WorkersSettings = WorkersSettings()
     delivery: DeliverySettings = DeliverySettings()
     retention: RetentionSettings = RetentionSettings()
+    routing: RoutingSettings = RoutingSettings()
     deidentification: DeidentificationSettings = DeidentificationSettings()
     reidentification: ReidentificationSettings = ReidentificationSettings()
     orthancs: dict[str, OrthancSettings] = {}

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 from sqlalchemy import Engine, text
@@ -60,7 +61,7 @@ from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.pipelines.interface import Pipeline
 from node.profiles import fitted, kinds_of
 from node.registry import Registry
-from node.router import Needs, RuleSet, read_rules
+from node.router import Needs, RuleSet, read_rules, text_of_file
 from node.runners.interface import Runner
 
 if TYPE_CHECKING:
@@ -69,16 +70,22 @@ if TYPE_CHECKING:
     from node.identified.orthanc_source import OrthancSource
     from node.identified.review import Review
     from node.ledger.decisions import Decisions
+    from node.ledger.headers import Headers
     from node.ledger.jobs import Jobs
     from node.ledger.probes import Probes
     from node.ledger.reception import Reception
     from node.ledger.tokens import Tokens
     from node.ledger.trail import Trail
     from node.ledger.versions import VersionDecisions
+    from node.ledger.watched import Watched
+    from node.rules.book import RuleBook
+    from node.rules.replay import Comparison
     from node.shelf import Shelf
 
 _log = log.get(__name__)
 
+RATE = "rate_per_minute"
+OF_EVERY_DESTINATION = ("profile", RATE)  #: keys beside those of its kind
 BRAIN_MASK = "brain_mask"  #: the bundle that finds brains in MR and PET
 NO_RULES = RuleSet(rules=(), text="")
 
@@ -234,29 +241,89 @@ class House:
                 takes=self.kind_of(name, bundle).takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
                 min_slices=int(bundle.intended_use.get("min_slices", 1)),
+                findings=() if bundle.sidecar else bundle.labels,
             )
             for name, bundle in self.bundles.items()
         }
 
+    @cached_property
+    def rule_book(self) -> RuleBook:
+        """Who may change the rules, and how; the revisions."""
+        from node.ledger.rule_revisions import RuleRevisions
+        from node.rules.book import Known, RuleBook
+
+        return RuleBook(
+            RuleRevisions(self.ledger, now),
+            lambda event: self.trail.record(event),
+            lambda: Known(pipelines=self.needs, destinations=self._known_destinations),
+            second_person=self.settings.routing.approval == "second person",
+        )
+
     @property
     def rules(self) -> RuleSet:
-        """The rules as the file has them now. A file that became invalid is not used: the last good rules stay."""
-        path = self.settings.rules
-        if path is None:
-            return NO_RULES
-        changed = path.stat().st_mtime_ns if path.exists() else -1
-        if changed != self._rules_read_at:
-            self._rules_read_at = changed
-            try:
-                self._rules = read_rules(path, pipelines=self.needs, destinations=self._known_destinations)
-            except RulesInvalid as why:
-                if self._rules is None:
-                    raise
-                _log.error("the rules file is not used, the rules before it stay", extra={"because": str(why)})
-        return self._rules or NO_RULES
+        """The rules in force: the active revision of the ledger; before there is one, the file of the settings."""
+        found = self.rule_book.in_force()
+        if found is None and self.settings.rules is not None:
+            found = read_rules(self.settings.rules, pipelines=self.needs, destinations=self._known_destinations)
+        return found or NO_RULES
 
-    _rules: RuleSet | None = None
-    _rules_read_at = -2
+    def take_rules_file(self) -> None:
+        """At a start: the file of the settings becomes a revision, when it is the first or it changed and nobody published over it."""
+        path = self.settings.rules
+        if path is not None and (path.exists() or self.rule_book.active() is None):
+            self.rule_book.take_file(text_of_file(path), path.name)
+
+    def rules_text(self) -> str:
+        """The active revision's text, else the file's; empty where there is neither. Asking makes no ledger."""
+        try:
+            active = self.rule_book.active() if self.has_ledger else None
+        except SQLAlchemyError:
+            _log.warning("the node's ledger can't be read: the rules file is used, whatever was published")
+            active = None
+        if active is not None:
+            return active.text
+        return text_of_file(self.settings.rules) if self.settings.rules else ""
+
+    def local_now(self) -> datetime:
+        """The clock on the wall, for parts of the day: `routing.time_zone`, or this machine's."""
+        zone = self.settings.routing.time_zone
+        return now().astimezone(ZoneInfo(zone) if zone else None)
+
+    @cached_property
+    def headers(self) -> Headers:
+        """What rules could ask about past studies."""
+        from node.ledger.headers import Headers
+
+        return Headers(self.ledger, now)
+
+    @cached_property
+    def watched(self) -> Watched:
+        """What the watched draft would have done otherwise."""
+        from node.ledger.watched import Watched
+
+        return Watched(self.ledger, now)
+
+    def try_rules(self, text: str, study: str) -> list[dict[str, Any]] | None:
+        """Every rule of a draft against a study that was routed here, with the reasons; None when nothing is kept of it. Raises RulesInvalid."""
+        from node.rules.kept import given_back
+
+        kept = self.headers.of_study(study)
+        return None if kept is None else self.rule_book.try_on(text, given_back(kept))
+
+    def replay(
+        self, text: str, days: float, progress: Callable[[int, int], None] = lambda done, of: None, *, workers: int = 0
+    ) -> Comparison:
+        """What a draft would have done with the studies of the last days, beside the rules in force. Raises RulesInvalid."""
+        from node.rules.replay import replay
+
+        return replay(
+            self.headers.since(now() - timedelta(days=days)),
+            self.rule_book.read(text),
+            self.rules,
+            self.needs,
+            progress,
+            workers=workers or os.cpu_count() or 1,
+        )
 
     # --- the wing -----------------------------------------------------------------------------------------------------------
     @cached_property
@@ -575,15 +642,23 @@ class House:
         kinds = Registry("node.destinations", Destination)  # type: ignore[type-abstract]
         found = {}
         for name, chosen in self.settings.destinations.items():
-            keys = {key: value for key, value in chosen.items() if key != "profile"}
+            keys = {key: value for key, value in chosen.items() if key not in OF_EVERY_DESTINATION}
             kind = kinds[str(keys.pop("kind", "(none)"))]
             try:
                 found[name] = kind(name, kind.Settings(**keys))
             except ValidationError as why:
                 wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in why.errors(include_input=False))
                 raise SettingsInvalid(
-                    f"destinations.{name}: {wrong}; known: {', '.join(sorted((*kind.Settings.model_fields, 'profile')))}"
+                    f"destinations.{name}: {wrong}; known: {', '.join(sorted((*kind.Settings.model_fields, *OF_EVERY_DESTINATION)))}"
                 ) from None
+        return found
+
+    def _rates(self) -> dict[str, int]:
+        """`destinations.X.rate_per_minute`, where it is set. Raises SettingsInvalid."""
+        found = {name: chosen[RATE] for name, chosen in self.settings.destinations.items() if RATE in chosen}
+        for name, rate in found.items():
+            if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
+                raise SettingsInvalid(f"destinations.{name}.{RATE}: a whole number from 1")
         return found
 
     def probe(self, name: str, sop_classes: Sequence[str]) -> Mapping[str, tuple[str, ...]] | None:
@@ -636,6 +711,7 @@ class House:
             first_retry_s=delivery.first_retry_s,
             longest_retry_s=delivery.longest_retry_s,
             give_up_after=timedelta(hours=delivery.give_up_after_hours),
+            rate_per_minute=self._rates(),
             clock=now,
         )
 
@@ -741,9 +817,12 @@ class House:
         source = self.settings.intake.count_from
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
-        _ = self.destinations, self.kinds, self.clean_uids, self.trail
+        _ = self.destinations, self.kinds, self._rates(), self.clean_uids, self.trail
+        self.take_rules_file()
         if not self.rules.rules:
-            _log.warning("there are no rules, so nothing will be analysed; name a file in `rules`")
+            _log.warning(
+                "there are no rules, so nothing will be analysed; name a file in `rules`, or publish some with `radnode rules publish`"
+            )
 
     def runner(self, *, inline: bool = False) -> Runner:
         """Who carries out jobs on this machine: warm worker processes, or (`inline`) this very process."""
@@ -761,7 +840,7 @@ class House:
                 device=chosen.device,
                 model_memory_mb=chosen.model_memory_mb,
             )
-        asked_for = {rule.run for rule in self.rules.rules}
+        asked_for = self._asked_for()
         bundles = self.bundles.items()
         active = [(name, bundle.version) for name, bundle in bundles if not asked_for or name in asked_for]  # without rules ready for all
         shadows = [(name, bundle.version) for name, _ in active for bundle in self.shelf.shadows(name)]
@@ -778,6 +857,14 @@ class House:
             bundles_dir=bundles_dir,
             hidden=[self.identified],
         )
+
+    def _asked_for(self) -> set[str]:
+        """The pipelines that rules name; a machine that only computes need not know the destinations. Empty: any may be wanted."""
+        try:
+            return {pipeline for rule in self.rules.rules for pipeline in rule.run}
+        except RulesInvalid as why:
+            _log.warning("no model is made ready before its first job", extra={"because": str(why)})
+            return set()
 
     @contextmanager
     def noted(self, part: str) -> Iterator[None]:
@@ -817,6 +904,7 @@ class House:
             "proven": len(self.proofs()),
             "free_mb": self.free_bytes() >> 20,
             "rules": len(self.rules.rules),
+            "rules_revision": self.rules.revision,
             "pipelines": {name: f"{bundle.version} {bundle.digest[:12]}" for name, bundle in self.bundles.items()},
             "shadows": {
                 "pipelines": {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.codes import Code
+from node.off_peak import Window
 
 Pseudonym = NewType("Pseudonym", str)  #: a patient everywhere outside the identified wing
 CleanUid = NewType("CleanUid", str)  #: a UID of the hall: keyed hash of the original, in 2.25
@@ -133,6 +134,17 @@ class JobState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendIf:
+    """What a job found sends its objects to more destinations."""
+
+    finding: str  #: its name, as `/predict` shows it
+    low: float = 0.0  #: of its probability, both included
+    high: float = 1.0
+    present: bool | None = None  #: the decision at the bundle's threshold; None: either
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A rule met a series: this pipeline, these destinations, because."""
 
@@ -143,6 +155,8 @@ class Route:
     priority: Priority = Priority.ROUTINE
     reasons: tuple[str, ...] = ()
     kinds: tuple[tuple[str, tuple[Role, ...]], ...] = ()  #: what each destination gets; empty: `DEFAULT_KINDS` for all
+    between: tuple[Window, ...] = ()  #: when its job may start; empty: at once
+    send_if: tuple[SendIf, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +193,7 @@ class Job:
     attempts: int = 0
     reason: str = ""
     predecessor: str = ""  #: id of the job whose result this one replaces, or empty
+    not_before: datetime | None = None  #: it waits until then; None: it may start at once
     shadow: bool = False  #: of a version in the shadow: nothing is delivered, and no report names it as predecessor
 
 

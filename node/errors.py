@@ -31,6 +31,14 @@ class SettingsInvalid(NodeError):
 class RulesInvalid(NodeError):
     """The rules can't be used; correct the line that is named."""
 
+    def __init__(self, detail: str = "", *, at: tuple[int, int, str] = (0, 0, ""), **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.line, self.column, self.what = at  #: from 1, and what is wrong there; 0: it is no place in the text
+
+
+class RevisionRefused(NodeError):
+    """The rules were not changed; `radnode rules list` shows how they stand."""
+
 
 class NothingToDo(NodeError):
     """There is no DICOM object in the folder; name one that holds the files of a study."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -12,12 +12,16 @@ from typing import NamedTuple
 from node import inference, log
 from node.assembly import House, now
 from node.audit import Action, AuditEvent, Event, Outcome
-from node.domain import Algorithm, CleanUid, Job, Route, Study, StudyRef
+from node.domain import Algorithm, CleanUid, Job, Route, Study, StudyRef, WrittenObject
 from node.errors import NodeError, ProcessingFailed, StudyRefused
 from node.housekeeping import Chore
 from node.ledger.jobs import job_id
+from node.off_peak import next_open
 from node.profiles import takers
-from node.router import decide, routes_for
+from node.router import Decision, RuleSet, decide, routes_of
+from node.rules.kept import kept
+from node.rules.replay import changes
+from node.rules.sending_on import sent_on
 from node.workflow import Workflow
 
 _log = log.get(__name__)
@@ -30,8 +34,14 @@ class _Noted(NamedTuple):
 
     series: str
     rule: str
+    pipeline: str
     met: bool
     reasons: Sequence[str]
+
+    @classmethod
+    def of(cls, made: Decision) -> _Noted:
+        words = [reason.words for reason in made.reasons]
+        return cls(made.series.series_instance_uid, made.rule.name, made.pipeline, made.met, words)
 
 
 class Gateway:
@@ -54,7 +64,7 @@ class Gateway:
             submit=self._house.jobs.submit,
             processed=self._house.intake.processed,
             objects_of=self._house.jobs.objects_of,
-            deliver=lambda written, job: self._house.outbox.put(written, takers(job.route, written.role)),
+            deliver=self._deliver,
             handed_over=self._handed_over,
             set_aside=self._set_aside,
         )
@@ -67,18 +77,30 @@ class Gateway:
         return study
 
     def _choose(self, study: Study) -> Sequence[Route]:
-        rules = self._house.rules
-        decided = decide(study, rules, self._house.needs)
-        self._house.decisions.record(
-            study.ref,
-            [_Noted(d.series.series_instance_uid, d.rule.name, d.met, [reason.words for reason in d.reasons]) for d in decided],
-        )
-        return routes_for(study, rules, self._house.needs)
+        """One revision of the rules decides about the whole study, whatever is published meanwhile."""
+        rules, needs = self._house.rules, self._house.needs
+        decided = decide(study, rules, needs)
+        self._house.decisions.record(study.ref, map(_Noted.of, decided), rules_revision=rules.revision)
+        self._keep_for_replay(study, rules)
+        return routes_of(decided)
+
+    def _keep_for_replay(self, study: Study, rules: RuleSet) -> None:
+        """What rules could ask, and what the watched draft would have done. A failure here stops no study."""
+        house = self._house
+        try:
+            if house.settings.retention.keep_headers_days > 0:
+                house.headers.keep(study.ref, kept(study))
+            draft = house.rule_book.watched_rules()
+            if draft is not None and draft.revision is not None:
+                found = [asdict(change) for change in changes(study, draft, rules, house.needs)]
+                house.watched.record(study.ref, draft=draft.revision, active=rules.revision or 0, differences=found)
+        except Exception:
+            _log.exception("a study is routed, but not kept for replay", extra={"study": study.ref.study})
 
     def _schedule(self, study: Study, route: Route) -> list[Job]:
         """The active version's job, then one for each version in the shadow: the same images, and nowhere to go."""
         active = self._house.bundles[route.pipeline].algorithm
-        kinds, said = self._house.kinds_for(route.destinations)
+        kinds, said = self._house.kinds_for([*route.destinations, *(name for one in route.send_if for name in one.destinations)])
         route = replace(route, kinds=kinds, reasons=(*route.reasons, *said))
         because = f"in the shadow of {route.pipeline} {active.version}: nothing is delivered"
         beside = replace(route, destinations=(), kinds=(), reasons=(*route.reasons, because))
@@ -98,13 +120,22 @@ class Gateway:
             algorithm=algorithm,
             inputs=inputs,
             shadow=shadow,
+            not_before=next_open(self._house.local_now(), route.between),
         )
+
+    def _deliver(self, written: WrittenObject, job: Job) -> None:
+        """Into the outbox of the rule's destinations, and of those that what was found sends it on to."""
+        self._house.outbox.put(written, takers(job.route, written.role, sent_on=self._sent_on(job)))
+
+    def _sent_on(self, job: Job) -> dict[str, str]:
+        return sent_on(job.route.send_if, self._house.jobs.summary_of(job.id)) if job.route.send_if and not job.shadow else {}
 
     def _handed_over(self, job: Job) -> None:
         self._house.jobs.handed_over(job)
         outcome = Outcome.SUCCESS if not job.reason else Outcome.MAJOR_FAILURE
         what = f"analysed by {job.route.pipeline} {job.algorithm.version}" + (" in the shadow, delivered nowhere" if job.shadow else "")
-        self._remember(Event.INSTANCES_ACCESSED, Action.CREATE, job, what, outcome=outcome)
+        facts = {f"sent on to {destination}": because for destination, because in self._sent_on(job).items()}
+        self._remember(Event.INSTANCES_ACCESSED, Action.CREATE, job, what, outcome=outcome, facts=facts)
 
     def _set_aside(self, ref: StudyRef, why: StudyRefused) -> None:
         self._house.quarantine.set_aside(ref, why)
@@ -233,14 +264,23 @@ class Gateway:
 
     def expire(self) -> int:
         """Forget studies that are older than retention says."""
-        studies = self._house.intake.older_than(now() - timedelta(days=self._house.settings.retention.keep_days))
+        retention = self._house.settings.retention
+        studies = self._house.intake.older_than(now() - timedelta(days=retention.keep_days))
         if studies:
-            self.purge(*studies)
+            self.purge(*studies, headers=False)
+        for kept_studies in (self._house.headers, self._house.watched):
+            kept_studies.forget(now() - timedelta(days=retention.keep_headers_days))
         return len(studies)
 
-    def purge(self, *studies: CleanUid) -> None:
-        """Make studies unreadable and forget them: the key, the sealed instances, the clean copy, the results."""
+    def purge(self, *studies: CleanUid, headers: bool = True) -> None:
+        """Make studies unreadable and forget them: the key, the sealed instances, the clean copy, the results.
+
+        What rules could ask about them goes too, unless only their time is up: it has a time of its own.
+        """
         for study in studies:
+            if headers:
+                self._house.headers.forget_study(study)
+                self._house.watched.forget_study(study)
             for job in self._house.jobs.of_study(study):
                 shutil.rmtree(self._house.results / job.id, ignore_errors=True)
             shutil.rmtree(self._house.studies / study, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydicom.uid import (
     UID,
@@ -125,10 +125,13 @@ def wanted(route: Route) -> tuple[Role, ...]:
     return tuple(role for role in Role if role in asked) or DEFAULT_KINDS
 
 
-def takers(route: Route, role: Role) -> tuple[str, ...]:
-    """The destinations that get objects of this kind. One that nothing is said of (an older job's) gets what the job wrote."""
+def takers(route: Route, role: Role, sent_on: Iterable[str] = ()) -> tuple[str, ...]:
+    """The destinations that get objects of this kind, those that a finding sends the result on to among them.
+
+    One that nothing is said of (an older job's) gets what the job wrote.
+    """
     said = dict(route.kinds)
-    return tuple(name for name in route.destinations if name not in said or role in said[name])
+    return tuple(name for name in dict.fromkeys((*route.destinations, *sent_on)) if name not in said or role in said[name])
 
 
 def beside(route: Route, role: Role) -> tuple[Role, ...]:

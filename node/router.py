@@ -10,16 +10,18 @@ from typing import Any, TypeVar
 
 from node.conditions._lines import Mark, parse_yaml
 from node.conditions.interface import Condition, matches
-from node.domain import CleanUid, Priority, Route, Series, Study
+from node.domain import CleanUid, Priority, Route, SendIf, Series, Study
 from node.errors import RulesInvalid
 from node.imaging.build import is_localizer
 from node.imaging.decode import frame_count, is_image
 from node.imaging.functional import number_of
+from node.off_peak import Window
 from node.registry import Registry
 
-RULE_KEYS = ("name", "when", "any_of", "none_of", "run", "send_to", "priority", "series")
+RULE_KEYS = ("name", "when", "any_of", "none_of", "run", "send_to", "send_if", "priority", "series", "between")
+SEND_IF_KEYS = ("finding", "probability", "present", "send_to")
 C = TypeVar("C", bound=StrEnum)
-MOST_RULES, MOST_GROUPS = 500, 50
+MOST_RULES, MOST_GROUPS, MOST_PIPELINES, MOST_WINDOWS = 500, 50, 20, 10
 
 
 class Choice(StrEnum):
@@ -49,10 +51,12 @@ class Rule:
     when: Group
     any_of: tuple[Group, ...]
     none_of: tuple[Group, ...]
-    run: str
+    run: tuple[str, ...]  #: pipelines; each is a route of its own
     send_to: tuple[str, ...]
+    send_if: tuple[SendIf, ...]
     priority: Priority
     series: Choice
+    between: tuple[Window, ...]
     line: int  #: in the file, from 1
 
 
@@ -62,6 +66,7 @@ class RuleSet:
 
     rules: tuple[Rule, ...]
     text: str = field(repr=False)
+    revision: int | None = None  #: in the ledger; None: they were read from a file or a draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,7 @@ class Needs:
     takes: str  #: "volume" or "image", as `node.pipelines.interface.Takes`
     modalities: tuple[str, ...] = ()  #: empty: any
     min_slices: int = 1
+    findings: tuple[str, ...] = ()  #: what it names, so that a rule can't ask for another; empty: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +90,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One rule and one series: whether they met, and why."""
+    """One rule, one of its pipelines and one series: whether they met, and why."""
 
     rule: Rule
+    pipeline: str
     series: Series = field(repr=False)
     met: bool
     reasons: tuple[Reason, ...]
@@ -94,41 +101,66 @@ class Decision:
 
 # --- deciding: pure -----------------------------------------------------------------------------------------------------
 def routes_for(study: Study, rules: RuleSet, needs: Mapping[str, Needs]) -> list[Route]:
-    """What is to be done with a study. Two rules that want the same pipeline on the same series make one route to all destinations."""
+    """What is to be done with a study."""
+    return routes_of(decide(study, rules, needs))
+
+
+def routes_of(decisions: Iterable[Decision]) -> list[Route]:
+    """The routes that follow. Two rules that want the same pipeline on the same series make one route to all destinations."""
     routes: dict[tuple[str, CleanUid], Route] = {}
-    for decision in decide(study, rules, needs):
+    for decision in decisions:
         if not decision.met:
             continue
         rule, series = decision.rule, decision.series.series_instance_uid
-        reasons = tuple(reason.words for reason in decision.reasons)
-        route = Route(rule=rule.name, series=series, pipeline=rule.run, destinations=rule.send_to, priority=rule.priority, reasons=reasons)
-        known = routes.get((rule.run, series))
-        if known is not None:
-            stat = Priority.STAT if Priority.STAT in (known.priority, rule.priority) else Priority.ROUTINE
-            there = tuple(dict.fromkeys((*known.destinations, *rule.send_to)))
-            route = replace(known, destinations=there, priority=stat, reasons=(*known.reasons, f"also wanted by the rule {rule.name}"))
-        routes[rule.run, series] = route
+        route = Route(
+            rule=rule.name,
+            series=series,
+            pipeline=decision.pipeline,
+            destinations=rule.send_to,
+            priority=rule.priority,
+            reasons=tuple(reason.words for reason in decision.reasons),
+            between=rule.between,
+            send_if=rule.send_if,
+        )
+        known = routes.get((decision.pipeline, series))
+        routes[decision.pipeline, series] = route if known is None else _joined(known, route)
     return list(routes.values())
 
 
+def _joined(known: Route, route: Route) -> Route:
+    """One route for two rules: to all destinations, as urgent and as early as either wants it."""
+    return replace(
+        known,
+        destinations=tuple(dict.fromkeys((*known.destinations, *route.destinations))),
+        priority=Priority.STAT if Priority.STAT in (known.priority, route.priority) else Priority.ROUTINE,
+        between=(*known.between, *route.between) if known.between and route.between else (),
+        send_if=tuple(dict.fromkeys((*known.send_if, *route.send_if))),
+        reasons=(*known.reasons, f"also wanted by the rule {route.rule}"),
+    )
+
+
 def decide(study: Study, rules: RuleSet, needs: Mapping[str, Needs]) -> list[Decision]:
-    """Every rule against every series, in the order of the rules."""
+    """Every rule and each of its pipelines against every series, in the order of the rules."""
+    return [decision for rule in rules.rules for decision in decide_rule(study, rule, needs)]
+
+
+def decide_rule(study: Study, rule: Rule, needs: Mapping[str, Needs]) -> list[Decision]:
+    """One rule against every series: what `decide` does, for who keeps what a rule gave."""
     out: list[Decision] = []
-    for rule in rules.rules:
-        mine = [_decide(study, series, rule, needs.get(rule.run)) for series in study]
-        out += _chosen(rule, mine)
+    for pipeline in rule.run:
+        out += _chosen(rule, [_decide(study, series, rule, pipeline, needs.get(pipeline)) for series in study])
     return out
 
 
-def _decide(study: Study, series: Series, rule: Rule, needs: Needs | None) -> Decision:
-    reasons = [*_needed(study, series, rule, needs), *_asked(study, series, rule.when)]
+def _decide(study: Study, series: Series, rule: Rule, pipeline: str, needs: Needs | None) -> Decision:
+    reasons = [*_needed(study, series, rule, pipeline, needs), *_asked(study, series, rule.when)]
     if rule.any_of:
         met, words = _groups(study, series, rule.any_of)
         reasons.append(Reason(key="any_of", met=met, words=f"{'one' if met else 'none'} of any_of holds: {words}"))
     if rule.none_of:
         hit, words = _groups(study, series, rule.none_of)
         reasons.append(Reason(key="none_of", met=not hit, words=f"{'one' if hit else 'nothing'} of none_of holds: {words}"))
-    return Decision(rule=rule, series=series, met=all(reason.met for reason in reasons), reasons=tuple(reasons))
+    return Decision(rule=rule, pipeline=pipeline, series=series, met=all(reason.met for reason in reasons), reasons=tuple(reasons))
 
 
 def _asked(study: Study, series: Series, group: Group) -> list[Reason]:
@@ -150,40 +182,44 @@ def _groups(study: Study, series: Series, groups: Sequence[Group]) -> tuple[bool
     return False, "; ".join(missing)
 
 
-def _needed(study: Study, series: Series, rule: Rule, needs: Needs | None) -> list[Reason]:
+def _needed(study: Study, series: Series, rule: Rule, pipeline: str, needs: Needs | None) -> list[Reason]:
     """What the pipeline itself needs, whatever the rule says. Silent where all is well."""
     images = [instance for instance in series.instances if is_image(instance)]
     if not images:
         return [Reason(key="pipeline", met=False, words="the series has no images")]
     if needs is None:
-        return [Reason(key="pipeline", met=False, words=f"the pipeline {rule.run} is not installed")]
+        return [Reason(key="pipeline", met=False, words=f"the pipeline {pipeline} is not installed")]
     out = []
     if needs.modalities and series.modality not in needs.modalities:
-        words = f"the pipeline {rule.run} takes {', '.join(needs.modalities)}, not {series.modality[:16] or 'an unknown modality'}"
+        words = f"the pipeline {pipeline} takes {', '.join(needs.modalities)}, not {series.modality[:16] or 'an unknown modality'}"
         out.append(Reason(key="pipeline", met=False, words=words))
-    holding = [group for group in rule.any_of if all(reason.met for reason in _asked(study, series, group))]
-    if _asks_for_few((rule.when, *holding)):
+    if _asks_for_few(rule.when) or any(_asks_for_few(group) and _holds(study, series, group) for group in rule.any_of):
         return out
     slices = [instance for instance in images if not is_localizer(instance)]
     least = max(needs.min_slices, 2 if needs.takes == "volume" else 1)
     count = sum(max(0, frame_count(instance.header)) for instance in (slices or images))
     if needs.takes == "volume" and not slices:
-        words = f"every image is a localizer, and {rule.run} takes a volume; a rule gets them by image_type or slice_count"
+        words = f"every image is a localizer, and {pipeline} takes a volume; a rule gets them by image_type or slice_count"
         out.append(Reason(key="pipeline", met=False, words=words))
     elif count < least:
         are = "image is" if count == 1 else "images are"
-        words = f"{count} {are} fewer than the {least} that {rule.run} takes; a rule gets them by slice_count"
+        words = f"{count} {are} fewer than the {least} that {pipeline} takes; a rule gets them by slice_count"
         out.append(Reason(key="pipeline", met=False, words=words))
     return out
 
 
-def _asks_for_few(groups: Iterable[Group]) -> bool:
+def _holds(study: Study, series: Series, group: Group) -> bool:
+    return all(reason.met for reason in _asked(study, series, group))
+
+
+def _asks_for_few(group: Group) -> bool:
     """Whether the conditions themselves say that scouts or few slices are wanted: they count them, or name localizers as the image type."""
-    for group in groups:
-        for asked in group:
+    for asked in group:
+        if asked.key == "slice_count":
+            return True
+        if asked.key == "image_type":
             words: tuple[str, ...] = getattr(asked.condition, "words", ())
-            scouts = any(matches(word, scout) for word in words for scout in ("LOCALIZER", "SCOUT"))
-            if asked.key == "slice_count" or (asked.key == "image_type" and scouts):
+            if any(matches(word, scout) for word in words for scout in ("LOCALIZER", "SCOUT")):
                 return True
     return False
 
@@ -210,13 +246,26 @@ def explain(study: Study, rules: RuleSet, needs: Mapping[str, Needs]) -> str:
     lines: list[str] = []
     for rule in rules.rules:
         alone = RuleSet(rules=(rule,), text="")
-        lines.append(f"rule “{rule.name}” (line {rule.line}) → {rule.run} → {', '.join(rule.send_to) or 'nowhere'}")
+        lines.append(f"rule “{rule.name}” (line {rule.line}) → {', '.join(rule.run)} → {', '.join(rule.send_to) or 'nowhere'}{_also(rule)}")
         for decision in decide(study, alone, needs):
             count = len(decision.series.instances)
             what = f"{decision.series.modality[:16] or 'no modality'}, {count} instance{'' if count == 1 else 's'}"
-            lines.append(f"  series {decision.series.series_instance_uid} ({what}): {'RUN' if decision.met else 'not run'}")
+            run = f" {decision.pipeline}" if len(rule.run) > 1 else ""
+            lines.append(f"  series {decision.series.series_instance_uid} ({what}): {'RUN' if decision.met else 'not run'}{run}")
             lines += [f"    {'✓' if reason.met else '✗'} {reason.words}" for reason in decision.reasons]
     return "\n".join(lines) or "there are no rules"
+
+
+def _also(rule: Rule) -> str:
+    """Time windows and what findings send on."""
+    windows = f", starts between {' or '.join(map(str, rule.between))}" if rule.between else ""
+    return windows + "".join(f"; {in_words(one)} → {', '.join(one.destinations)}" for one in rule.send_if)
+
+
+def in_words(one: SendIf) -> str:
+    """`infection with a probability of at least 0.5`."""
+    chance = f" with a probability of {one.low:g} to {one.high:g}" if one.low > 0 or one.high < 1 else ""
+    return f"{one.finding}{'' if one.present is None else ' present' if one.present else ' not present'}{chance}"
 
 
 def explained(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
@@ -225,8 +274,10 @@ def explained(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
         {
             "rule": d.rule.name,
             "line": d.rule.line,
-            "pipeline": d.rule.run,
+            "pipeline": d.pipeline,
             "send_to": list(d.rule.send_to),
+            "send_if": [{"when": in_words(one), "send_to": list(one.destinations)} for one in d.rule.send_if],
+            "between": [str(window) for window in d.rule.between],
             "priority": d.rule.priority.value,
             "series": str(d.series.series_instance_uid),
             "modality": d.series.modality,
@@ -240,32 +291,56 @@ def explained(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
 # --- reading ---------------------------------------------------------------------------------------------------------------
 def read_rules(path: Path, *, pipelines: Collection[str], destinations: Collection[str]) -> RuleSet:
     """The rules of a file. Raises RulesInvalid with the line, what is wrong there, and what is known."""
+    return parse_rules(text_of_file(path), pipelines=pipelines, destinations=destinations, source=path.name)
+
+
+def text_of_file(path: Path) -> str:
+    """The text of a rules file, unread beyond 1 MiB. Raises RulesInvalid."""
     try:
         if path.stat().st_size > 2**20:
             raise RulesInvalid(f"{path.name}: larger than 1 MiB")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as why:
         raise RulesInvalid(f"{path.name}: can't be read ({type(why).__name__})") from None
     except UnicodeDecodeError:
         raise RulesInvalid(f"{path.name}: not UTF-8 text") from None
-    return parse_rules(text, pipelines=pipelines, destinations=destinations, source=path.name)
 
 
 def parse_rules(text: str, *, pipelines: Collection[str], destinations: Collection[str], source: str = "rules") -> RuleSet:
     """The rules of a text. Raises RulesInvalid."""
-    top = parse_yaml(text, source)
-    _keys(top, ("rules",), required=("rules",))
-    listed = top.value["rules"]
-    if not isinstance(listed.value, list) or len(listed.value) > MOST_RULES:
-        raise listed.wrong(f"rules: a list of at most {MOST_RULES} rules")
+    rules, wrong = read_all(text, pipelines=pipelines, destinations=destinations, source=source)
+    if wrong:
+        raise wrong[0]
+    return rules
+
+
+def read_all(
+    text: str, *, pipelines: Collection[str], destinations: Collection[str], source: str = "rules"
+) -> tuple[RuleSet, list[RulesInvalid]]:
+    """The rules of a text that can be read, and what is wrong with the others: at most one error a rule."""
+    try:
+        top = parse_yaml(text, source)
+        _keys(top, ("rules",), required=("rules",))
+        listed = top.value["rules"]
+        if not isinstance(listed.value, list) or len(listed.value) > MOST_RULES:
+            raise listed.wrong(f"rules: a list of at most {MOST_RULES} rules")
+    except RulesInvalid as why:
+        return RuleSet(rules=(), text=text), [why]
     conditions = Registry("node.conditions", Condition)  # type: ignore[type-abstract]
-    rules = tuple(_rule(mark, conditions, pipelines, destinations) for mark in listed.value)
+    rules: list[Rule] = []
+    wrong: list[RulesInvalid] = []
     seen: dict[str, int] = {}
-    for rule, mark in zip(rules, listed.value, strict=True):
-        if rule.name in seen:
-            raise mark.wrong(f"the name {rule.name!r} is taken by the rule in line {seen[rule.name]}")
+    for mark in listed.value:
+        try:
+            rule = _rule(mark, conditions, pipelines, destinations)
+            if rule.name in seen:
+                raise mark.wrong(f"the name {rule.name!r} is taken by the rule in line {seen[rule.name]}")
+        except RulesInvalid as why:
+            wrong.append(why)
+            continue
         seen[rule.name] = rule.line
-    return RuleSet(rules=rules, text=text)
+        rules.append(rule)
+    return RuleSet(rules=tuple(rules), text=text), wrong
 
 
 def _rule(mark: Mark, conditions: Registry[Condition], pipelines: Collection[str], destinations: Collection[str]) -> Rule:
@@ -276,9 +351,7 @@ def _rule(mark: Mark, conditions: Registry[Condition], pipelines: Collection[str
     none_of = _group_list(entry["none_of"], conditions) if "none_of" in entry else ()
     if not when and not any_of:
         raise mark.wrong("a rule needs conditions: give when or any_of")
-    run = _word(entry["run"], "run")
-    if run not in pipelines:
-        raise entry["run"].wrong(f"unknown pipeline {run!r}; known: {', '.join(sorted(pipelines)) or 'none'}")
+    run = _pipelines(entry["run"], pipelines)
     return Rule(
         name=_word(entry["name"], "name"),
         when=when,
@@ -286,8 +359,10 @@ def _rule(mark: Mark, conditions: Registry[Condition], pipelines: Collection[str
         none_of=none_of,
         run=run,
         send_to=_destinations(entry.get("send_to"), destinations),
+        send_if=_send_if(entry.get("send_if"), destinations, _findings(run, pipelines)),
         priority=_closed(entry.get("priority"), Priority, Priority.ROUTINE, "priority"),
         series=_closed(entry.get("series"), Choice, Choice.ALL, "series"),
+        between=_windows(entry.get("between")),
         line=mark.line,
     )
 
@@ -314,6 +389,85 @@ def _group_list(mark: Mark, conditions: Registry[Condition]) -> tuple[Group, ...
     if not groups or len(groups) > MOST_GROUPS:
         raise mark.wrong(f"1 to {MOST_GROUPS} groups of conditions")
     return tuple(_group(group, conditions) for group in groups)
+
+
+def _pipelines(mark: Mark, known: Collection[str]) -> tuple[str, ...]:
+    """One pipeline, or a list of them."""
+    items = mark.value if isinstance(mark.value, list) else [mark]
+    if not items or len(items) > MOST_PIPELINES:
+        raise mark.wrong(f"run: 1 to {MOST_PIPELINES} pipelines")
+    out: list[str] = []
+    for item in items:
+        word = _word(item, "run")
+        if word not in known:
+            raise item.wrong(f"unknown pipeline {word!r}; known: {', '.join(sorted(known)) or 'none'}")
+        if word in out:
+            raise item.wrong(f"the pipeline {word!r} is named twice")
+        out.append(word)
+    return tuple(out)
+
+
+def _windows(mark: Mark | None) -> tuple[Window, ...]:
+    """`"20:00-06:00"`, or a list of such."""
+    if mark is None:
+        return ()
+    items = mark.value if isinstance(mark.value, list) else [mark]
+    if not items or len(items) > MOST_WINDOWS:
+        raise mark.wrong(f"between: 1 to {MOST_WINDOWS} parts of the day")
+    out = []
+    for item in items:
+        try:
+            out.append(Window.of(item.value if isinstance(item.value, str) else ""))
+        except ValueError as why:
+            raise item.wrong(f"between: {why}") from None
+    return tuple(out)
+
+
+def _findings(run: Sequence[str], pipelines: Collection[str]) -> tuple[str, ...]:
+    """What the pipelines of a rule may find; empty where one of them does not say."""
+    if not isinstance(pipelines, Mapping):
+        return ()
+    named = [needs.findings if isinstance(needs := pipelines.get(name), Needs) else () for name in run]
+    return tuple(dict.fromkeys(finding for one in named for finding in one)) if all(named) else ()
+
+
+def _send_if(mark: Mark | None, known: Collection[str], findings: Sequence[str]) -> tuple[SendIf, ...]:
+    """`{finding: infection, probability: {min: 0.5}, send_to: ward}`, or a list of such."""
+    if mark is None:
+        return ()
+    items = mark.value if isinstance(mark.value, list) else [mark]
+    if not items or len(items) > MOST_GROUPS:
+        raise mark.wrong(f"send_if: 1 to {MOST_GROUPS} findings")
+    return tuple(_one_send_if(item, known, findings) for item in items)
+
+
+def _one_send_if(mark: Mark, known: Collection[str], findings: Sequence[str]) -> SendIf:
+    _keys(mark, SEND_IF_KEYS, required=("finding", "send_to"))
+    entry: dict[str, Mark] = mark.value
+    present = entry["present"].value if "present" in entry else None
+    if present is not None and not isinstance(present, bool):
+        raise entry["present"].wrong("present: true or false")
+    if present is None and "probability" not in entry:
+        raise mark.wrong("send_if: give probability, as in {min: 0.5}, or present: true")
+    destinations = _destinations(entry["send_to"], known)
+    if not destinations:
+        raise entry["send_to"].wrong("send_to: at least one destination")
+    finding = _word(entry["finding"], "finding")
+    if findings and finding.partition(",")[0] not in findings:  # a finding of one side is called "infection, left lung"
+        raise entry["finding"].wrong(f"unknown finding {finding!r}; known: {', '.join(findings)}")
+    low, high = _chance(entry["probability"]) if "probability" in entry else (0.0, 1.0)
+    return SendIf(finding=finding, low=low, high=high, present=present, destinations=destinations)
+
+
+def _chance(mark: Mark) -> tuple[float, float]:
+    """`{min: 0.5, max: 1}`; one of them may be left out."""
+    _keys(mark, ("min", "max"), required=())
+    numbers = [mark.value[key].value if key in mark.value else default for key, default in (("min", 0.0), ("max", 1.0))]
+    if not mark.value or any(isinstance(n, bool) or not isinstance(n, int | float) or not 0 <= n <= 1 for n in numbers):
+        raise mark.wrong("probability: min and max between 0 and 1, as in {min: 0.5}")
+    if numbers[0] > numbers[1]:
+        raise mark.wrong("probability: min is larger than max")
+    return float(numbers[0]), float(numbers[1])
 
 
 def _destinations(mark: Mark | None, known: Collection[str]) -> tuple[str, ...]:

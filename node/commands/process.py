@@ -33,10 +33,11 @@ def process(
     config: Config = None,
 ) -> None:
     """De-identify, route, infer, write, re-identify: the same path as a node takes, on a folder. Nothing of it is kept but the results."""
-    given = house(config, quiet=True).settings
+    node = house(config, quiet=True)
+    given = node.settings
     out.mkdir(parents=True, exist_ok=True)
     rules = out.absolute() / "rules.yaml"
-    rules.write_text(_rules(given.rules or EXAMPLE_RULES, pipeline))
+    rules.write_text(_rules(node.rules_text() or EXAMPLE_RULES.read_text(), pipeline))
     changes: dict[str, Any] = {
         "rules": rules,
         "destinations": {
@@ -66,12 +67,17 @@ def process(
         raise typer.Exit(1)
 
 
-def _rules(file: Path, pipeline: str) -> str:
+def _rules(text: str, pipeline: str) -> str:
     """The given rules, with every result sent to the output folder; or one rule that runs `pipeline` on every series."""
-    rules = yaml.safe_load(file.read_text())["rules"]
+    rules = yaml.safe_load(text)["rules"]
     if pipeline:
         rules = [{"name": f"every series to {pipeline}", "when": {"slice_count": {"min": 1}}, "run": pipeline}]
-    return yaml.safe_dump({"rules": [{**rule, "send_to": ["out"]} for rule in rules]})
+    return yaml.safe_dump({"rules": [{**_without(rule, "between", "send_if"), "send_to": ["out"]} for rule in rules]})
+
+
+def _without(rule: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Whoever waits for a folder waits for no night, and everything goes there."""
+    return {key: value for key, value in rule.items() if key not in keys}
 
 
 def _process(home: House, study_dir: Path) -> dict[str, Any]:

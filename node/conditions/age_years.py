@@ -14,6 +14,7 @@ class AgeYears(Range):
     name = "age_years"
     told = False
     help = "a number, or min and max, as in {min: 18}"
+    reads = ("PatientAge",)
 
     def measured(self, study: Study, series: Series) -> float | None:
         text = text_of(series.header, "PatientAge").upper()

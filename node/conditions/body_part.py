@@ -13,6 +13,7 @@ class BodyPart(OneOf):
 
     name = "body_part"
     help = "CHEST, BREAST, HEAD …; one or a list; * and ? allowed"
+    reads = ("BodyPartExamined",)
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return values_in(series, "BodyPartExamined")

@@ -13,6 +13,7 @@ class CallingAe(OneOf):
 
     name = "calling_ae"
     help = "AE titles; one or a list"
+    reads = ()
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return [study.origin.calling_ae]

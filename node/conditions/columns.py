@@ -11,6 +11,7 @@ class Columns(Range):
 
     name = "columns"
     help = "a number, or min and max, as in {min: 256}"
+    reads = ("Columns",)
 
     def measured(self, study: Study, series: Series) -> float | None:
         return next(iter(numbers_in(series.header, "Columns")), None)

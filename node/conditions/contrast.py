@@ -26,6 +26,7 @@ class Contrast(Condition):
     """Whether any image of the series says that contrast was given."""
 
     help = "true or false"
+    reads = TELLING
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted

@@ -13,6 +13,7 @@ class ImageType(OneOf):
 
     name = "image_type"
     help = "ORIGINAL, DERIVED, AXIAL, LOCALIZER …; one or a list"
+    reads = ("ImageType",)
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return values_in(series, "ImageType")

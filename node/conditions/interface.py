@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from pydicom.dataset import Dataset
@@ -13,12 +14,14 @@ from pydicom.dataset import Dataset
 from node.domain import Series, Study
 
 MOST_VALUES, LONGEST_VALUE = 200, 64  #: LO is at most 64 characters, PS3.5 Table 6.2-1
+LONGEST_TEXT = 1024  #: letters of an attribute that are read; more is no description, and matching takes word × text steps
 
 
 class Condition(ABC):
     """A question with a typed answer. Pure: reads clean headers only, never pixels, files or the clock."""
 
     help: ClassVar[str]  #: one line for `radnode explain` and the documentation
+    reads: ClassVar[tuple[str, ...]]  #: keywords of the attributes it asks, macros of functional groups too: what is kept for replay
 
     @classmethod
     @abstractmethod
@@ -72,7 +75,7 @@ class Words(Condition):
     words: tuple[str, ...]
 
     name: ClassVar[str]
-    keyword: ClassVar[str]  #: of the attribute
+    keyword: ClassVar[str]  #: of the attribute, the one in `reads`
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -151,6 +154,8 @@ def words_of(value: Any, name: str) -> tuple[str, ...]:
 def matches(pattern: str, text: str) -> bool:
     """Whether the whole text is the pattern; `*` and `?` as in file names, case does not count. Takes len × len steps at most."""
     p, t = pattern.casefold(), text.casefold()
+    if "*" not in p and "?" not in p:
+        return p == t
     i = j = 0
     star, mark = -1, 0
     while j < len(t):
@@ -171,10 +176,11 @@ def mentions(text: str, word: str) -> bool:
     """Whether a text holds the words in a row, whole; or matches as a whole when there is a `*` or `?` in them."""
     if "*" in word or "?" in word:
         return bool(text) and matches(word, text)
-    spaced = f" {_plain(text)} "
-    return bool(_plain(word)) and f" {_plain(word)} " in spaced
+    wanted = _plain(word)
+    return bool(wanted) and f" {wanted} " in f" {_plain(text)} "
 
 
+@lru_cache(maxsize=4096)
 def _plain(text: str) -> str:
     """Lower case, words apart by one space, everything but letters and digits (and + as in C+) gone."""
     return " ".join("".join(c if c.isalnum() or c == "+" else " " for c in text.casefold()).split())
@@ -194,7 +200,7 @@ def texts_of(ds: Dataset, keyword: str) -> list[str]:
     if value is None:
         return []
     values: Iterable[Any] = value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
-    return [text for text in (str(v).strip() for v in values) if text]
+    return [text for text in (str(v).strip()[:LONGEST_TEXT] for v in values) if text]
 
 
 def values_in(series: Series, keyword: str) -> list[str]:

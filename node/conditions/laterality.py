@@ -14,6 +14,7 @@ class Laterality(OneOf):
     name = "laterality"
     allowed = ("L", "R", "B", "U")
     help = "L, R, B (both) or U (unpaired); one or a list"
+    reads = ("ImageLaterality", "Laterality")
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return values_in(series, "ImageLaterality") or values_in(series, "Laterality")

@@ -13,6 +13,7 @@ class Manufacturer(OneOf):
 
     name = "manufacturer"
     help = "names; one or a list; * and ? allowed, as in GE*"
+    reads = ("Manufacturer",)
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return values_in(series, "Manufacturer")

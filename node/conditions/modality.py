@@ -13,6 +13,7 @@ class Modality(OneOf):
 
     name = "modality"
     help = "CT, MR, US, DX, CR, MG …; one or a list"
+    reads = ()
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return [series.modality]

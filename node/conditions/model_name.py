@@ -13,6 +13,7 @@ class ModelName(OneOf):
 
     name = "model_name"
     help = "names; one or a list; * and ? allowed"
+    reads = ("ManufacturerModelName",)
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return values_in(series, "ManufacturerModelName")

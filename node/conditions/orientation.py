@@ -19,6 +19,7 @@ class Orientation(OneOf):
     name = "orientation"
     allowed = (*NAMES, "OBLIQUE")
     help = "axial, coronal, sagittal or oblique; one or a list"
+    reads = ("PlaneOrientationSequence", "ImageOrientationPatient")
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         cosines = numbers_in(series.header, "ImageOrientationPatient", "PlaneOrientationSequence")

@@ -13,6 +13,7 @@ class Photometric(OneOf):
 
     name = "photometric"
     help = "MONOCHROME1, MONOCHROME2, RGB …; one or a list"
+    reads = ("PhotometricInterpretation",)
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return values_in(series, "PhotometricInterpretation")

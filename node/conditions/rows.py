@@ -11,6 +11,7 @@ class Rows(Range):
 
     name = "rows"
     help = "a number, or min and max, as in {min: 256}"
+    reads = ("Rows",)
 
     def measured(self, study: Study, series: Series) -> float | None:
         return next(iter(numbers_in(series.header, "Rows")), None)

@@ -11,3 +11,4 @@ class SeriesDescription(Words):
     name = "series_description"
     keyword = "SeriesDescription"
     help = "whole words, or a pattern with * and ?; one or a list"
+    reads = ("SeriesDescription",)

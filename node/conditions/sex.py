@@ -14,6 +14,7 @@ class Sex(OneOf):
     name = "sex"
     allowed = ("M", "F", "O")
     help = "M, F or O; one or a list"
+    reads = ("PatientSex",)
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return texts_of(series.header, "PatientSex")

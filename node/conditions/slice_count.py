@@ -11,6 +11,7 @@ class SliceCount(Range):
 
     name = "slice_count"
     help = "a number, or min and max, as in {min: 20}"
+    reads = ("Rows", "NumberOfFrames")
 
     def measured(self, study: Study, series: Series) -> float | None:
         headers = [instance.header for instance in series.instances if "Rows" in instance.header]

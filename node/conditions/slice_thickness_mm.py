@@ -11,6 +11,7 @@ class SliceThickness(Range):
 
     name = "slice_thickness_mm"
     help = "a number, or min and max, as in {max: 3}"
+    reads = ("PixelMeasuresSequence", "SliceThickness")
 
     def measured(self, study: Study, series: Series) -> float | None:
         return next(iter(numbers_in(series.header, "SliceThickness", "PixelMeasuresSequence")), None)

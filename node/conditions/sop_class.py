@@ -18,6 +18,7 @@ class SopClass(OneOf):
 
     name = "sop_class"
     help = "keywords such as CTImageStorage, or UIDs; one or a list"
+    reads = ()
 
     @classmethod
     def parse(cls, value: Any) -> Self:

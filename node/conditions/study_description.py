@@ -11,3 +11,4 @@ class StudyDescription(Words):
     name = "study_description"
     keyword = "StudyDescription"
     help = "whole words, or a pattern with * and ?; one or a list"
+    reads = ("StudyDescription",)

@@ -13,6 +13,7 @@ class ViewPosition(OneOf):
 
     name = "view_position"
     help = "PA, AP, LL, MLO, CC …; one or a list"
+    reads = ("ViewPosition",)
 
     def found(self, study: Study, series: Series) -> Sequence[str]:
         return values_in(series, "ViewPosition")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class _Line:
     busy: threading.Lock = field(default_factory=threading.Lock)
     failed_rounds: int = 0
     rests_until: datetime | None = None
+    tried: deque[datetime] = field(default_factory=deque)  #: objects of the last minute, where a rate is set
 
 
 class Outbox:
@@ -95,6 +97,8 @@ class Outbox:
         Gives a copy of the object its names back, from bytes to bytes.
     give_up_after
         An object that waited so long is REFUSED with the last reason; `retry` starts again.
+    rate_per_minute
+        How many objects a destination is sent in a minute at most; the others wait for the next one. Without an entry: as many as it takes.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Outbox:
         first_retry_s: float = 2,
         longest_retry_s: float = 900,
         give_up_after: timedelta = timedelta(hours=72),
+        rate_per_minute: Mapping[str, int] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311 - spreads retries, protects nothing
     ) -> None:
@@ -120,6 +125,7 @@ class Outbox:
         self._first_retry_s = first_retry_s
         self._longest_retry_s = longest_retry_s
         self._give_up_after = give_up_after
+        self._rate_per_minute = dict(rate_per_minute or {})
         self._clock = clock
         self._jitter = jitter
         self._lines = {name: _Line() for name in self._destinations}
@@ -259,7 +265,7 @@ class Outbox:
             line.busy.release()
 
     def _round(self, name: str, line: _Line) -> int:
-        due = self._due(name)
+        due = self._within_rate(name, line, self._due(name))
         taken = failures = 0
         for _, rows in groupby(due, key=lambda row: row.study):
             more, failures = self._deliver_study(name, list(rows), failures)
@@ -289,6 +295,19 @@ class Outbox:
             first.setdefault(row.study, row.id)
             first.setdefault(row.job, row.id)
         return sorted(rows, key=lambda row: (first[row.study], first[row.job], _ORDER.get(Role(row.role), 9), row.id))
+
+    def _within_rate(self, name: str, line: _Line, due: list[OutboxRow]) -> list[OutboxRow]:
+        """As many of the objects as may still be sent in this minute; asking about those that were sent costs nothing."""
+        if (rate := self._rate_per_minute.get(name)) is None:
+            return due
+        now = self._clock()
+        while line.tried and line.tried[0] <= now - timedelta(minutes=1):
+            line.tried.popleft()
+        left = rate - len(line.tried)
+        waiting = [row for row in due if row.state == State.QUEUED]
+        line.tried.extend([now] * len(waiting[:left]) if left > 0 else [])
+        later = {row.id for row in waiting[max(0, left) :]}
+        return [row for row in due if row.id not in later]
 
     def _deliver_study(self, name: str, rows: Sequence[OutboxRow], failures: int) -> tuple[int, int]:
         """Send a study's rows until too many fail in a row; returns (taken, failures in a row).

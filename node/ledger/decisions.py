@@ -23,6 +23,8 @@ class Decision(Protocol):
     @property
     def rule(self) -> str: ...
     @property
+    def pipeline(self) -> str: ...
+    @property
     def met(self) -> bool: ...
     @property
     def reasons(self) -> Sequence[str]: ...
@@ -35,14 +37,16 @@ class Decisions:
         self._engine = engine
         self._clock = clock
 
-    def record(self, ref: StudyRef, decisions: Iterable[Decision]) -> None:
-        """Keep what was decided for this revision; deciding again replaces it."""
+    def record(self, ref: StudyRef, decisions: Iterable[Decision], *, rules_revision: int | None = None) -> None:
+        """Keep what was decided for this revision, and by which revision of the rules; deciding again replaces it."""
         rows = [
             {
                 "study": ref.study,
                 "revision": ref.revision,
                 "series": one.series,
                 "rule": one.rule,
+                "pipeline": one.pipeline,
+                "rules_revision": rules_revision,
                 "met": one.met,
                 "reasons": list(one.reasons),
                 "decided_at": self._clock(),

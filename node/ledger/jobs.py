@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
 from node.ledger.comparison import Reading
 from node.ledger.database import reading
-from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, kinds_to_list, route_from_dict
+from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, kinds_to_list, route_from_dict, send_if_to_list
 from node.ledger.tables import JobRow, ObjectRow, SummaryRow
 
 FAILURES = 2  #: a job that failed this often is set aside
@@ -310,6 +310,8 @@ class Jobs:
             "scheduled_at": self._clock(),
             "handed_over": False,
             "shadow": new.shadow,
+            "not_before": new.not_before,
+            "send_if": send_if_to_list(new.route.send_if),
         }
 
     def _job(self, row: Row[Any]) -> Job:
@@ -325,6 +327,7 @@ class Jobs:
             attempts=row.attempts,
             reason=row.reason,
             predecessor=row.predecessor,
+            not_before=row.not_before,
             shadow=row.shadow,
         )
 
@@ -338,9 +341,9 @@ def _held(id: str, worker: str) -> Any:
 
 
 def _free(now: datetime) -> Any:
-    """Scheduled, or held by nobody any more."""
+    """Scheduled and due, or held by nobody any more."""
     return or_(
-        job.state == JobState.SCHEDULED.value,
+        and_(job.state == JobState.SCHEDULED.value, or_(job.not_before.is_(None), job.not_before <= now)),
         and_(job.state == JobState.IN_PROGRESS.value, job.lease_until < now),
     )
 

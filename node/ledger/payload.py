@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from node.codes import Code
-from node.domain import Algorithm, CleanUid, Job, JobState, Priority, Pseudonym, Role, Route, StudyRef, WrittenObject
+from node.domain import Algorithm, CleanUid, Job, JobState, Priority, Pseudonym, Role, Route, SendIf, StudyRef, WrittenObject
+from node.off_peak import Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ def job_to_json(job: Job) -> str:
             "attempts": job.attempts,
             "reason": job.reason,
             "predecessor": job.predecessor,
+            "not_before": job.not_before.isoformat() if job.not_before else "",
             "shadow": job.shadow,
         }
     )
@@ -54,6 +59,7 @@ def job_from_json(text: str) -> Job:
         attempts=facts["attempts"],
         reason=facts["reason"],
         predecessor=facts["predecessor"],
+        not_before=datetime.fromisoformat(facts["not_before"]) if facts["not_before"] else None,
         shadow=facts["shadow"],
     )
 
@@ -95,10 +101,12 @@ def route_to_dict(route: Route) -> dict[str, object]:
         "priority": route.priority.value,
         "reasons": list(route.reasons),
         "kinds": kinds_to_list(route),
+        "between": [str(window) for window in route.between],
+        "send_if": send_if_to_list(route.send_if),
     }
 
 
-def route_from_dict(facts: dict[str, object]) -> Route:
+def route_from_dict(facts: Mapping[str, object]) -> Route:
     """The route again."""
     return Route(
         rule=str(facts["rule"]),
@@ -108,12 +116,24 @@ def route_from_dict(facts: dict[str, object]) -> Route:
         priority=Priority(str(facts["priority"])),
         reasons=_texts(facts["reasons"]),
         kinds=_kinds(facts.get("kinds")),
+        between=tuple(Window.of(text) for text in _texts(facts.get("between", ()))),
+        send_if=send_if_from_list(facts["send_if"]),
     )
 
 
 def kinds_to_list(route: Route) -> list[list[object]]:
     """What each destination gets, as JSON values."""
     return [[name, [role.value for role in roles]] for name, roles in route.kinds]
+
+
+def send_if_to_list(send_if: Iterable[SendIf]) -> list[dict[str, object]]:
+    """What findings send on, as JSON values."""
+    return [{**asdict(one), "destinations": list(one.destinations)} for one in send_if]
+
+
+def send_if_from_list(facts: Any) -> tuple[SendIf, ...]:
+    """The same again."""
+    return tuple(SendIf(**{**one, "destinations": _texts(one["destinations"])}) for one in facts)
 
 
 def algorithm_to_dict(algorithm: Algorithm) -> dict[str, object]:

@@ -46,6 +46,8 @@ class JobRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     handed_over: Mapped[bool] = mapped_column(default=False)  #: its objects stand in the outbox
     shadow: Mapped[bool] = mapped_column(default=False, server_default=false())  #: its objects go nowhere
+    not_before: Mapped[datetime | None] = mapped_column(Instant)  #: off-peak: it waits until then
+    send_if: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list, server_default="[]")  #: what it finds sends on
 
     __table_args__ = (
         Index("jobs_waiting", "state", "priority", "scheduled_at"),
@@ -86,9 +88,67 @@ class DecisionRow(Base):
     revision: Mapped[int]
     series: Mapped[str] = mapped_column(String(64))
     rule: Mapped[str] = mapped_column(String(200))
+    pipeline: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    rules_revision: Mapped[int | None]  #: of the rules; None: they stood in no revision
     met: Mapped[bool]
     reasons: Mapped[list[str]] = mapped_column(JSON)
     decided_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class RuleRevisionRow(Base):
+    """A revision of the rules: its text never changes. The published one with the highest number is active."""
+
+    __tablename__ = "rule_revisions"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    text: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))  #: draft, proposed, published
+    step: Mapped[str] = mapped_column(String(16))  #: file, publish, rollback, watch
+    base: Mapped[int] = mapped_column(Integer)  #: the revision it was made from; 0: none
+    who: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(Instant)
+    approved_by: Mapped[str] = mapped_column(String(200), default="")
+    approved_at: Mapped[datetime | None] = mapped_column(Instant)
+    watched: Mapped[bool] = mapped_column(default=False, server_default=false())  #: evaluated beside the active one
+
+
+class RulesFileRow(Base):
+    """The rules file of the settings as it was last read: one row."""
+
+    __tablename__ = "rules_file"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    sha256: Mapped[str] = mapped_column(String(64))
+    active: Mapped[int]  #: the revision in force when it had been read
+    at: Mapped[datetime] = mapped_column(Instant)
+
+
+class HeaderRow(Base):
+    """What rules can ask about one study when it was routed (`rules/kept.py`), and no more: for replay."""
+
+    __tablename__ = "headers"
+
+    study: Mapped[str] = mapped_column(String(64), primary_key=True)
+    revision: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    routed_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    facts: Mapped[str] = mapped_column(Text)  #: JSON
+
+
+class WatchedRow(Base):
+    """One difference between the active rules and a watched draft, on one study of today."""
+
+    __tablename__ = "watched"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    draft: Mapped[int] = mapped_column(Integer, index=True)
+    active: Mapped[int]
+    study: Mapped[str] = mapped_column(String(64), index=True)
+    revision: Mapped[int]
+    series: Mapped[str] = mapped_column(String(64))  #: empty: the study met both alike, and was counted
+    difference: Mapped[dict[str, Any]] = mapped_column(JSON)
+    at: Mapped[datetime] = mapped_column(Instant)
 
 
 class VersionRow(Base):

@@ -445,3 +445,23 @@ def test_an_object_outside_the_clean_volume_is_not_queued(opens, written, tmp_pa
             ),
             ["postbox"],
         )
+
+
+# --- a destination that takes so many a minute ------------------------------------------------------------------------------
+def test_a_destination_with_a_rate_is_sent_so_many_a_minute_and_others_as_many_as_there_are(
+    opens: Open, written: Callable[..., WrittenObject], clock: Clock
+) -> None:
+    slow, quick = Postbox("slow"), Postbox("quick")
+    outbox = opens(slow, quick, rate_per_minute={"slow": 2})
+    for number in range(5):
+        outbox.put(written(job=f"job-{number}"), ["slow", "quick"])
+
+    counted = []
+    for _ in range(4):
+        outbox.send_due()
+        outbox.send_due()
+        counted.append((slow.tried, quick.tried))
+        clock.passes(61)
+
+    assert counted == [(2, 5), (4, 5), (5, 5), (5, 5)]
+    assert {entry.state for entry in outbox.entries()} == {State.SENT}

@@ -485,18 +485,20 @@ def test_paths_below_the_clean_volume_are_kept_relative_to_it(engine: Engine, cl
 class Decided:
     series: str
     rule: str
+    pipeline: str
     met: bool
     reasons: tuple[str, ...]
 
 
 def test_the_routers_decisions_are_kept_and_deciding_again_replaces_them(engine: Engine, clock: Clock) -> None:
     decisions, ref = Decisions(engine, clock), StudyRef(study=CleanUid("2.25.1"), revision=1)
-    decisions.record(ref, [Decided("2.25.11", "chest CT", False, ("modality MR is not CT",))])
-    decisions.record(ref, [Decided("2.25.11", "chest CT", True, ("modality CT is CT",))])
+    decisions.record(ref, [Decided("2.25.11", "chest CT", "covid_ct", False, ("modality MR is not CT",))], rules_revision=1)
+    decisions.record(ref, [Decided("2.25.11", "chest CT", "covid_ct", True, ("modality CT is CT",))], rules_revision=2)
 
     [kept] = decisions.of_study("2.25.1")
 
     assert (kept["met"], kept["reasons"], kept["decided_at"].tzinfo is not None) == (True, ["modality CT is CT"], True)
+    assert (kept["pipeline"], kept["rules_revision"]) == ("covid_ct", 2)
 
 
 # --- the database itself ------------------------------------------------------------------------------------------------
