@@ -18,6 +18,7 @@ from node.gateway import Gateway
 from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
 from node.web.app import WebParts, create_app
+from node.web.audit import AuditParts
 from node.web.reveal import RevealParts
 
 
@@ -97,6 +98,7 @@ def _web_parts(home: House) -> WebParts:
         room_left=lambda: home.free_bytes() > 0,
         ready=home.ready,
         max_upload_bytes=chosen.max_upload_mb << 20,
+        audit=AuditParts(find=home.trail.find, verify=home.trail.verify, export=home.trail.export),
         reveal=RevealParts(
             name_of=home.token_name,
             reveal=lambda study, who, reason: home.reveal_study(study, reason, who),

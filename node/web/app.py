@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import node
-from node.web import health, metrics, orthanc_hook, reveal, stow
+from node.web import audit, health, metrics, orthanc_hook, reveal, stow
 from node.web.auth import OPEN, Alarm, Doorkeeper, Safe
 from node.web.parts import WebParts
 from node.web.problems import Calm, answer_with_problems
@@ -29,6 +29,8 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(stow.routes(parts, counted))
     if parts.reveal:
         app.include_router(reveal.routes(parts.reveal))
+    if parts.audit:
+        app.include_router(audit.routes(parts.audit, parts.record))
     if parts.reception:
         from node.web import ui  # a large library, and not every node shows pages
 

@@ -52,6 +52,11 @@ class Office:
         self.people: dict[str, str] = {}
         self._clients: list[httpx.Client] = []
 
+    def with_parts(self, **parts: Any) -> Office:
+        """More of what assembly hands in."""
+        self._parts |= parts
+        return self
+
     def opens(self) -> Office:
         self.app: FastAPI = create_app(WebParts(**self._parts))
         self.port = free_port()

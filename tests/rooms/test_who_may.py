@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Mount
 
 from node.ledger.tokens import Role
+from node.web.audit import AuditParts
 from node.web.auth import HEALTH, OPEN
 from node.web.orthanc_hook import PATH as HOOK
 from node.web.reveal import RevealParts
@@ -23,7 +24,9 @@ ROLES = list(Role)
 @pytest.fixture(scope="module")
 def office(tmp_path_factory) -> Iterator[Office]:
     reveal = RevealParts(name_of=lambda token: "x", reveal=nothing, requests=list, approve=nothing)
-    office = Office(tmp_path_factory.mktemp("office"), reveal=reveal).opens()
+    office = Office(tmp_path_factory.mktemp("office"), reveal=reveal)
+    trail = office.trail
+    office.with_parts(audit=AuditParts(find=trail.find, verify=trail.verify, export=trail.export)).opens()
     yield office
     office.closes()
 
@@ -58,7 +61,9 @@ def test_every_route_says_for_whom_it_is(office):
     silent = sorted(path for _, path, roles in doors(office) if roles is None and path not in NO_ROLES)
 
     assert silent == []
-    assert {"/metrics", "/dicom-web/studies", "/", "/api/v1/studies/{study}/reveal"} <= {path for _, path, _ in doors(office)}
+    assert {"/metrics", "/dicom-web/studies", "/", "/audit", "/users", "/api/v1/studies/{study}/reveal"} <= {
+        path for _, path, _ in doors(office)
+    }
 
 
 def test_below_the_routes_there_is_nothing_but_the_pages(office):

@@ -17,11 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.web.auth import STYLE, Alarm
 from node.web.parts import WebParts
-from node.web.ui import home, login, password
+from node.web.ui import audit, home, login, password, users
 from node.web.ui.frame import frame
 from node.web.ui.pages import Pages
 
-ROOMS = (home,)  #: each file with a `register(pages, parts)`, in the order of the navigation
+ROOMS = (home, audit, users)  #: each file with a `register(pages, parts)`, in the order of the navigation
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0b5f7a"/>'
@@ -41,7 +41,10 @@ def furnish(app: FastAPI, parts: WebParts, alarm: Alarm) -> Pages:
         """The looks of every page."""
         return FileResponse(Path(__file__).with_name("style.css"), media_type="text/css", headers={"Cache-Control": "max-age=300"})
 
-    pages = Pages(frame)
+    for path in set(Client.page_routes.values()):
+        core.app.remove_route(path)
+    Client.page_routes.clear()
+    pages = Pages(frame, parts.reception.sessions.by_key)
     for room in ROOMS:
         room.register(pages, parts)
     app.state.pages = pages
