@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from config import OidcSettings
 from node import scp
 from node.assembly import House, now
 from node.commands.options import Config, house
@@ -19,6 +20,7 @@ from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
 from node.web.app import WebParts, create_app
 from node.web.audit import AuditParts
+from node.web.openid import Provider
 from node.web.reveal import RevealParts
 
 
@@ -98,6 +100,8 @@ def _web_parts(home: House) -> WebParts:
         room_left=lambda: home.free_bytes() > 0,
         ready=home.ready,
         max_upload_bytes=chosen.max_upload_mb << 20,
+        openid=_openid(chosen.oidc),
+        address=chosen.address,
         audit=AuditParts(find=home.trail.find, verify=home.trail.verify, export=home.trail.export),
         reveal=RevealParts(
             name_of=home.token_name,
@@ -107,6 +111,13 @@ def _web_parts(home: House) -> WebParts:
         ),
         clock=now,
     )
+
+
+def _openid(chosen: OidcSettings | None) -> Provider | None:
+    if chosen is None:
+        return None
+    secret = chosen.client_secret.get_secret_value() if chosen.client_secret else ""
+    return Provider(**chosen.model_dump(exclude={"client_secret"}), client_secret=secret)
 
 
 def _tell_when_started(server: uvicorn.Server) -> None:

@@ -141,6 +141,7 @@ class PersonRow(Base):
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     role: Mapped[str] = mapped_column(String(32))
     password: Mapped[str] = mapped_column(String(200))
+    subject: Mapped[str] = mapped_column(String(64), index=True, default="")  #: digest of issuer and subject, where another place vouches
     one_time: Mapped[bool]  #: must be changed at the next sign-in
     disabled: Mapped[bool] = mapped_column(default=False)
     failures: Mapped[int] = mapped_column(default=0)  #: wrong passwords since the last right one

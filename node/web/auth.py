@@ -25,7 +25,8 @@ CheckSession = Callable[[str, bool], Signed | None]  #: (session id, somebody is
 
 HEALTH = frozenset({"/healthz", "/readyz"})
 CHOOSE_PASSWORD, SIGN_IN, SIGN_OUT, STYLE = "/password", "/login", "/logout", "/ui/style.css"
-OPEN = frozenset({SIGN_IN, STYLE})  #: for those who are not in yet, where people may sign in
+ELSEWHERE, ELSEWHERE_BACK = "/login/oidc", "/login/oidc/back"
+OPEN = frozenset({SIGN_IN, STYLE, ELSEWHERE, ELSEWHERE_BACK})  #: for those who are not in yet, where people may sign in
 SOCKETS = "/_nicegui_ws/"
 
 Knock = Callable[[Scope], Awaitable[Response | None]]  #: a door's own check; None lets in

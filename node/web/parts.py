@@ -13,6 +13,7 @@ from node.audit import Record
 from node.domain import Origin
 from node.ledger.reception import Reception
 from node.web.audit import AuditParts
+from node.web.openid import Provider
 from node.web.reveal import RevealParts
 
 
@@ -48,6 +49,8 @@ class WebParts:
     ready: Callable[[], Mapping[str, bool]] = dict  #: what must work before studies may be sent: name → it does
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     max_upload_bytes: int = 4096 << 20
+    openid: Provider | None = None  #: who vouches for people; None: passwords only
+    address: str = ""  #: of this node as people see it; empty: as each request says
     audit: AuditParts | None = None  #: the trail to be looked at; None: not over HTTP
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

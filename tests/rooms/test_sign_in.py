@@ -12,8 +12,9 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from node.assembly import now
-from node.audit import Event
+from node.audit import Event, Type
 from node.ledger.tokens import Role
+from node.ledger.trail_search import Wanted
 from node.web.ui.login import local
 from tests.rooms.people_web import PASSWORD, Office
 
@@ -240,3 +241,40 @@ def test_sign_ins_are_in_the_trail_with_their_address(office):
     assert {"user:a-radiologist", "user:locked"} <= {record["who"] for record in events}
     assert {record["peer"] for record in events if "peer" in record} == {"127.0.0.1"}
     assert office.trail.verify().intact
+
+
+# --- emergency access ----------------------------------------------------------------------------------------------------------
+def test_a_radiologist_takes_the_role_privacy_with_a_reason_that_is_written_down(office):
+    session = sign_in(office, "a-radiologist", PASSWORD).cookies["radnode"]
+    browser = office.browser(session=session)
+    assert "/emergency" in browser.get("/").text
+
+    assert browser.post("/emergency", data={"reason": "why"}, headers=page_of(office)).status_code == 422
+    assert office.reception.signed(session).roles == {Role.RADIOLOGIST}
+    taken = browser.post("/emergency", data={"reason": "Unconscious, allergy to contrast?"}, headers=page_of(office))
+
+    assert taken.status_code == 303
+    assert office.reception.signed(session).roles == {Role.RADIOLOGIST, Role.PRIVACY}
+    assert "/emergency" not in browser.get("/").text
+    record = office.trail.find(Wanted(who="user:a-radiologist"), limit=1)[0]
+    assert record["type"] == Type.EMERGENCY_OVERRIDE_STARTED.value[0]
+    assert record["facts"] == {"reason": "Unconscious, allergy to contrast?", "role": "privacy", "minutes": "30"}
+    another = sign_in(office, "a-radiologist", PASSWORD).cookies["radnode"]
+    assert office.reception.signed(another).roles == {Role.RADIOLOGIST}
+
+
+def test_emergency_access_ends_after_half_an_hour(office):
+    session = sign_in(office, "a-radiologist", PASSWORD).cookies["radnode"]
+    office.reception.break_glass(office.reception.signed(session), "Unconscious, allergy to contrast?")
+    with office.engine.begin() as connection:
+        past = (now() - timedelta(seconds=1)).replace(tzinfo=None)
+        connection.execute(text("UPDATE sessions SET more_until = :past WHERE more_until IS NOT NULL"), {"past": past})
+
+    assert office.reception.signed(session).roles == {Role.RADIOLOGIST}
+
+
+@pytest.mark.parametrize("role", [Role.AUDITOR, Role.INTEGRATOR, Role.PRIVACY])
+def test_emergency_access_is_for_radiologists(office, role):
+    answer = office.browser(role).post("/emergency", data={"reason": "Unconscious, allergy?"}, headers=page_of(office))
+
+    assert answer.status_code == 403

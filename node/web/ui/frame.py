@@ -8,7 +8,9 @@ from copy import copy
 
 from nicegui import ui
 
+from node.ledger.tokens import Role
 from node.web.auth import SIGN_OUT, STYLE
+from node.web.ui.emergency import EMERGENCY
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.plain import LOOK, look_of
 from node.web.ui.words import Words
@@ -47,6 +49,8 @@ def frame(pages: Pages, place: Place, visitor: Visitor) -> Iterator[None]:
             Words("span", _roles(visitor)).classes("role")
         switch = ui.button(icon="contrast").props('flat round color=white aria-label="Light or dark"')
         switch.on("click", js_handler=_SWITCH)
+        if visitor.signed and Role.RADIOLOGIST in visitor.roles and Role.PRIVACY not in visitor.roles:
+            Words("a", "Emergency access").props(f'href="{EMERGENCY}"').classes("emergency")
         if visitor.signed:
             with ui.element("form").props(f'method="post" action="{SIGN_OUT}"'):
                 Words("button", "Sign out").props('type="submit"').classes("sign-out")

@@ -16,8 +16,9 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.web.auth import STYLE, Alarm
+from node.web.openid import OpenId
 from node.web.parts import WebParts
-from node.web.ui import audit, home, login, password, users
+from node.web.ui import audit, emergency, home, login, openid, password, users
 from node.web.ui.frame import frame
 from node.web.ui.pages import Pages
 
@@ -33,8 +34,11 @@ _SCRIPT = re.compile(rb"<script(?=[\s>])")
 def furnish(app: FastAPI, parts: WebParts, alarm: Alarm) -> Pages:
     """Add the pages. NiceGUI has one app a process, so the pages of a second `furnish` take the place of the first one's."""
     assert parts.reception
-    app.include_router(login.routes(parts.reception, alarm))
+    app.include_router(login.routes(parts.reception, alarm, parts.openid.label if parts.openid else ""))
+    if parts.openid:
+        app.include_router(openid.routes(OpenId(parts.openid), parts.reception, alarm, parts.address))
     app.include_router(password.routes(parts.reception))
+    app.include_router(emergency.routes(parts.reception))
 
     @app.get(STYLE, include_in_schema=False)
     def style() -> Response:

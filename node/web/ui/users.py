@@ -107,7 +107,7 @@ class _Users:
         if password:
             _tell(name, password)
         else:
-            ui.notify(f"{name} may not sign in any more.")
+            ui.notify(f"{name} may not sign in any more." if password is None else f"{name} may sign in again, at the identity provider.")
         return True
 
 
