@@ -20,7 +20,7 @@ from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
 from node.web.app import WebParts, create_app
 from node.web.audit import AuditParts
-from node.web.openid import Provider
+from node.web.provider import Provider
 from node.web.reveal import RevealParts
 
 

@@ -8,7 +8,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
@@ -19,27 +19,13 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from node.errors import SignInRefused
+from node.web.provider import Provider
 
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]  #: never `none`, and nothing that a public key could be used for as a secret
 LASTS_S = 600  #: from the first step to the last one
 MOST_WAITING = 1000
 METADATA_S = 3600
 LEEWAY_S = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
-    """Handed in by assembly: who vouches, and for which roles."""
-
-    issuer: str
-    client_id: str
-    client_secret: str = field(default="", repr=False)
-    label: str = "the hospital's account"
-    scope: str = "openid profile"
-    name_claim: str = "preferred_username"
-    role_claim: str = "groups"  #: dots lead inside: realm_access.roles
-    roles: Mapping[str, str] = field(default_factory=dict)  #: value of the claim → role; the first that fits
-    timeout_s: float = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from node.audit import Record
 from node.domain import Origin
 from node.ledger.reception import Reception
 from node.web.audit import AuditParts
-from node.web.openid import Provider
+from node.web.provider import Provider
 from node.web.reveal import RevealParts
 
 

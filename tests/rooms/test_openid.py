@@ -12,7 +12,8 @@ from joserfc.jwk import OctKey, RSAKey
 from config import OidcSettings
 from node.errors import SignInRefused
 from node.ledger.tokens import Role
-from node.web.openid import OpenId, Provider
+from node.web.openid import OpenId
+from node.web.provider import Provider
 from tests.rooms.identity_provider import CLIENT, SECRET, IdentityProvider
 from tests.rooms.people_web import Office
 

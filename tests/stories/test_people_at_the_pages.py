@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -135,6 +136,12 @@ def test_a_radiologist_who_is_let_in_sees_no_users_page(desk):
     for path in ("/users", "/audit"):
         assert page.goto(desk.url + path).status == 403
         expect(page.get_by_text("This page is for the role")).to_be_visible()
+    page.goto(desk.url)
+    page.get_by_role("link", name="Emergency access").click()
+    looked_at(page, "emergency")
+    page.get_by_label("Why?").fill("Unconscious, allergy to contrast?")
+    page.get_by_role("button", name="Take emergency access").click()
+    expect(page.get_by_text("radiologist, privacy until")).to_be_visible()
     page.context.close()
     desk.complaints.clear()  # of the two pages that were refused
 
@@ -180,6 +187,21 @@ def test_the_auditor_finds_what_happened_and_that_nobody_altered_it(desk):
     with page.expect_download() as given:
         page.get_by_role("link", name="Export as JSON").click()
     assert all('"who": "user:dr.reader"' in line for line in Path(given.value.path()).read_text().splitlines())
+    page.context.close()
+
+
+def test_a_record_that_was_altered_is_named_and_shown(desk):
+    ledger = sqlite3.connect(desk.node.data / "clean" / "ledger.sqlite", timeout=60)
+    with ledger:
+        ledger.execute("UPDATE audit SET event = replace(event, 'dr.reader', 'nobody') WHERE seq = 8")
+    ledger.close()
+    page = desk.signs_in("admin")
+    page.goto(desk.url + "/audit")
+    page.get_by_role("button", name="Verify the chain").click()
+
+    expect(page.get_by_text("The chain is BROKEN at record 8: altered")).to_be_visible()
+    page.get_by_role("link", name="Show it").click()
+    expect(page.locator("tbody tr").first.locator("td").first).to_have_text("8")
     page.context.close()
 
 

@@ -41,7 +41,7 @@ def routes(reception: Reception) -> APIRouter:
 
 def _ask(request: Request, *, said: str = "", status: int = 200) -> Response:
     body = (
-        f"<p>For {BREAK_GLASS_MINUTES} minutes you may ask who a patient is. That you asked, and why, is in the audit trail and will be looked at.</p>"
+        f"<p>For {BREAK_GLASS_MINUTES} minutes you may ask who a patient is. That you asked, and why, is in the audit trail.</p>"
         f'<form method="post" action="{EMERGENCY}">'
         + field("Why? Name nobody.", "reason", autocomplete="off", focus=True)
         + '<button type="submit">Take emergency access</button></form><p><a href="/">Go back</a></p>'
