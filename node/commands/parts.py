@@ -92,7 +92,7 @@ def _web_parts(home: House) -> WebParts:
         spool=home.spool,
         hook=lambda peer, study: sources[peer].study_is_stable(study),
         check_token=home.tokens.check,
-        token_name=home.token_name,
+        bearer=home.tokens.bearer,
         reception=home.reception,
         record=home.trail.record,
         hook_secret=chosen.hook_secret.get_secret_value() if chosen.hook_secret else "",

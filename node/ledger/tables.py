@@ -122,7 +122,7 @@ class AuditRow(Base):
 
 
 class TokenRow(Base):
-    """A bearer token: only its SHA-256 is kept."""
+    """A bearer token: only its SHA-256 is kept. `scopes`: one a line, none: whatever the role may do."""
 
     __tablename__ = "tokens"
 
@@ -131,6 +131,7 @@ class TokenRow(Base):
     role: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(Instant)
     disabled: Mapped[bool] = mapped_column(default=False)
+    scopes: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class PersonRow(Base):

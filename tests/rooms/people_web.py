@@ -43,7 +43,7 @@ class Office:
             "spool": nothing,
             "hook": nothing,
             "check_token": self.tokens.check,
-            "token_name": lambda token: self.tokens.bearer(token).name,
+            "bearer": self.tokens.bearer,
             "record": self.trail.record,
             "ready": lambda: {"ledger": True},
             "reception": self.reception,

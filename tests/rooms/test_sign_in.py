@@ -13,6 +13,7 @@ from websockets.sync.client import connect
 
 from node.assembly import now
 from node.audit import Event, Type
+from node.errors import TokenInvalid
 from node.ledger.tokens import Role
 from node.ledger.trail_search import Wanted
 from node.web.ui.login import local
@@ -124,6 +125,31 @@ def test_a_program_with_a_token_needs_no_page_of_ours(office):
     )
 
     assert answer.status_code == 415  # past the door
+
+
+def test_a_token_with_scopes_opens_those_paths_only(office):
+    token = office.tokens.create("prometheus", "admin", ["GET /metrics", "/api/v1/audit"])
+    program = office.browser()
+    program.headers["Authorization"] = f"Bearer {token}"
+
+    assert program.get("/metrics").status_code == 200
+    assert program.get("/api/v1/audit/export").status_code == 404  # past the door
+    for method, path in [
+        ("POST", "/metrics"),
+        ("GET", "/metricsx"),
+        ("GET", "/"),
+        ("GET", "/api/v1/auditor"),
+        ("POST", "/dicom-web/studies"),
+    ]:
+        answer = program.request(method, path)
+        assert answer.status_code == 403
+        assert "GET /metrics, /api/v1/audit only" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("scope", ["", "metrics", "get /x", "GET  /x", "/a b", "/a\n/b"])
+def test_a_scope_that_is_no_path_is_refused(office, scope):
+    with pytest.raises(TokenInvalid, match="a scope is a path"):
+        office.tokens.create("scoped", "admin", [scope])
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "a" * 43, "é", "a;b", "../../etc"])
