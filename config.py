@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -59,6 +60,26 @@ class SignInSettings(Room):
     longest_hours: float = Field(12, gt=0)  #: … and at the latest after so long
 
 
+class OidcSettings(Room):
+    """An identity provider that vouches for people (`node/web/openid.py`)."""
+
+    issuer: str  #: https; http only on this machine
+    client_id: str
+    client_secret: SecretStr | None = None
+    label: str = "the hospital's account"  #: what the button is called
+    scope: str = "openid profile"
+    name_claim: str = "preferred_username"
+    role_claim: str = "groups"  #: dots lead inside: realm_access.roles
+    roles: dict[str, Literal["admin", "integrator", "radiologist", "auditor", "privacy"]]  #: value of the claim: role; the first that fits
+
+    @field_validator("issuer")
+    @classmethod
+    def _over_tls(cls, issuer: str) -> str:
+        if not re.match(r"https://|http://(127\.0\.0\.1|localhost)(:|/|$)", issuer):
+            raise ValueError("an issuer is an https address")
+        return issuer
+
+
 class WebSettings(Room):
     """HTTP (`node/web/`)."""
 
@@ -66,7 +87,9 @@ class WebSettings(Room):
     port: int = 8080
     hook_secret: SecretStr | None = None  #: shared with Orthanc's script; the hook is closed without it
     max_upload_mb: int = 4096
+    address: str = ""  #: of this node as people see it, e.g. https://radnode.hospital.example; empty: as each request says
     sign_in: SignInSettings = SignInSettings()
+    oidc: OidcSettings | None = None
 
 
 class IntakeSettings(Room):

@@ -173,6 +173,10 @@ class PersonInvalid(NodeError):
     """The user can't be added or found; see `radnode users list`."""
 
 
+class SignInRefused(NodeError):
+    """The identity provider's answer does not open this node."""
+
+
 class PasswordRefused(NodeError):
     """The password stays as it is."""
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from config import OidcSettings
 from node import scp
 from node.assembly import House, now
 from node.commands.options import Config, house
@@ -18,6 +19,8 @@ from node.gateway import Gateway
 from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
 from node.web.app import WebParts, create_app
+from node.web.audit import AuditParts
+from node.web.provider import Provider
 from node.web.reveal import RevealParts
 
 
@@ -89,7 +92,7 @@ def _web_parts(home: House) -> WebParts:
         spool=home.spool,
         hook=lambda peer, study: sources[peer].study_is_stable(study),
         check_token=home.tokens.check,
-        token_name=home.token_name,
+        bearer=home.tokens.bearer,
         reception=home.reception,
         record=home.trail.record,
         hook_secret=chosen.hook_secret.get_secret_value() if chosen.hook_secret else "",
@@ -97,6 +100,9 @@ def _web_parts(home: House) -> WebParts:
         room_left=lambda: home.free_bytes() > 0,
         ready=home.ready,
         max_upload_bytes=chosen.max_upload_mb << 20,
+        openid=_openid(chosen.oidc),
+        address=chosen.address,
+        audit=AuditParts(find=home.trail.find, verify=home.trail.verify, export=home.trail.export),
         reveal=RevealParts(
             name_of=home.token_name,
             reveal=lambda study, who, reason: home.reveal_study(study, reason, who),
@@ -105,6 +111,13 @@ def _web_parts(home: House) -> WebParts:
         ),
         clock=now,
     )
+
+
+def _openid(chosen: OidcSettings | None) -> Provider | None:
+    if chosen is None:
+        return None
+    secret = chosen.client_secret.get_secret_value() if chosen.client_secret else ""
+    return Provider(**chosen.model_dump(exclude={"client_secret"}), client_secret=secret)
 
 
 def _tell_when_started(server: uvicorn.Server) -> None:

@@ -70,5 +70,7 @@ def reset(name: Name, config: Config = None, as_json: Json = False) -> None:
 def _say(name: str, password: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"name": name, "one_time_password": password}))
+    elif not password:
+        typer.echo(f"{name} may come in again, by way of the identity provider.")
     else:
         typer.echo(f"{name} signs in once with the password  {password}  and then chooses another.")

@@ -95,26 +95,46 @@ class People:
         self._add(name, role, self._hash(password))
         return password
 
-    def add_vouched(self, name: str, role: str) -> None:
-        """Let somebody in whom another place vouches for: no password opens here."""
-        self._add(name, role, "")
+    def vouched(self, name: str, role: str, subject: str) -> tuple[Person, bool]:
+        """Somebody whom another place vouches for, by a subject that never changes; no password opens here. Also whether anything is new.
 
-    def _add(self, name: str, role: str, hashed: str) -> None:
+        Raises
+        ------
+        PersonInvalid
+            When the person was disabled here, or somebody else has the name.
+        """
+        with reading(self._engine) as connection:
+            row = connection.execute(select(_table).where(_person.subject == subject)).first()
+        if row is None:
+            self._add(name, role, "", subject)
+        elif row.disabled:
+            raise PersonInvalid("this person was disabled here")
+        name = row.name if row else name
+        self._update(name, role=Role(role).value, signed_in_at=self._clock())
+        found = self.find(name)
+        assert found
+        return found, row is None or row.role != role
+
+    def _add(self, name: str, role: str, hashed: str, subject: str = "") -> None:
         if not _NAME.fullmatch(name):
             raise PersonInvalid("a name has 1 to 100 letters, digits, dots, dashes, underscores or @")
         if role not in set(Role):
             raise PersonInvalid(f"known roles: {', '.join(Role)}")
         try:
             with self._engine.begin() as connection:
-                self._insert(connection, name, Role(role), hashed)
+                facts = {"name": name, "role": Role(role).value, "password": hashed, "subject": subject, "one_time": bool(hashed)}
+                connection.execute(insert(PersonRow).values(**facts, created_at=self._clock()))
         except IntegrityError:
             raise PersonInvalid("the name is taken", name=name) from None
 
     def reset(self, name: str) -> str:
-        """A new one-time password; lets in again who was locked out or disabled."""
-        password = _one_time()
-        hashed = self._hash(password)
-        self._update(name, password=hashed, one_time=True, disabled=False, failures=0, locked_until=None)
+        """A new one-time password; lets in again who was locked out or disabled. Empty for somebody who signs in elsewhere."""
+        person = self.find(name)
+        if person is None:
+            raise PersonInvalid("there is nobody of that name")
+        password = _one_time() if person.local else ""
+        hashed = self._hash(password) if password else ""
+        self._update(name, password=hashed, one_time=person.local, disabled=False, failures=0, locked_until=None)
         return password
 
     def disable(self, name: str) -> None:
@@ -125,10 +145,6 @@ class People:
                 raise PersonInvalid("the last administrator can't be disabled; add another one first")
             self._must_be(connection, name)
             connection.execute(update(PersonRow).where(_person.name == name).values(disabled=True))
-
-    def set_role(self, name: str, role: str) -> None:
-        """Somebody gets another role."""
-        self._update(name, role=Role(role).value)
 
     def change(self, name: str, old: str, new: str) -> None:
         """A person's own choice in place of the password until now.
@@ -186,10 +202,6 @@ class People:
             values = {"failures": failures, "locked_until": locked_until}
             connection.execute(update(PersonRow).where(_person.name == name).values(**values))
             return str(row.password)
-
-    def _insert(self, connection: Connection, name: str, role: Role, hashed: str) -> None:
-        facts = {"name": name, "role": role.value, "password": hashed, "one_time": bool(hashed), "created_at": self._clock()}
-        connection.execute(insert(PersonRow).values(**facts))
 
     def _update(self, name: str, **values: object) -> None:
         with self._engine.begin() as connection:

@@ -83,10 +83,12 @@ class Sessions:
         with self._engine.begin() as connection:
             connection.execute(delete(SessionRow).where(_session.person == name))
 
-    def take_role(self, key: str, role: Role, until: datetime) -> None:
-        """This session has one more role for a while."""
+    def take_role(self, key: str, role: Role, *, minutes: float) -> datetime:
+        """This session has one more role for a while; returns until when."""
+        until = self._clock() + timedelta(minutes=minutes)
         with self._engine.begin() as connection:
             connection.execute(update(SessionRow).where(_session.sha256 == key).values(more_role=role.value, more_until=until))
+        return until
 
 
 def digest(id: str) -> str:

@@ -183,7 +183,7 @@ class AuditRow(Base):
 
 
 class TokenRow(Base):
-    """A bearer token: only its SHA-256 is kept."""
+    """A bearer token: only its SHA-256 is kept. `scopes`: one a line, none: whatever the role may do."""
 
     __tablename__ = "tokens"
 
@@ -192,6 +192,7 @@ class TokenRow(Base):
     role: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(Instant)
     disabled: Mapped[bool] = mapped_column(default=False)
+    scopes: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class ProbeRow(Base):
@@ -212,6 +213,7 @@ class PersonRow(Base):
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     role: Mapped[str] = mapped_column(String(32))
     password: Mapped[str] = mapped_column(String(200))
+    subject: Mapped[str] = mapped_column(String(64), index=True, default="")  #: digest of issuer and subject, where another place vouches
     one_time: Mapped[bool]  #: must be changed at the next sign-in
     disabled: Mapped[bool] = mapped_column(default=False)
     failures: Mapped[int] = mapped_column(default=0)  #: wrong passwords since the last right one

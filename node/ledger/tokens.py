@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from node.errors import TokenInvalid
 from node.ledger.tables import TokenRow
 
+_SCOPE = re.compile(r"((GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) )?/[\x21-\x7e]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 
 
@@ -38,6 +39,7 @@ class TokenInfo:
     role: Role
     created_at: datetime
     disabled: bool
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,11 @@ class Bearer:
 
     name: str
     role: Role
+    scopes: tuple[str, ...] = ()  #: "/path" or "METHOD /path"; none: whatever the role may do
+
+    def reaches(self, method: str, path: str) -> bool:
+        """Whether a scope names the path, or one above it, for this method."""
+        return not self.scopes or any(_names(scope, method, path) for scope in self.scopes)
 
 
 class Tokens:
@@ -55,20 +62,23 @@ class Tokens:
         self._engine = engine
         self._clock = clock
 
-    def create(self, name: str, role: str) -> str:
-        """Make a token of 256 random bits and return it, this one time.
+    def create(self, name: str, role: str, scopes: Sequence[str] = ()) -> str:
+        """Make a token of 256 random bits and return it, this one time. `scopes` narrow what its role may do.
 
         Raises
         ------
         TokenInvalid
-            When the name is taken or has odd characters, or the role is not known.
+            When the name is taken or has odd characters, or the role is not known, or a scope is no path.
         """
         if not _NAME.fullmatch(name):
             raise TokenInvalid("a name has 1 to 100 letters, digits, dots, dashes, underscores or @")
         if role not in set(Role):
             raise TokenInvalid(f"known roles: {', '.join(Role)}")
+        for scope in scopes:
+            if not _SCOPE.fullmatch(scope):
+                raise TokenInvalid('a scope is a path of the node, with or without a method before it: /dicom-web, or "GET /metrics"')
         token = f"rn_{secrets.token_urlsafe(32)}"
-        row = TokenRow(name=name, sha256=_digest(token), role=role, created_at=self._clock(), disabled=False)
+        row = TokenRow(name=name, sha256=_digest(token), role=role, created_at=self._clock(), disabled=False, scopes="\n".join(scopes))
         try:
             with Session(self._engine) as session, session.begin():
                 session.add(row)
@@ -86,16 +96,19 @@ class Tokens:
 
         The look-up is by digest, so its time says nothing about how near a guess was.
         """
-        query = select(TokenRow.name, TokenRow.role).where(TokenRow.sha256 == _digest(token), TokenRow.disabled.is_(False))
+        query = select(TokenRow.name, TokenRow.role, TokenRow.scopes).where(TokenRow.sha256 == _digest(token), TokenRow.disabled.is_(False))
         with Session(self._engine) as session:
             row = session.execute(query).first()
-        return Bearer(name=row.name, role=Role(row.role)) if row else None
+        return Bearer(name=row.name, role=Role(row.role), scopes=_scopes(row.scopes)) if row else None
 
     def list(self) -> list[TokenInfo]:
         """All tokens, disabled ones too, by name."""
         with Session(self._engine) as session:
             rows = session.scalars(select(TokenRow).order_by(TokenRow.name)).all()
-            return [TokenInfo(name=r.name, role=Role(r.role), created_at=r.created_at, disabled=r.disabled) for r in rows]
+            return [
+                TokenInfo(name=r.name, role=Role(r.role), created_at=r.created_at, disabled=r.disabled, scopes=_scopes(r.scopes))
+                for r in rows
+            ]
 
     def disable(self, name: str) -> None:
         """From now on the token opens nothing. Raises TokenInvalid when there is none of that name."""
@@ -107,3 +120,12 @@ class Tokens:
 
 def _digest(token: str) -> str:
     return sha256(token.encode()).hexdigest()
+
+
+def _scopes(kept: str) -> tuple[str, ...]:
+    return tuple(kept.splitlines())
+
+
+def _names(scope: str, method: str, path: str) -> bool:
+    wanted, _, prefix = scope.rpartition(" ")
+    return wanted in {"", method} and (path == prefix or path.startswith(prefix.rstrip("/") + "/"))

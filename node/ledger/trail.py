@@ -29,6 +29,7 @@ from sqlalchemy import Connection, Engine, Row, insert, select, text
 from node.audit import Action, AuditEvent, Event, Outcome, from_dict, to_dict, to_json, to_xml
 from node.ledger.database import reading
 from node.ledger.tables import AuditRow
+from node.ledger.trail_search import EVERYTHING, Wanted
 
 FIRST = "0" * 64  #: what stands before the first record
 APPENDING = 7_236_002  #: advisory lock in PostgreSQL: one process appends at a time
@@ -175,15 +176,28 @@ class Trail:
             return Verdict(intact=False, records=records, seq=alarm, reason=reason, head=head_says)
         return Verdict(intact=True, records=records, head=head_says)
 
-    def export(self, format: Literal["xml", "json"] = "xml") -> Iterator[str]:
-        """Every record in order: an `AuditMessage` of PS3.15 A.5, or one line of JSON."""
+    def export(self, format: Literal["xml", "json"] = "xml", wanted: Wanted = EVERYTHING) -> Iterator[str]:
+        """Every wanted record in order: an `AuditMessage` of PS3.15 A.5, or one line of JSON."""
         with reading(self._engine) as connection:
-            for row in self._rows(connection):
+            for row in self._rows(connection, wanted):
                 event, at = from_dict(json.loads(row.event)), datetime.fromisoformat(row.at)
                 if format == "xml":
                     yield to_xml(event, at)
                 else:
                     yield to_json(event, at, seq=row.seq, previous=row.previous, hash=row.hash)
+
+    def find(self, wanted: Wanted = EVERYTHING, *, before: int | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest wanted records below the number `before`, newest first: as `tail` shows them."""
+        found: list[dict[str, Any]] = []
+        with reading(self._engine) as connection:
+            while len(found) < limit:
+                query = select(table).where(*wanted.conditions()).order_by(audit.seq.desc()).limit(limit)
+                rows = connection.execute(query if before is None else query.where(audit.seq < before)).all()
+                found += [_shown(row) for row in rows if wanted.fits(json.loads(row.event))]
+                if len(rows) < limit:
+                    break
+                before = rows[-1].seq
+        return found[:limit]
 
     def tail(self, n: int) -> list[dict[str, Any]]:
         """The last n records, oldest first: number, time and the event's facts."""
@@ -217,11 +231,11 @@ class Trail:
             connection.execute(insert(AuditRow), rows)
         return seq, hash
 
-    def _rows(self, connection: Connection) -> Iterator[Row[Any]]:
-        """Every record by number, a few thousand at a time."""
-        last = -(2**31)
-        while rows := connection.execute(select(table).where(audit.seq > last).order_by(audit.seq).limit(AT_ONCE)).all():
-            yield from rows
+    def _rows(self, connection: Connection, wanted: Wanted = EVERYTHING) -> Iterator[Row[Any]]:
+        """Every wanted record by number, a few thousand at a time."""
+        last, query = -(2**31), select(table).where(*wanted.conditions()).order_by(audit.seq).limit(AT_ONCE)
+        while rows := connection.execute(query.where(audit.seq > last)).all():
+            yield from (row for row in rows if wanted is EVERYTHING or wanted.fits(json.loads(row.event)))
             last = rows[-1].seq
 
     def _read_head(self) -> tuple[str, tuple[int, str] | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import node
-from node.web import health, metrics, orthanc_hook, reveal, stow
+from node.ledger.tokens import Bearer, Role
+from node.web import audit, health, metrics, orthanc_hook, reveal, stow
 from node.web.auth import OPEN, Alarm, Doorkeeper, Safe
 from node.web.parts import WebParts
 from node.web.problems import Calm, answer_with_problems
@@ -29,6 +30,8 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(stow.routes(parts, counted))
     if parts.reveal:
         app.include_router(reveal.routes(parts.reveal))
+    if parts.audit:
+        app.include_router(audit.routes(parts.audit, parts.record))
     if parts.reception:
         from node.web import ui  # a large library, and not every node shows pages
 
@@ -37,8 +40,7 @@ def create_app(parts: WebParts) -> FastAPI:
     knocks = {orthanc_hook.PATH: orthanc_hook.knock(parts, counted, alarm)}
     app.add_middleware(
         Doorkeeper,
-        check_token=parts.check_token,
-        token_name=parts.token_name,
+        check_token=parts.bearer or (lambda token: Bearer(name="", role=Role(role)) if (role := parts.check_token(token)) else None),
         check_session=parts.reception.signed if parts.reception else None,
         own_checks=knocks,
         open_paths=OPEN if parts.reception else (),

@@ -17,15 +17,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.audit import Action, AuditEvent, Event, Outcome, Record, Type
 from node.ledger.sessions import Signed
-from node.ledger.tokens import Role
+from node.ledger.tokens import Bearer, Role
 from node.web.problems import Problem, document
 
-CheckToken = Callable[[str], str | None]  #: the role of a good token, else None
+CheckToken = Callable[[str], Bearer | None]  #: whose good token it is, else None
 CheckSession = Callable[[str, bool], Signed | None]  #: (session id, somebody is there) → who has it, else None
 
 HEALTH = frozenset({"/healthz", "/readyz"})
 CHOOSE_PASSWORD, SIGN_IN, SIGN_OUT, STYLE = "/password", "/login", "/logout", "/ui/style.css"
-OPEN = frozenset({SIGN_IN, STYLE})  #: for those who are not in yet, where people may sign in
+ELSEWHERE, ELSEWHERE_BACK = "/login/oidc", "/login/oidc/back"
+OPEN = frozenset({SIGN_IN, STYLE, ELSEWHERE, ELSEWHERE_BACK})  #: for those who are not in yet, where people may sign in
 SOCKETS = "/_nicegui_ws/"
 
 Knock = Callable[[Scope], Awaitable[Response | None]]  #: a door's own check; None lets in
@@ -62,12 +63,11 @@ class Doorkeeper:
         check_token: CheckToken,
         own_checks: Mapping[str, Knock],
         alarm: Alarm,
-        token_name: Callable[[str], str] = lambda token: "",
         check_session: CheckSession | None = None,
         open_paths: Collection[str] = (),
     ) -> None:
         self._app, self._check_token, self._own_checks, self._alarm = app, check_token, own_checks, alarm
-        self._token_name, self._check_session, self._open = token_name, check_session, frozenset(open_paths)
+        self._check_session, self._open = check_session, frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -105,12 +105,13 @@ class Doorkeeper:
         return None
 
     async def _by_token(self, scope: Scope, token: str) -> Response | None:
-        role = await run_in_threadpool(self._check_token, token)
-        if role is None:
+        found = await run_in_threadpool(self._check_token, token)
+        if found is None:
             await run_in_threadpool(self._alarm.raise_it, peer_of(scope), "wrong token")
             return _no_token("The token is not known or was disabled.")
-        name = await run_in_threadpool(self._token_name, token)
-        scope.update({"radnode.role": role, "radnode.roles": frozenset({role}), "radnode.who": f"token:{name}"})
+        if not found.reaches(scope["method"], scope["path"]):
+            return document(403, f"This token is for {', '.join(found.scopes)} only. Make another one with `radnode tokens create`.")
+        scope.update({"radnode.role": found.role, "radnode.roles": frozenset({found.role}), "radnode.who": f"token:{found.name}"})
         return None
 
     def _stay_out(self, scope: Scope) -> Response:

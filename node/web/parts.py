@@ -12,6 +12,9 @@ from prometheus_client import CollectorRegistry
 from node.audit import Record
 from node.domain import Origin
 from node.ledger.reception import Reception
+from node.ledger.tokens import Bearer
+from node.web.audit import AuditParts
+from node.web.provider import Provider
 from node.web.reveal import RevealParts
 
 
@@ -39,7 +42,7 @@ class WebParts:
     hook: Callable[[str, str], None]  #: (name of an Orthanc, its id of a study); returns when it is written down
     check_token: Callable[[str], str | None]  #: the role of a good token, else None
     record: Record  #: the audit trail
-    token_name: Callable[[str], str] = lambda token: ""  #: whose token it is
+    bearer: Callable[[str], Bearer | None] | None = None  #: the same with the token's name and scopes
     reception: Reception | None = None  #: people who sign in; None: no pages, tokens only
     hook_secret: str = field(default="", repr=False)  #: shared with Orthanc's script; empty: the hook is closed
     peers: Collection[str] = ()  #: names of the Orthancs in the settings
@@ -47,5 +50,8 @@ class WebParts:
     ready: Callable[[], Mapping[str, bool]] = dict  #: what must work before studies may be sent: name → it does
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     max_upload_bytes: int = 4096 << 20
+    openid: Provider | None = None  #: who vouches for people; None: passwords only
+    address: str = ""  #: of this node as people see it; empty: as each request says
+    audit: AuditParts | None = None  #: the trail to be looked at; None: not over HTTP
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

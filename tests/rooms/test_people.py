@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from node.audit import AuditEvent, Event, Outcome, Type
 from node.errors import PasswordRefused, PersonInvalid
-from node.ledger.database import open_ledger, sqlite_url
 from node.ledger.people import Check, People
 from node.ledger.reception import Reception
 from node.ledger.sessions import Sessions
 from node.ledger.tokens import Role
+from tests.rooms.databases import postgres, postgres_server, sqlite
 
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 GOOD = "four words in a row"
@@ -36,9 +37,8 @@ class Clock:
 class Desk:
     """A reception over a ledger on disk; `again` is the same after a restart."""
 
-    def __init__(self, folder: Path) -> None:
-        self.clock = Clock()
-        self.engine = open_ledger(sqlite_url(folder / "ledger.sqlite"))
+    def __init__(self, engine: Engine) -> None:
+        self.clock, self.engine = Clock(), engine
         self.trail: list[AuditEvent] = []
         self.again()
 
@@ -53,9 +53,17 @@ class Desk:
         return self.reception.change_password(name, given, GOOD)
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
+    engine = sqlite(tmp_path) if request.param == "sqlite" else postgres(request.getfixturevalue("server"))
+    yield Desk(engine)
+    engine.dispose()
 
 
 def test_the_first_start_makes_one_administrator_and_the_second_nobody(desk):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 
 from nicegui import ui
-from nicegui.elements.mixins.text_element import TextElement
 
+from node.ledger.tokens import Role
 from node.web.auth import SIGN_OUT, STYLE
+from node.web.ui.emergency import EMERGENCY
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.plain import LOOK, look_of
+from node.web.ui.words import Words
 
 RESEARCH = "RESEARCH USE ONLY"
 
@@ -20,13 +23,6 @@ _SWITCH = f"""() => {{
 }}"""
 
 
-class Words(TextElement):
-    """An element of HTML with a text: a heading, a paragraph."""
-
-    def __init__(self, tag: str, text: str) -> None:
-        super().__init__(tag=tag, text=text)
-
-
 @contextmanager
 def frame(pages: Pages, place: Place, visitor: Visitor) -> Iterator[None]:
     """Header, navigation and heading; the block's elements become the page's content."""
@@ -34,7 +30,9 @@ def frame(pages: Pages, place: Place, visitor: Visitor) -> Iterator[None]:
     ui.colors(
         primary="#0b5f7a", secondary="#37474f", accent="#7b3fa0", positive="#1b7a3d", negative="#b3261e", info="#0b5f7a", warning="#8a5a00"
     )
-    ui.dark_mode({"dark": True, "light": False}.get(look_of(visitor.request)))
+    client = ui.context.client
+    client.page = copy(client.page)  # shared by everybody who looks at it
+    client.page.dark = {"dark": True, "light": False}.get(look_of(visitor.request))
     content = ui.element("div").classes("page").props('tabindex="-1"')
     with ui.left_drawer(value=None, bordered=True).classes("places").props("width=210 breakpoint=900") as drawer:
         with ui.element("nav").props('aria-label="Pages"'):
@@ -51,6 +49,8 @@ def frame(pages: Pages, place: Place, visitor: Visitor) -> Iterator[None]:
             Words("span", _roles(visitor)).classes("role")
         switch = ui.button(icon="contrast").props('flat round color=white aria-label="Light or dark"')
         switch.on("click", js_handler=_SWITCH)
+        if visitor.signed and Role.RADIOLOGIST in visitor.roles and Role.PRIVACY not in visitor.roles:
+            Words("a", "Emergency access").props(f'href="{EMERGENCY}"').classes("emergency")
         if visitor.signed:
             with ui.element("form").props(f'method="post" action="{SIGN_OUT}"'):
                 Words("button", "Sign out").props('type="submit"').classes("sign-out")

@@ -16,12 +16,13 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.web.auth import STYLE, Alarm
+from node.web.openid import OpenId
 from node.web.parts import WebParts
-from node.web.ui import home, login, password
+from node.web.ui import audit, emergency, home, login, openid, password, users
 from node.web.ui.frame import frame
 from node.web.ui.pages import Pages
 
-ROOMS = (home,)  #: each file with a `register(pages, parts)`, in the order of the navigation
+ROOMS = (home, audit, users)  #: each file with a `register(pages, parts)`, in the order of the navigation
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0b5f7a"/>'
@@ -33,15 +34,21 @@ _SCRIPT = re.compile(rb"<script(?=[\s>])")
 def furnish(app: FastAPI, parts: WebParts, alarm: Alarm) -> Pages:
     """Add the pages. NiceGUI has one app a process, so the pages of a second `furnish` take the place of the first one's."""
     assert parts.reception
-    app.include_router(login.routes(parts.reception, alarm))
+    app.include_router(login.routes(parts.reception, alarm, parts.openid.label if parts.openid else ""))
+    if parts.openid:
+        app.include_router(openid.routes(OpenId(parts.openid), parts.reception, alarm, parts.address))
     app.include_router(password.routes(parts.reception))
+    app.include_router(emergency.routes(parts.reception))
 
     @app.get(STYLE, include_in_schema=False)
     def style() -> Response:
         """The looks of every page."""
         return FileResponse(Path(__file__).with_name("style.css"), media_type="text/css", headers={"Cache-Control": "max-age=300"})
 
-    pages = Pages(frame)
+    for path in set(Client.page_routes.values()):
+        core.app.remove_route(path)
+    Client.page_routes.clear()
+    pages = Pages(frame, parts.reception.sessions.by_key)
     for room in ROOMS:
         room.register(pages, parts)
     app.state.pages = pages

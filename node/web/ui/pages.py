@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from fastapi import Request
-from nicegui import ui
+from nicegui import run, ui
 from starlette.types import Scope
 
 from node import log
@@ -81,8 +81,8 @@ Frame = Callable[["Pages", Place, Visitor], AbstractContextManager[None]]  #: wh
 class Pages:
     """The pages there are. `add` is all that a page's file calls."""
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
+    def __init__(self, frame: Frame, signed: Callable[[str], Signed | None]) -> None:
+        self._frame, self._signed = frame, signed
         self.places: list[Place] = []
 
     def add(self, place: Place, build: Build) -> None:
@@ -105,6 +105,14 @@ class Pages:
                     _log.error("a page failed", extra={"page": place.path, "where": log.where_it_failed(why)})
                     ui.context.client.status_code = 500
                     ui.label("The page failed; the node's log says where. Load it again, then tell the administrator.")
+
+    async def still(self, place: Place, visitor: Visitor) -> bool:
+        """Whether the visitor may see the page at this moment: asked before each act, since a page may lie open for hours."""
+        found = await run.io_bound(self._signed, visitor.signed.key) if visitor.signed else None
+        if found is None or not place.open_to(found.roles):
+            ui.navigate.reload()
+            return False
+        return True
 
     def links(self, visitor: Visitor) -> list[Place]:
         """What the navigation offers to somebody."""

@@ -13,8 +13,7 @@ from node.ledger.reception import Reception
 from node.ledger.sessions import Signed
 from node.ledger.tokens import Role
 from node.web.auth import CHOOSE_PASSWORD, needs, peer_of
-from node.web.problems import Problem
-from node.web.ui.plain import field, form, page, signed_in
+from node.web.ui.plain import field, form, page, person, signed_in
 
 
 def routes(reception: Reception) -> APIRouter:
@@ -24,12 +23,12 @@ def routes(reception: Reception) -> APIRouter:
     @router.get(CHOOSE_PASSWORD)
     def ask(request: Request) -> Response:
         """The form."""
-        return _ask(request, _signed(request))
+        return _ask(request, person(request))
 
     @router.post(CHOOSE_PASSWORD)
     async def choose(request: Request) -> Response:
         """A new password; every other session of the same person ends."""
-        given, signed = await form(request), _signed(request)
+        given, signed = await form(request), person(request)
         if given.get("new", "") != given.get("again", ""):
             return _ask(request, signed, said="The two new passwords differ.", status=422)
         change = reception.change_password
@@ -40,13 +39,6 @@ def routes(reception: Reception) -> APIRouter:
         return signed_in(request, RedirectResponse("/", 303), id)
 
     return router
-
-
-def _signed(request: Request) -> Signed:
-    signed = request.scope.get("radnode.signed")
-    if not isinstance(signed, Signed):
-        raise Problem(403, "A token has no password. Sign in as a person.")
-    return signed
 
 
 def _ask(request: Request, signed: Signed, *, said: str = "", status: int = 200) -> Response:

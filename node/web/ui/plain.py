@@ -9,6 +9,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
+from node.ledger.sessions import Signed
 from node.web.auth import STYLE, cookie_name, secure
 from node.web.problems import Problem
 
@@ -22,13 +23,14 @@ _HEADERS = {
 }
 
 
-def page(request: Request, title: str, body: str, *, said: str = "", status: int = 200) -> HTMLResponse:
-    """A small page with one thing to do. `body` is HTML of ours; `said` is text, read out when it appears."""
+def page(request: Request, title: str, body: str, *, said: str = "", status: int = 200, refresh: str = "") -> HTMLResponse:
+    """A small page with one thing to do. `body` is HTML of ours; `said` is text, read out when it appears; `refresh`: where it goes by itself."""
+    on = f'<meta http-equiv="refresh" content="0; url={refresh}">' if refresh else ""
     alert = f'<p class="said" role="alert">{escape(said)}</p>' if said else ""
     return HTMLResponse(
         f"""<!doctype html>
 <html lang="en" class="{look_of(request)}">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">{on}
 <title>{escape(title)} · Radnode</title><link rel="stylesheet" href="{STYLE}"></head>
 <body class="plain"><main>
 <p class="brand">Radnode</p><p class="research">RESEARCH USE ONLY</p>
@@ -67,6 +69,14 @@ def signed_in(request: Request, answer: Response, id: str) -> Response:
     """The answer, with the session's cookie."""
     answer.set_cookie(cookie_name(request.scope), id, path="/", httponly=True, samesite="strict", secure=secure(request.scope))
     return answer
+
+
+def person(request: Request) -> Signed:
+    """Who is signed in. Raises Problem for a token."""
+    signed = request.scope.get("radnode.signed")
+    if not isinstance(signed, Signed):
+        raise Problem(403, "This is for people, not for tokens. Sign in at /login.")
+    return signed
 
 
 def look_of(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""People who may sign in, and their sessions."""
+"""People who may sign in, and their sessions; scopes of tokens."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=100), nullable=False),
         sa.Column("role", sa.String(length=32), nullable=False),
         sa.Column("password", sa.String(length=200), nullable=False),
+        sa.Column("subject", sa.String(length=64), nullable=False),
         sa.Column("one_time", sa.Boolean(), nullable=False),
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
@@ -25,6 +26,8 @@ def upgrade() -> None:
         sa.Column("signed_in_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("name"),
     )
+    with op.batch_alter_table("people", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_people_subject"), ["subject"], unique=False)
     op.create_table(
         "sessions",
         sa.Column("sha256", sa.String(length=64), nullable=False),
@@ -41,10 +44,16 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("sessions", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_sessions_person"), ["person"], unique=False)
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("scopes", sa.Text(), server_default="", nullable=False))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.drop_column("scopes")
     with op.batch_alter_table("sessions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_sessions_person"))
     op.drop_table("sessions")
+    with op.batch_alter_table("people", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_people_subject"))
     op.drop_table("people")
