@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 from node.assembly import House, now
-from node.domain import CleanUid
+from node.domain import CleanUid, JobState
+from node.errors import NotNow
 from node.gateway import Gateway
 from node.ledger.answers import Answers
 from node.ledger.job_list import JobList
@@ -21,9 +22,11 @@ def api_parts(home: House) -> ApiParts:
     jobs = JobList(home.ledger)
 
     def try_again(job: str) -> None:
-        """Its report that it was given up is withdrawn, so that the next one goes out under the same name."""
-        jobs.again(job)
+        """Its report that it was given up is withdrawn first, so that the next one goes out under the same name."""
+        if (state := jobs.one(job).state) != JobState.CANCELED:
+            raise NotNow(f"only a job that was given up is tried again; this one is {state}")
         home.deliveries.withdraw(job)
+        jobs.again(job)
 
     return ApiParts(
         cards=home.cards,
