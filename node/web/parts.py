@@ -1,4 +1,4 @@
-"""What the web room is handed by assembly: callables only, so that it reaches no other room by itself."""
+"""What the web room is handed by assembly: callables, and for the API read models without a name, so that it reaches no other room by itself."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from node.audit import Record
 from node.domain import Origin
 from node.ledger.reception import Reception
 from node.ledger.tokens import Bearer
+from node.web.api.parts import ApiParts
 from node.web.audit import AuditParts
 from node.web.provider import Provider
 from node.web.reveal import RevealParts
@@ -54,4 +55,5 @@ class WebParts:
     address: str = ""  #: of this node as people see it; empty: as each request says
     audit: AuditParts | None = None  #: the trail to be looked at; None: not over HTTP
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
+    api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
