@@ -56,6 +56,7 @@ class Gateway:
             deliver=lambda written, job: self._house.outbox.put(written, job.route.destinations),
             handed_over=self._handed_over,
             set_aside=self._set_aside,
+            heard=self._house.reading_room.hear,
         )
 
     def _deidentify(self, ref: StudyRef) -> Study:
@@ -241,6 +242,8 @@ class Gateway:
             for job in self._house.jobs.of_study(study):
                 shutil.rmtree(self._house.results / job.id, ignore_errors=True)
             shutil.rmtree(self._house.studies / study, ignore_errors=True)
+            shutil.rmtree(self._house.assessments.folder / study, ignore_errors=True)
+            self._house.verdicts.forget_regions(study)
         self._house.intake.purge(*studies)
         for study in studies:
             self._house.trail.record(AuditEvent(event=Event.STUDY_DELETED, action=Action.DELETE, study=study, what="purged"))

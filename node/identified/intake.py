@@ -308,6 +308,26 @@ class Intake:
 
         return IdentifiedStudy(ref=ref, instances=instances, count=len(places))
 
+    def newcomers(self, ref: StudyRef, since: int, wanted: Callable[[str], bool]) -> tuple[list[ReceivedInstance], int]:
+        """Of the instances that came after revision `since`: those of a SOP class that is wanted, opened, and how many others there are."""
+        with reading(self._engine) as db:
+            new = (InstanceRow.study == ref.study, InstanceRow.revision > since, InstanceRow.revision <= ref.revision)
+            places = [row.extents for row in db.execute(select(InstanceRow.extents).where(*new).order_by(InstanceRow.arrived_at))]
+        found = []
+        for extents in places:
+            meta = self._vault.read_meta(extents, ref.study)
+            if wanted(meta.sop_class_uid):
+                found.append(
+                    ReceivedInstance(
+                        sop_class_uid=meta.sop_class_uid,
+                        sop_instance_uid=meta.sop_instance_uid,
+                        transfer_syntax_uid=meta.transfer_syntax_uid,
+                        origin=meta.origin,
+                        data=self._vault.open(extents, ref.study),
+                    )
+                )
+        return found, len(places) - len(found)
+
     def refs(self) -> list[StudyRef]:
         """Every study that has settled, at its latest revision, oldest first."""
         with Session(self._engine) as db:
