@@ -26,6 +26,8 @@ COMMANDS = {
     "conformance": "conformance.conformance",
     "rules": "rules.app",
     "bundles": "bundles.app",
+    "verdicts": "verdicts.app",
+    "annotations": "annotations.app",
     "audit": "audit.app",
     "quarantine": "quarantine.app",
     "tokens": "tokens.app",

@@ -839,6 +839,10 @@ class House:
                 for entry in self.quarantine.list()
             ],
             "proven": len(self.proofs()),
+            "verdicts": {
+                f"{pipeline} {version}": {"total": rates.total, "agreement": rates.agreement}
+                for (pipeline, version), rates in self.verdicts.rates().items()
+            },
             "free_mb": self.free_bytes() >> 20,
             "rules": len(self.rules.rules),
             "pipelines": {name: f"{bundle.version} {bundle.digest[:12]}" for name, bundle in self.bundles.items()},

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from node.domain import Opinion, ReaderRegion
 
-KEPT = "kept as it was"
+KEPT, EMPTIED, REMOVED, BY_LABEL = "kept as it was", "its segment was emptied", "its segment was removed", "known by its label"
+OURS = frozenset({KEPT, EMPTIED, REMOVED, BY_LABEL})  #: reasons that are our own words
 SAME = 0.995  #: Dice of two outlines that are the same but for rounding
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from node.assessment.answers import KEPT, Answer
+from node.assessment.answers import BY_LABEL, EMPTIED, KEPT, REMOVED, Answer
 from node.assessment.masks import Planes, dice_of, planes_of
 from node.assessment.told import Ours, Told
 from node.domain import Opinion, ReaderRegion
@@ -94,11 +94,11 @@ def _compared(one: _Segment, theirs: Planes, mine: dict[int, Planes], file: Path
     before = mine.get(told.segment, {})
     dice = dice_of(before, theirs)
     if not theirs:
-        opinion, reason = (Opinion.REJECT, "its segment was emptied") if before else (Opinion.ACCEPT, KEPT)
+        opinion, reason = (Opinion.REJECT, EMPTIED) if before else (Opinion.ACCEPT, KEPT)
     elif dice == 1.0:
         opinion, reason = Opinion.ACCEPT, KEPT
     else:
-        opinion, reason = Opinion.MODIFY, "" if one.tracked else "known by its label"
+        opinion, reason = Opinion.MODIFY, "" if one.tracked else BY_LABEL
     region = ReaderRegion(file=file, segment=one.number) if opinion is Opinion.MODIFY else None
     return Answer(
         job=told.job, opinion=opinion, tracking_uid=told.tracking_uid, finding=told.finding, reason=reason, region=region, dice=dice
@@ -111,6 +111,4 @@ def _removed(segments: list[_Segment], ours: Ours, mine: dict[str, dict[int, Pla
     kept = {one.told.tracking_uid for one in segments if one.told}
     for told in ours.told.values():
         if told.job in jobs and told.segment and told.tracking_uid not in kept and mine[told.job].get(told.segment):
-            yield Answer(
-                job=told.job, opinion=Opinion.REJECT, tracking_uid=told.tracking_uid, finding=told.finding, reason="its segment was removed"
-            )
+            yield Answer(job=told.job, opinion=Opinion.REJECT, tracking_uid=told.tracking_uid, finding=told.finding, reason=REMOVED)

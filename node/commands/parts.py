@@ -94,6 +94,7 @@ def _web_parts(home: House) -> WebParts:
         peers=tuple(sources),
         room_left=lambda: home.free_bytes() > 0,
         ready=home.ready,
+        agreement=home.verdicts.rates,
         max_upload_bytes=chosen.max_upload_mb << 20,
         reveal=RevealParts(
             name_of=home.token_name,

@@ -21,7 +21,7 @@ from pydicom.uid import UID_dictionary
 
 from node import log
 from node.assessment import reports, segmentations
-from node.assessment.answers import Answer
+from node.assessment.answers import OURS, Answer
 from node.assessment.masks import LABEL_MAP
 from node.assessment.told import Ours
 from node.domain import CleanUid, Origin, StudyRef
@@ -120,7 +120,8 @@ class Assessments:
         """Words of the reader lose what may name somebody; words that are ours stay."""
         mine = {one.finding for one in ours.told.values()}
         finding = answer.finding if answer.finding in mine else words.clean(answer.finding, banned)
-        return replace(answer, finding=finding, reason=words.clean(answer.reason, banned))
+        reason = answer.reason if answer.reason in OURS else words.clean(answer.reason, banned)
+        return replace(answer, finding=finding, reason=reason)
 
     def _write_clean(self, ref: StudyRef, opened: Opened, ours: Ours, path: Path) -> frozenset[str]:
         """The object through the profile, searched for leaks, then with our own UIDs again. Gives the words that name somebody.

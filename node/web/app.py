@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import node
-from node.web import health, metrics, orthanc_hook, reveal, stow
+from node.web import agreement, health, metrics, orthanc_hook, reveal, stow
 from node.web.auth import Alarm, Doorkeeper, Safe
 from node.web.parts import WebParts
 from node.web.problems import Calm, answer_with_problems
@@ -21,6 +21,8 @@ def create_app(parts: WebParts) -> FastAPI:
     """
     app = FastAPI(title="Radnode", version=node.__version__, docs_url=None, redoc_url=None)
     counted = metrics.Metrics(parts.registry)
+    if parts.agreement:
+        agreement.count(parts.registry, parts.agreement)
     alarm = Alarm(parts.record)
     answer_with_problems(app)
     app.include_router(health.routes(parts.ready))

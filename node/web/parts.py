@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from node.audit import Record
 from node.domain import Origin
+from node.web.agreement import Agreement
 from node.web.reveal import RevealParts
 
 
@@ -44,5 +45,6 @@ class WebParts:
     ready: Callable[[], Mapping[str, bool]] = dict  #: what must work before studies may be sent: name → it does
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     max_upload_bytes: int = 4096 << 20
+    agreement: Agreement | None = None  #: how readers answered; None: nobody counts
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
