@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-from pydicom import dcmread
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from node import __version__
@@ -56,15 +58,35 @@ def _write_one(examples: Sequence[Example], out: Path) -> None:
             if label is not None and label.mask is not None:
                 masks[at, :, :, number] = label.mask
     said = sorted({verdict for one in examples for verdict in one.verdicts})
-    uid = _uid("object", first, said)
-    ds = hd.seg.Segmentation(
-        source_images=images,
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a pseudonym is a name of one component, and is meant to be
+        ds = _segmentation(first, images, masks, [_description(examples, number, name) for number, name in enumerate(findings, 1)], said)
+    _dated(ds, datetime.fromisoformat(max(one.at for one in examples)))
+    if hasattr(ds, "DimensionOrganizationSequence"):
+        organization = _uid("dimensions", first, said)
+        ds.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
+        for index in ds.DimensionIndexSequence:
+            index.DimensionOrganizationUID = organization
+    path = out / "segmentations" / f"{first.series.series_instance_uid}_{first.pipeline}.dcm"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path)
+
+
+def _segmentation(
+    first: Example,
+    images: Sequence[Dataset],
+    masks: NDArray[np.uint8],
+    descriptions: Sequence[hd.seg.SegmentDescription],
+    said: Sequence[str],
+) -> hd.seg.Segmentation:
+    return hd.seg.Segmentation(
+        source_images=list(images),
         pixel_array=masks,
         segmentation_type="BINARY",
-        segment_descriptions=[_description(examples, number, name) for number, name in enumerate(findings, 1)],
+        segment_descriptions=list(descriptions),
         series_instance_uid=_uid("series", first, said),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=uid,
+        sop_instance_uid=_uid("object", first, said),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MODEL,
@@ -74,19 +96,15 @@ def _write_one(examples: Sequence[Example], out: Path) -> None:
         content_description="What readers made of a result",
         series_description=f"Readers' answers {first.pipeline}"[:64],
     )
-    at_last = datetime.fromisoformat(max(one.at for one in examples))  # the same answers give the same bytes
+
+
+def _dated(ds: Dataset, moment: datetime) -> None:
+    """The same answers give the same bytes: the object's times are those of the last answer, not of this export."""
     for keyword in ("ContentDate", "InstanceCreationDate"):
-        setattr(ds, keyword, at_last.strftime("%Y%m%d"))
+        setattr(ds, keyword, moment.strftime("%Y%m%d"))
     for keyword in ("ContentTime", "InstanceCreationTime"):
-        setattr(ds, keyword, at_last.strftime("%H%M%S"))
-    if hasattr(ds, "DimensionOrganizationSequence"):
-        organization = _uid("dimensions", first, said)
-        ds.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
-        for index in ds.DimensionIndexSequence:
-            index.DimensionOrganizationUID = organization
-    path = out / "segmentations" / f"{first.series.series_instance_uid}_{first.pipeline}.dcm"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ds.save_as(path)
+        setattr(ds, keyword, moment.strftime("%H%M%S"))
+    ds.ContributingEquipmentSequence[-1].ContributionDateTime = moment.strftime("%Y%m%d%H%M%S")
 
 
 def _description(examples: Sequence[Example], number: int, name: str) -> hd.seg.SegmentDescription:

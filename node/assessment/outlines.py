@@ -38,14 +38,18 @@ def outline_of(item: Dataset) -> Points | None:
 
 
 def mask_of(outline: Points, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """(rows, columns): the pixels whose centres lie within a closed outline; what is no area marks the pixels it touches."""
-    out = np.zeros(shape, np.uint8)
-    rows = np.floor(outline[:, ::-1]).astype(int).clip(0, np.array(shape) - 1)
+    """(rows, columns): the pixels whose centres lie within a closed outline or on it; what is no area marks the pixels it touches."""
     if len(outline) < 4:
-        out[rows[:, 0], rows[:, 1]] = 1
-        return out.astype(bool)
-    cv2.fillPoly(out, [np.round((outline - 0.5) * 16).astype(np.int32)], 1, shift=4)
-    return out.astype(bool)
+        out = np.zeros(shape, bool)
+        rows = np.floor(outline[:, ::-1]).astype(int).clip(0, np.array(shape) - 1)
+        out[rows[:, 0], rows[:, 1]] = True
+        return out
+    filled = _filled(outline, shape)
+    border = (outline - 0.5).astype(np.float32)[:, None]
+    rim = filled & ~cv2.erode(filled.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
+    for row, column in np.argwhere(rim):  # OpenCV fills what the border touches as well
+        filled[row, column] = cv2.pointPolygonTest(border, (float(column), float(row)), False) >= 0
+    return filled
 
 
 def dice_of(one: Points, other: Points) -> float | None:
@@ -56,9 +60,15 @@ def dice_of(one: Points, other: Points) -> float | None:
     size = np.ceil(np.maximum(one.max(axis=0), other.max(axis=0)) - low).astype(int) + 2
     fine = max(1, min(FINE, 4096 // int(size.max())))
     shape = (int(size[1]) * fine, int(size[0]) * fine)
-    a, b = (mask_of((points - low) * fine, shape) for points in (one, other))
+    a, b = (_filled((points - low) * fine, shape) for points in (one, other))
     total = int(a.sum()) + int(b.sum())
     return 2 * int((a & b).sum()) / total if total else None
+
+
+def _filled(outline: Points, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    out = np.zeros(shape, np.uint8)
+    cv2.fillPoly(out, [np.round((outline - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    return out.astype(bool)
 
 
 def _ellipse(center: Points, across: Points, along: Points) -> Points:

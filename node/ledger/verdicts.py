@@ -80,7 +80,7 @@ class Verdicts:
             kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             for one in verdicts:
                 row = kind(VerdictRow).values(self._values(one)).on_conflict_do_nothing(index_elements=[said.id])
-                new += connection.execute(row).rowcount
+                new += len(connection.execute(row.returning(said.id)).all())
         return new
 
     def heard(self, *, pipeline: str = "", study: str = "", of_job: str = "", since: datetime | None = None) -> list[Heard]:
@@ -194,7 +194,7 @@ class Verdicts:
 def last_words(heard: Iterable[Heard]) -> list[Heard]:
     """Each reader's latest answer about each finding of a job; what was missed stands by itself."""
     latest: dict[tuple[str, ...], Heard] = {}
-    for one in heard:
+    for one in sorted(heard, key=lambda one: (one.verdict.at, one.verdict.id)):
         verdict = one.verdict
         key = (verdict.job, verdict.tracking_uid, verdict.reader)
         latest[(*key, verdict.id) if verdict.opinion is Opinion.MISSED else key] = one

@@ -316,6 +316,8 @@ def test_the_training_folder_is_one_that_evaluate_reads(department: Department, 
         [case] = [one for one in cases_in(folder, row["split"]) if one.name == row["file"]]
         assert case.group == row["patient"]
     assert {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]} == manifest["files"]
+    figures = json.loads(department.command("bundles", "evaluate", PIPELINE, "--data", str(folder), "--split", redrawn["split"], "--json"))
+    assert figures
     ds = dcmread(folder / redrawn["file"])
     assert str(ds.PatientID) == redrawn["patient"]
 
