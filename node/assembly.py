@@ -587,8 +587,8 @@ class House:
 
         since = max((int(path.name[1:]) for path in (self.studies / ref.study).glob("r*")), default=0)
         received, others = self.intake.newcomers(ref, since, may_answer)
-        found = self.assessments.understood(ref, received, ours)
-        return found, others + len(received) - len(found)
+        found = self.assessments.understood(received, ours)
+        return found, others + received.count - len(found)
 
     @cached_property
     def reading_links(self) -> ReadingLinks:

@@ -85,7 +85,9 @@ def a_new_group(report: Dataset) -> Dataset:
     return group
 
 
-def edited_seg(ours: Dataset, change: Callable[[NDArray[Any]], NDArray[Any]], images: Sequence[Dataset], *, editor: str) -> Dataset:
+def edited_seg(
+    ours: Dataset, change: Callable[[NDArray[Any]], NDArray[Any]], images: Sequence[Dataset], *, editor: str, kind: str = "BINARY"
+) -> Dataset:
     """Our SEG after a reader's brush: `slicer` keeps Tracking UIDs and names of algorithms, `ohif` writes segments anew."""
     before = ours.pixel_array
     masks = change((before if before.ndim == 3 else before[None]).astype(bool))
@@ -106,7 +108,7 @@ def edited_seg(ours: Dataset, change: Callable[[NDArray[Any]], NDArray[Any]], im
     return hd.seg.Segmentation(
         source_images=list(images),
         pixel_array=masks.astype(np.uint8),
-        segmentation_type="BINARY",
+        segmentation_type=kind,
         segment_descriptions=[description],
         series_instance_uid=generate_uid(),
         series_number=200,

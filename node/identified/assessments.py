@@ -7,7 +7,7 @@ It is read as it came, since cleaning may take a vendor's codes away. Out go opi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -33,7 +33,7 @@ from node.identified.deidentifier import patient_of, pseudonym_of, write_instanc
 from node.identified.elements import Malformed
 from node.identified.identities import Identities
 from node.identified.leak_scan import LeakScan
-from node.identified.named import ReceivedInstance
+from node.identified.named import IdentifiedStudy, ReceivedInstance
 from node.identified.profile import Profile
 from node.identified.proof import Prover, leak_found
 
@@ -80,9 +80,9 @@ class Assessments:
         self._profile, self._clean_uids, self._identities = Profile(options), clean_uids, identities
         self.folder, self._prover = folder, prover
 
-    def understood(self, ref: StudyRef, received: Iterable[ReceivedInstance], ours: Ours) -> list[Assessment]:
+    def understood(self, study: IdentifiedStudy, ours: Ours) -> list[Assessment]:
         """What those of the objects say that are about our results; one that is about something else is passed over."""
-        found = [self._one(ref, one, ours) for one in received]
+        found = [self._one(study.ref, one, ours) for one in study.instances()]
         return [one for one in found if one is not None]
 
     def _one(self, ref: StudyRef, received: ReceivedInstance, ours: Ours) -> Assessment | None:

@@ -29,6 +29,7 @@ import config
 from node.__main__ import front_door
 from node.annotations.examples import split_of
 from node.assembly import House
+from node.assessment.masks import LABEL_MAP
 from node.domain import Opinion, VerdictSource
 from node.errors import ExportRefused, LinkRefused, NothingToDo, VerdictRefused
 from node.evaluation.images import cases_in
@@ -201,6 +202,18 @@ def test_a_segment_that_was_edited_is_a_modification_with_its_dice(
     assert (clean.pixel_array.reshape(after.shape) == after).all()
     assert "Wilma" not in str(clean)
     assert str(image.PatientID) not in str(clean)
+    assert image.SOPInstanceUID not in str(clean)
+
+
+def test_an_edited_label_map_is_understood_and_stays_one(department: Department, result: tuple[Dataset, dict[str, Dataset]]) -> None:
+    image, results = result
+
+    [verdict] = answers(department, image, readers.edited_seg(results["SEG"], _wider, [image], editor="ohif", kind="LABELMAP"))
+
+    assert (verdict.opinion, verdict.reason) == (Opinion.MODIFY, "known by its label")
+    clean = dcmread(verdict.region.file)
+    assert clean.SOPClassUID == LABEL_MAP
+    assert clean.PatientIdentityRemoved == "YES"
     assert image.SOPInstanceUID not in str(clean)
 
 

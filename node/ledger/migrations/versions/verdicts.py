@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("object", sa.String(length=64), nullable=False),
         sa.Column("region", sa.JSON(), nullable=True),
-        sa.Column("dice", sa.Float(), nullable=True),
+        sa.Column("dice", sa.Double(), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["job"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("id"),
