@@ -27,6 +27,8 @@ COMMANDS = {
     "destinations": "destinations.app",
     "rules": "rules.app",
     "bundles": "bundles.app",
+    "verdicts": "verdicts.app",
+    "annotations": "annotations.app",
     "audit": "audit.app",
     "quarantine": "quarantine.app",
     "tokens": "tokens.app",

@@ -29,8 +29,9 @@ from node import log
 from node.audit import Action, AuditEvent, Event, Outcome, Type
 from node.bundle import Bundle
 from node.destinations.interface import Destination
-from node.domain import Channel, CleanUid, Origin, Role, Study
+from node.domain import Channel, CleanUid, Origin, Role, Study, StudyRef
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
+from node.identified import words
 from node.identified.arrivals import Arrivals
 from node.identified.boxes import Box
 from node.identified.by_hand import DecisionsByHand
@@ -71,6 +72,8 @@ from node.runners.interface import Runner
 
 if TYPE_CHECKING:
     from node import scp
+    from node.assessment.told import Ours
+    from node.identified.assessments import Assessments
     from node.identified.intake import Intake
     from node.identified.orthanc_source import OrthancSource
     from node.identified.review import Review
@@ -79,11 +82,14 @@ if TYPE_CHECKING:
     from node.ledger.headers import Headers
     from node.ledger.jobs import Jobs
     from node.ledger.probes import Probes
+    from node.ledger.reading_links import ReadingLinks
     from node.ledger.reception import Reception
     from node.ledger.tokens import Tokens
     from node.ledger.trail import Trail
+    from node.ledger.verdicts import Heard, Verdicts
     from node.ledger.versions import VersionDecisions
     from node.ledger.watched import Watched
+    from node.reading_room import Assessment, ReadingRoom
     from node.rules.book import RuleBook
     from node.rules.replay import Comparison
     from node.shelf import Shelf
@@ -668,6 +674,85 @@ class House:
             )
         )
 
+    # --- what readers say -----------------------------------------------------------------------------------------------------
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        from node.ledger.verdicts import Verdicts
+
+        return Verdicts(self.ledger, clean_folder=self.clean)
+
+    @cached_property
+    def assessments(self) -> Assessments:
+        from node.identified.assessments import Assessments
+
+        return Assessments(self.profile, self.clean_uids, self.identities, self.clean / "assessments", prover=lambda: self.prover)
+
+    @cached_property
+    def reading_room(self) -> ReadingRoom:
+        """Where readers' answers are heard."""
+        from node.reading_room import ReadingRoom
+
+        return ReadingRoom(told=self.told, brought=self._brought_by_readers, keep=self.verdicts.record, record=self.trail.record, clock=now)
+
+    def told(self, study: CleanUid) -> Ours:
+        """What this node told the readers of a study."""
+        from node.assessment.told import told_of
+
+        return told_of(self.jobs.of_study(study), self.jobs.objects_of, self.jobs.summary_of)
+
+    def _brought_by_readers(self, ref: StudyRef, ours: Ours) -> tuple[Sequence[Assessment], int]:
+        """Readers' objects since the study was last taken in, and how many other instances came since."""
+        from node.identified.assessments import may_answer
+
+        since = max((int(path.name[1:]) for path in (self.studies / ref.study).glob("r*")), default=0)
+        received, others = self.intake.newcomers(ref, since, may_answer)
+        found = self.assessments.understood(received, ours)
+        return found, others + received.count - len(found)
+
+    @cached_property
+    def reading_links(self) -> ReadingLinks:
+        """Signed links to the reading page; they name a job and a finding."""
+        from node.ledger.reading_links import ReadingLinks
+
+        return ReadingLinks(self.keyring.site_key("reading links"), clock=now)
+
+    def record_verdict(self, token: str, opinion: str, reason: str = "", who: str = "") -> Heard:
+        """One click on the reading page: what the holder of a link says of the finding that it names.
+
+        Words that may name somebody do not stay in the reason, and of `who` a keyed hash is kept.
+
+        Raises
+        ------
+        LinkRefused, VerdictRefused
+            Nothing is kept.
+        """
+        from node.reading_room import of_page
+
+        linked = self.reading_links.open(token)
+        job = self.jobs.get(linked.job)
+        verdict = of_page(
+            linked,
+            opinion,
+            words.clean(reason[:1000]),
+            self.clean_uids.reader(who),
+            now(),
+            told=self.told(job.study.study) if job else None,
+        )
+        self.verdicts.record(verdict)
+        heard = self.verdicts.get(verdict.id)
+        assert heard is not None
+        self.trail.record(
+            AuditEvent(
+                event=Event.INSTANCES_ACCESSED,
+                action=Action.CREATE,
+                who=verdict.reader or "reader",
+                study=heard.study,
+                patient=heard.pseudonym,
+                what=f"a reader on the page: {verdict.opinion} of {verdict.finding or 'the result'}",
+            )
+        )
+        return heard
+
     @cached_property
     def destinations(self) -> Mapping[str, Destination]:
         kinds = Registry("node.destinations", Destination)  # type: ignore[type-abstract]
@@ -951,6 +1036,10 @@ class House:
                 for entry in self.quarantine.list()
             ],
             "proven": len(self.proofs()),
+            "verdicts": {
+                f"{pipeline} {version}": {"total": rates.total, "agreement": rates.agreement}
+                for (pipeline, version), rates in self.verdicts.rates().items()
+            },
             "free_mb": self.free_bytes() >> 20,
             "rules": len(self.rules.rules),
             "rules_revision": self.rules.revision,

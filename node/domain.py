@@ -271,6 +271,53 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)  #: processing parameters, JSON values only
 
 
+# --- what a reader says of it ---------------------------------------------------------------------------------------------
+class Opinion(StrEnum):
+    """A reader's answer to a finding, or to a whole result. IHE AIRA: accept, modify, reject; and what the model did not see."""
+
+    ACCEPT = "accept"
+    MODIFY = "modify"  #: it is there, elsewhere or of another extent
+    REJECT = "reject"
+    MISSED = "missed"  #: the reader found it, the model did not
+
+
+class VerdictSource(StrEnum):
+    """How the answer came home."""
+
+    SR = "SR"
+    SEG = "SEG"
+    PAGE = "page"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderRegion:
+    """Where a reader sees a finding: an outline on one image, or a segment of a SEG that lies on the clean volume."""
+
+    image: CleanUid = CleanUid("")  #: SOP Instance UID
+    frame: int = 1  #: within the image, from 1
+    outline: tuple[tuple[float, float], ...] = ()  #: (column, row) in pixels, top left pixel's centre at (0.5, 0.5)
+    file: Path | None = None  #: below the clean volume
+    segment: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A reader's agreement with a finding or correction of it, by Tracking UID. `id` derives from who said what of which."""
+
+    id: str
+    job: str
+    opinion: Opinion
+    source: VerdictSource
+    at: datetime  #: when the node heard it
+    tracking_uid: str = ""  #: (0062,0021), (112040, DCM); empty: the result as a whole
+    finding: str = ""  #: its name
+    reader: str = ""  #: a keyed hash of who it was; empty: nobody is named
+    reason: str = ""
+    object: CleanUid = CleanUid("")  #: the SR or SEG that says so; empty: the page
+    region: ReaderRegion | None = None
+    dice: float | None = None  #: of the reader's region with ours, 0 to 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenObject:
     """One DICOM object of a result, still without a name, as a file on the clean volume."""

@@ -164,6 +164,19 @@ class BundleRefused(NodeError):
     """The bundle is not added, and nothing of it was left behind."""
 
 
+# --- what readers say -------------------------------------------------------------------------------------------------
+class LinkRefused(NodeError):
+    """The link opens nothing; ask for a new one where it came from."""
+
+
+class VerdictRefused(NodeError):
+    """The answer is not kept."""
+
+
+class ExportRefused(NodeError):
+    """Nothing was exported."""
+
+
 # --- the doors over HTTP, and the Orthancs behind them -------------------------------------------------------------------
 class TokenInvalid(NodeError):
     """The token can't be made or found; see `radnode tokens list`."""

@@ -69,6 +69,7 @@ class Gateway:
             deliver=self._deliver,
             handed_over=self._handed_over,
             set_aside=self._set_aside,
+            heard=self._house.reading_room.hear,
         )
 
     def _deidentify(self, ref: StudyRef) -> Study:
@@ -321,6 +322,8 @@ class Gateway:
             for job in self._house.jobs.of_study(study):
                 shutil.rmtree(self._house.results / job.id, ignore_errors=True)
             shutil.rmtree(self._house.studies / study, ignore_errors=True)
+            shutil.rmtree(self._house.assessments.folder / study, ignore_errors=True)
+            self._house.verdicts.forget_regions(study)
         self._house.intake.purge(*studies)
         self._house.cards.forget(*studies)
         for study in studies:

@@ -11,8 +11,10 @@ import typer
 from node.assembly import House, os_user
 from node.commands.evaluate import evaluate
 from node.commands.options import Config, Json, house
+from node.commands.verdicts import readers_in_words
 from node.errors import VersionRefused
 from node.ledger.comparison import Comparison, compare
+from node.ledger.verdicts import Rates
 from node.shelf import Standing
 
 Name = Annotated[str, typer.Argument(help="The pipeline, e.g. covid_ct.")]
@@ -54,7 +56,13 @@ def compare_(name: Name, a: Version, b: Version, config: Config = None, as_json:
         if not readings[-1] and version not in known:
             raise VersionRefused(f"it is not installed and has read nothing; installed: {', '.join(known) or 'none'}", version=version)
     found = compare(*readings)
-    typer.echo(json.dumps(asdict(found), indent=1) if as_json else _in_words(found, a, b))
+    rates = home.verdicts.rates()
+    readers = {version: rates.get((name, version), Rates()) for version in (a, b)}
+    if as_json:
+        said = {version: {**asdict(one), "agreement": one.agreement} for version, one in readers.items()}
+        typer.echo(json.dumps({**asdict(found), "readers": said}, indent=1))
+        return
+    typer.echo("\n".join([_in_words(found, a, b), *(readers_in_words(version, one) for version, one in readers.items())]))
 
 
 def join(app: typer.Typer) -> None:

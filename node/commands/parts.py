@@ -100,6 +100,7 @@ def _web_parts(home: House) -> WebParts:
         peers=tuple(sources),
         room_left=lambda: home.free_bytes() > 0,
         ready=home.ready,
+        agreement=home.verdicts.rates,
         max_upload_bytes=chosen.max_upload_mb << 20,
         openid=_openid(chosen.oidc),
         address=chosen.address,

@@ -32,5 +32,8 @@ def status(config: Config = None, as_json: Json = False) -> None:
             counts = [str(one[state]) for state in ("QUEUED", "SENT", "CONFIRMED", "REFUSED")]
             table.add_row(name if one["configured"] else f"{name} (not in the settings)", *counts, one["reason"])
         console.print(table)
+    for version, rates in facts["verdicts"].items():
+        agreed = f"{rates['agreement']:.0%} accepted" if rates["agreement"] is not None else "nobody has answered"
+        console.print(f"readers     {version}: {agreed} of {rates['total']} answers")
     for refused in facts["quarantine"]:
         console.print(f"quarantine  {refused['study']} revision {refused['revision']}: {refused['reason']}")

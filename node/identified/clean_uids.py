@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import re
 from hashlib import sha256
 
 from node.domain import CleanUid, Pseudonym
+
+#: what viewers write where they know nobody
+NOBODY = frozenset({"UNKNOWN", "ANONYMOUS", "OBSERVER", "READER", "NONE", "OHIF", "USER"})
 
 
 class CleanUids:
@@ -21,6 +25,11 @@ class CleanUids:
     def pseudonym(self, patient_id: str, issuer: str = "") -> Pseudonym:
         """The pseudonym of a patient, from Patient ID and its issuer (PS3.3 C.7.1.1)."""
         return Pseudonym("P" + self._mac("patient", f"{issuer}\\{patient_id}")[:8].hex().upper())
+
+    def reader(self, name: str) -> str:
+        """A keyed hash of who reads images, whatever the case and the separators of the name; empty for nobody."""
+        parts = [part for part in re.split(r"[\W_]+", name.upper()) if part and part not in NOBODY]
+        return "R" + self._mac("reader", " ".join(parts))[:8].hex().upper() if parts else ""
 
     def date_shift_days(self, pseudonym: Pseudonym) -> int:
         """How far back the patient's dates are moved: 1 to 3650 days, one shift a patient (PS3.15 E.3.6)."""

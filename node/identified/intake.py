@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from node import log
 from node.domain import CleanUid, Origin, StudyRef
 from node.errors import InstanceUnreadable
-from node.identified.blocks import Meta, origin_from_json, origin_json
+from node.identified.blocks import Extent, Meta, origin_from_json, origin_json
 from node.identified.clean_uids import CleanUids
 from node.identified.head import Head, HeadUnreadable, is_uid, read_head
 from node.identified.keys import Keyring
@@ -294,7 +294,9 @@ class Intake:
                 .order_by(InstanceRow.arrived_at, InstanceRow.sop_instance)
             )
             places = [extents for (extents,) in rows]
+        return self._identified(ref, places)
 
+    def _identified(self, ref: StudyRef, places: Sequence[Sequence[Extent]]) -> IdentifiedStudy:
         def instances() -> Iterator[ReceivedInstance]:
             for extents in places:
                 meta = self._vault.read_meta(extents, ref.study)
@@ -307,6 +309,15 @@ class Intake:
                 )
 
         return IdentifiedStudy(ref=ref, instances=instances, count=len(places))
+
+    def newcomers(self, ref: StudyRef, since: int, wanted: Callable[[str], bool]) -> tuple[IdentifiedStudy, int]:
+        """Of the instances that came after revision `since`: those of a SOP class that is wanted, and how many others there are."""
+        with reading(self._engine) as db:
+            new = (InstanceRow.study == ref.study, InstanceRow.revision > since, InstanceRow.revision <= ref.revision)
+            rows = db.execute(select(InstanceRow.extents).where(*new).order_by(InstanceRow.arrived_at, InstanceRow.sop_instance))
+            places = [extents for (extents,) in rows]
+        chosen = [extents for extents in places if wanted(self._vault.read_meta(extents, ref.study).sop_class_uid)]
+        return self._identified(ref, chosen), len(places) - len(chosen)
 
     def refs(self) -> list[StudyRef]:
         """Every study that has settled, at its latest revision, oldest first."""

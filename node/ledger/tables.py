@@ -173,6 +173,25 @@ class VersionRow(Base):
     at: Mapped[datetime] = mapped_column(Instant)
 
 
+class VerdictRow(Base):
+    """A reader's answer (`domain.Verdict`). Rows are added, never changed, but that a purged study's regions are forgotten."""
+
+    __tablename__ = "verdicts"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    job: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    tracking_uid: Mapped[str] = mapped_column(String(64), index=True)
+    finding: Mapped[str] = mapped_column(String(64))
+    opinion: Mapped[str] = mapped_column(String(16))
+    source: Mapped[str] = mapped_column(String(16))
+    reader: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text)
+    object: Mapped[str] = mapped_column(String(64))
+    region: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    dice: Mapped[float | None]
+    at: Mapped[datetime] = mapped_column(Instant, index=True)
+
+
 class AuditRow(Base):
     """One link of the audit trail: `hash` covers `seq`, `at`, `event` and the `previous` hash."""
 

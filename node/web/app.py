@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 import node
 from node.ledger.tokens import Bearer, Role
-from node.web import audit, health, metrics, orthanc_hook, reveal, stow
+from node.web import agreement, audit, health, metrics, orthanc_hook, reveal, stow
 from node.web.api import docs as api_docs
 from node.web.api import rooms as api_rooms
 from node.web.auth import OPEN, Alarm, Doorkeeper, Safe
@@ -24,6 +24,8 @@ def create_app(parts: WebParts) -> FastAPI:
     """
     app = FastAPI(title="Radnode", version=node.__version__, docs_url=None, redoc_url=None)
     counted = metrics.Metrics(parts.registry)
+    if parts.agreement:
+        agreement.count(parts.registry, parts.agreement)
     alarm = Alarm(parts.record)
     answer_with_problems(app)
     app.include_router(health.routes(parts.ready))

@@ -13,6 +13,7 @@ from node.audit import Record
 from node.domain import Origin
 from node.ledger.reception import Reception
 from node.ledger.tokens import Bearer
+from node.web.agreement import Agreement
 from node.web.api.parts import ApiParts
 from node.web.audit import AuditParts
 from node.web.provider import Provider
@@ -54,6 +55,7 @@ class WebParts:
     openid: Provider | None = None  #: who vouches for people; None: passwords only
     address: str = ""  #: of this node as people see it; empty: as each request says
     audit: AuditParts | None = None  #: the trail to be looked at; None: not over HTTP
+    agreement: Agreement | None = None  #: how readers answered; None: nobody counts
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
     api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

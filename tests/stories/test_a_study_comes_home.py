@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from io import BytesIO
@@ -14,6 +15,7 @@ from highdicom.sr import srread
 from pydicom import Dataset, dcmread
 
 from node.testing.studies import a_study, write_study
+from tests import readers
 from tests.conftest import need
 from tests.stories.conftest import Department
 from tests.stories.department import store, wait_for
@@ -183,6 +185,19 @@ def test_a_breast_ultrasound_without_a_frame_of_reference_comes_home(department:
 
     results = complete_results(department, image.StudyInstanceUID, {"SR", "OT"})
     check_home(results, [image], tmp_path / "results")
+
+
+def test_a_readers_answer_that_is_stored_in_the_archive_is_heard(department: Department, tmp_path: Path):
+    [image] = a_study("US", patient=8, kind="malignant", study=2)
+    write_study([image], tmp_path / "study")
+    store(tmp_path / "study", department.archive.dicom_port, called="ORTHANC")
+    [report] = [ds for ds in complete_results(department, image.StudyInstanceUID, {"SR", "OT"}) if ds.Modality == "SR"]
+    write_study([readers.aira_report(report, "accept")], tmp_path / "answer")
+
+    assert store(tmp_path / "answer", department.archive.dicom_port, called="ORTHANC").returncode == 0
+
+    listed = wait_for("a verdict", lambda: json.loads(department.node.command("verdicts", "list", "--json"))["verdicts"], every=2)
+    assert [(one["opinion"], one["source"], one["pipeline"]) for one in listed] == [("accept", "SR", "breast_ultrasound")]
 
 
 def test_an_unknown_caller_is_refused_and_remembered(department: Department, tmp_path: Path):

@@ -1,0 +1,1 @@
+"""What a reader's SR or SEG says of our results, read from its clean copy. No name comes in here."""

@@ -1,0 +1,181 @@
+"""A reader's SR: a coded assessment (IHE AIRA), or a TID 1500 report that a viewer wrote over ours.
+
+Three things tell what a group is about: our Tracking UID, a reference to our segment or object, or for a document as a whole what it lists
+as evidence. Three things tell what is said: a coded opinion, a region that differs from ours, a group that we had not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from node.assessment import content
+from node.assessment.answers import KEPT, SAME, Answer
+from node.assessment.outlines import dice_of
+from node.assessment.told import FINDING, MEASUREMENT_GROUP, TRACKING_UID, Ours, Told, place_of
+from node.assessment.vocabulary import is_reason, opinion_of
+from node.domain import CleanUid, Opinion, ReaderRegion
+
+MOST_REASON = 1000  #: characters
+
+
+def answers_of(ds: Dataset, ours: Ours) -> list[Answer]:
+    """What the report says of our findings; nothing when it is about something else."""
+    found: list[Answer] = []
+    about_all = sorted({ours.objects[uid] for uid in _evidence(ds) if uid in ours.objects} | _named_jobs(ds, ours))
+    for group in content.containers(ds):
+        told, jobs = _about(group, ours)
+        opinion, reason = _said(group)
+        if opinion is not None and opinion is not Opinion.MISSED:
+            if told:
+                found += [_of_finding(one, opinion, reason, group) for one in told]
+            else:
+                found += [Answer(job=job, opinion=opinion, reason=reason) for job in jobs or about_all]
+        elif opinion is None and told and _outlined(group):
+            found += [_compared(one, group) for one in told[:1]]
+    if found or about_all:
+        found += _missed(ds, ours, about_all or [found[0].job])
+    return list({(one.job, one.tracking_uid, one.finding, one.opinion): one for one in found}.values())
+
+
+# --- what a group is about -----------------------------------------------------------------------------------------------
+def _about(group: Dataset, ours: Ours) -> tuple[list[Told], list[str]]:
+    """Our findings that the group names, and our jobs whose objects it names as a whole."""
+    told: dict[str, Told] = {}
+    jobs: dict[str, None] = {}
+    for item in content.within(group):
+        uid = str(item.get("UID") or "")
+        if uid in ours.told:
+            told[uid] = ours.told[uid]
+        for instance, segments, _ in content.references(item):
+            if instance not in ours.objects:
+                continue
+            tracked = [ours.segments[instance, number] for number in segments if (instance, number) in ours.segments]
+            told |= {one: ours.told[one] for one in tracked}
+            if not tracked:
+                jobs[ours.objects[instance]] = None
+    return list(told.values()), list(jobs)
+
+
+def _evidence(ds: Dataset) -> Iterator[str]:
+    """SOP Instance UIDs that the document lists outside its content tree (PS3.3 C.17.2.1)."""
+    for keyword in (
+        "CurrentRequestedProcedureEvidenceSequence",
+        "PertinentOtherEvidenceSequence",
+        "PredecessorDocumentsSequence",
+        "ReferencedSOPSequence",
+        "ReferencedInstanceSequence",
+    ):
+        for item in ds.get(keyword) or ():
+            for element in [*item.iterall()]:
+                if element.keyword == "ReferencedSOPInstanceUID":
+                    yield str(element.value)
+
+
+def _named_jobs(ds: Dataset, ours: Ours) -> set[str]:
+    """Jobs of which anything in the tree names a finding or an object."""
+    jobs: set[str] = set()
+    for group in content.containers(ds):
+        told, named = _about(group, ours)
+        jobs |= {one.job for one in told} | set(named)
+    return jobs
+
+
+# --- what it says ----------------------------------------------------------------------------------------------------------
+def _said(group: Dataset) -> tuple[Opinion | None, str]:
+    """The coded opinion of a group, and why in words."""
+    opinion: Opinion | None = None
+    reasons: list[str] = []
+    for item in content.within(group):
+        match item.get("ValueType"):
+            case "CODE":
+                value = content.coded(item)
+                here = opinion_of(content.concept(item), value)
+                if here is not None:
+                    opinion = opinion or here
+                elif is_reason(content.concept(item)):
+                    reasons.append(value.meaning)
+            case "TEXT" if is_reason(content.concept(item)):
+                reasons.append(str(item.get("TextValue") or ""))
+    return opinion, "; ".join(one.strip() for one in reasons if one.strip())[:MOST_REASON]
+
+
+def _of_finding(told: Told, opinion: Opinion, reason: str, group: Dataset) -> Answer:
+    region, dice = None, None
+    if opinion is Opinion.MODIFY and _outlined(group):
+        region = _region(group)
+        dice = _dice(told, region)
+    return Answer(
+        job=told.job, opinion=opinion, tracking_uid=told.tracking_uid, finding=told.finding, reason=reason, region=region, dice=dice
+    )
+
+
+def _compared(told: Told, group: Dataset) -> Answer:
+    """No opinion in codes, but the reader's viewer wrote our group again: with our region, or with another."""
+    region = _region(group)
+    dice = _dice(told, region)
+    same = dice is not None and dice >= SAME
+    return Answer(
+        job=told.job,
+        opinion=Opinion.ACCEPT if same else Opinion.MODIFY,
+        tracking_uid=told.tracking_uid,
+        finding=told.finding,
+        reason=KEPT if same else "",
+        region=None if same else region,
+        dice=dice,
+    )
+
+
+def _missed(ds: Dataset, ours: Ours, jobs: list[str]) -> Iterator[Answer]:
+    """Measurement groups with a region that are none of ours, in a report that is about ours."""
+    for group in content.containers(ds):
+        named = content.concept(group)
+        if (named.value, named.scheme_designator) != MEASUREMENT_GROUP or not _outlined(group):
+            continue
+        told, about = _about(group, ours)
+        tracked = [item for item in content.within(group) if _is(item, TRACKING_UID)]
+        if told or about or not tracked:
+            continue
+        opinion, reason = _said(group)
+        if opinion not in (None, Opinion.MISSED):
+            continue
+        region = _region(group)
+        job = next((job for job in jobs if region.image in ours.jobs[job].inputs), "")
+        if job:
+            yield Answer(job=job, opinion=Opinion.MISSED, finding=_name(group, ours, job), reason=reason, region=region)
+
+
+def _name(group: Dataset, ours: Ours, job: str) -> str:
+    """Our name for the coded finding where we have one, else its meaning."""
+    for item in content.within(group):
+        if _is(item, FINDING):
+            code = content.coded(item)
+            known = [one.finding for one in ours.told.values() if one.job == job and one.code[:2] == code[:2]]
+            return known[0] if known else code.meaning[:64]
+    return ""
+
+
+# --- where -----------------------------------------------------------------------------------------------------------------
+def _outlined(group: Dataset) -> bool:
+    return place_of(group)[2] is not None
+
+
+def _region(group: Dataset) -> ReaderRegion:
+    image, frame, outline = place_of(group)
+    points = np.zeros((0, 2)) if outline is None else outline
+    return ReaderRegion(image=CleanUid(image), frame=frame, outline=tuple((float(x), float(y)) for x, y in points.tolist()))
+
+
+def _dice(told: Told, region: ReaderRegion) -> float | None:
+    if told.outline is None:
+        return None
+    if (told.image, told.frame) != (region.image, region.frame):
+        return 0.0
+    return dice_of(told.outline, np.asarray(region.outline, np.float64))
+
+
+def _is(item: Dataset, concept: tuple[str, str]) -> bool:
+    named = content.concept(item)
+    return (named.value, named.scheme_designator) == concept
