@@ -32,6 +32,7 @@ COMMANDS = {
     "keys": "keys.app",
     "proof": "proof.app",
     "reveal": "reveal.app",
+    "notify": "notify.app",
     "part": "parts.part",
 }
 HIDDEN = frozenset({"part"})
