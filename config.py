@@ -236,6 +236,7 @@ class NotificationsSettings(Room):
     smtp: SmtpSettings | None = None
     webhooks: tuple[WebhookSettings, ...] = ()
     silence: tuple[SilenceSettings, ...] = ()
+    waiting_hours: float = Field(1, gt=0)  #: a destination that an object waits for so long is trouble
     quiet_s: float = Field(4 * 3600, ge=60)  #: a trouble that stays is told again after so long
     every_s: float = Field(60, gt=0)  #: how often the node looks
     link: str = ""  #: address of the node's pages, as a person reaches them

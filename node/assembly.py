@@ -764,16 +764,18 @@ class House:
 
     def troubles(self, trail: tuple[bool, int | None] | None, began: datetime) -> Found:
         """What is wrong now. `trail`: whether it was intact when last verified, and its first wrong record; None: not verified yet."""
-        from node.identified.delivery import State
         from node.notices import DAYS, FORGOTTEN_AFTER, Figures, Watch, found
 
         silence = self.settings.notifications.silence
-        refused: dict[str, list[int]] = {}
-        for entry in self.outbox.entries(state=State.REFUSED, limit=10_000):
-            refused.setdefault(entry.destination, []).append(entry.id)
+        late = now() - timedelta(hours=self.settings.notifications.waiting_hours)
         figures = Figures(
             given_up=self.jobs.given_up(now() - FORGOTTEN_AFTER),
-            refused=refused,
+            refused=self.outbox.dead_letters(),
+            waiting={
+                one.name: (sum(count for state, count in one.counts.items() if state.value == "QUEUED"), one.oldest_queued)
+                for one in self.outbox.status()
+                if one.oldest_queued is not None and one.oldest_queued < late
+            },
             quarantined=Counter(entry.kind for entry in self.quarantine.list()),
             last_arrival=self.intake.last_arrivals([one.source for one in silence]),
             free_bytes=self.free_bytes(),

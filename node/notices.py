@@ -42,6 +42,7 @@ class Figures:
 
     given_up: Mapping[str, Sequence[str]]  #: pipeline → ids of jobs that were given up within FORGOTTEN_AFTER
     refused: Mapping[str, Sequence[int]]  #: destination → ids of deliveries that it refused for good (dead letters)
+    waiting: Mapping[str, tuple[int, datetime]]  #: destination that is late → objects that wait for it, and since when the first does
     quarantined: Mapping[str, int]  #: why (the error's class) → studies
     last_arrival: Mapping[str, datetime]  #: source → when its latest study last grew
     free_bytes: int  #: above the watermark; 0 or less: nothing is taken any more
@@ -124,7 +125,7 @@ def found(figures: Figures, watches: Collection[Watch], *, now: datetime, began:
     trail = [] if figures.trail_intact is not False else [_trail(figures)]
     if figures.trail_intact is None:
         unknown.add(str(Kind.AUDIT))
-    counted = chain(_given_up(figures), _refused(figures), _quarantined(figures), _disk(figures))
+    counted = chain(_given_up(figures), _refused(figures), _waiting(figures), _quarantined(figures), _disk(figures))
     return Found(troubles=(*counted, *silent, *trail), unknown=frozenset(unknown))
 
 
@@ -153,6 +154,19 @@ def _refused(figures: Figures) -> list[Trouble]:
         )
         for destination, ids in sorted(figures.refused.items())
         if ids
+    ]
+
+
+def _waiting(figures: Figures) -> list[Trouble]:
+    return [
+        Trouble(
+            key=f"{Kind.DELIVERIES}:{destination}:waiting",
+            kind=Kind.DELIVERIES,
+            title=f"{destination} does not take results",
+            text=f"{_many(count, 'object')} waiting for {destination}, the first since {since.astimezone():%Y-%m-%d %H:%M}",
+            count=count,
+        )
+        for destination, (count, since) in sorted(figures.waiting.items())
     ]
 
 
@@ -234,7 +248,14 @@ def _there(trouble: Trouble, before: Told | None, now: datetime, quiet: timedelt
     told_at = before.told_at if before else None
     said = before is not None and before.open and before.said
     then = Told(
-        key=trouble.key, kind=trouble.kind.value, title=trouble.title, count=trouble.count, since=since, told_at=told_at, open=True, said=said
+        key=trouble.key,
+        kind=trouble.kind.value,
+        title=trouble.title,
+        count=trouble.count,
+        since=since,
+        told_at=told_at,
+        open=True,
+        said=said,
     )
     if told_at is not None and now - told_at < quiet:
         return None, then

@@ -367,7 +367,7 @@ class Intake:
     def last_arrivals(self, sources: Collection[str]) -> dict[str, datetime]:
         """When a study of each source last grew: an AE title, the name of an Orthanc or a channel. Those of nothing are left out."""
         found: dict[str, datetime] = {}
-        with Session(self._engine) as db:
+        with reading(self._engine) as db:
             for source in sources:
                 names = or_(*(StudyRow.origin[part].as_string() == source for part in ("calling_ae", "peer", "channel")))
                 last = db.scalar(select(func.max(StudyRow.last_arrival)).where(names))

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+from pydicom import dcmread
 from sqlalchemy import text
 
 import config
@@ -39,7 +40,7 @@ FULL = Trouble(key="disk", kind=Kind.DISK, title="the disk is below its watermar
 
 
 def figures(**changes: Any) -> Figures:
-    well = {"given_up": {}, "refused": {}, "quarantined": {}, "last_arrival": {}, "free_bytes": 1, "trail_intact": True}
+    well = {"given_up": {}, "refused": {}, "waiting": {}, "quarantined": {}, "last_arrival": {}, "free_bytes": 1, "trail_intact": True}
     return Figures(**{**well, **changes})
 
 
@@ -120,6 +121,7 @@ def test_each_trouble_says_how_many_and_where_and_a_node_that_is_well_has_none()
         figures(
             given_up={"covid_ct": [f"{n:032x}" for n in range(7)]},
             refused={"pacs": [12]},
+            waiting={"ris": (3, NOON - HOUR)},
             quarantined={"BurnedInAnnotation": 2, "ProcessingFailed": 1},
             free_bytes=-5 << 20,
             trail_intact=False,
@@ -131,13 +133,14 @@ def test_each_trouble_says_how_many_and_where_and_a_node_that_is_well_has_none()
     )
 
     texts = [trouble.text for trouble in told.troubles]
-    assert [trouble.kind for trouble in told.troubles] == ["jobs", "deliveries", "quarantine", "quarantine", "disk", "audit"]
+    assert [trouble.kind for trouble in told.troubles] == ["jobs", "deliveries", "deliveries", "quarantine", "quarantine", "disk", "audit"]
     assert texts[0].startswith("7 jobs of covid_ct given up")
     assert texts[0].endswith("and 2 more)")
     assert "1 object refused by pacs" in texts[1]
-    assert "2 studies in quarantine: BurnedInAnnotation" in texts[2]
-    assert "5 MB below" in texts[4]
-    assert "record 41" in texts[5]
+    assert texts[2] == "3 objects waiting for ris, the first since 2026-03-04 11:00"
+    assert "2 studies in quarantine: BurnedInAnnotation" in texts[3]
+    assert "5 MB below" in texts[5]
+    assert "record 41" in texts[6]
 
 
 def test_a_trail_that_was_not_verified_yet_is_neither_broken_nor_mended():
@@ -413,6 +416,45 @@ def test_a_node_in_trouble_tells_of_all_of_it_and_names_nobody(hook, tmp_path):
     home.outbox.retry(home.outbox.entries()[0].id)
     assert gateway.tell() == 1
     assert json.loads(hook.got[-1][1])["notices"][0]["state"] == "resolved"
+    home.close()
+
+
+def test_a_destination_that_takes_nothing_for_long_is_trouble_until_it_does(hook, tmp_path):
+    (tmp_path / "out").write_text("a file stands where the folder should be")
+    home = House(loaded(tmp_path, webhooks=[{"name": "chat", "url": hook.url, "secret": SECRET}], waiting_hours=1e-6))
+    home.check()
+    write_study(a_study("US"), tmp_path / "in")
+    home.take_folder(tmp_path / "in")
+    gateway = Gateway(home)
+    gateway.settle()
+    gateway.verify_trail()
+    [clean] = list(home.studies.rglob("*.dcm"))
+    image = dcmread(clean, stop_before_pixels=True)
+    held = home.results / "picture.dcm"
+    held.write_bytes(clean.read_bytes())
+    home.outbox.put(
+        WrittenObject(
+            job="j",
+            study=CleanUid(image.StudyInstanceUID),
+            role=Role.SC,
+            sop_class_uid=image.SOPClassUID,
+            sop_instance_uid=image.SOPInstanceUID,
+            path=held,
+        ),
+        ["pacs"],
+    )
+    home.outbox.send_due()
+
+    assert gateway.tell() == 1
+    (tmp_path / "out").unlink()
+    home.outbox.retry(home.outbox.entries()[0].id)
+    home.outbox.send_due()
+    assert gateway.tell() == 1
+
+    first, last = ([(n["state"], n["text"]) for n in json.loads(body)["notices"]] for _, body in hook.got)
+    assert first[0][0] == "new"
+    assert first[0][1].startswith("1 object waiting for pacs")
+    assert last == [("resolved", "pacs does not take results: over")]
     home.close()
 
 
