@@ -151,7 +151,7 @@ class _Writer:
     def _group(self, told: Told, places: list[Resource], members: list[Resource]) -> Resource:
         words = {True: "present", False: "absent", None: "not decided"}[told.present]
         return self._observation(
-            f"group\n{told.tracking_uid}",
+            f"group\n{told.number}",
             code=_concept(MEASUREMENT_GROUP),
             valueCodeableConcept=_concept(told.finding, f"{told.tracking_id or told.finding.meaning}: {words}"),
             interpretation=_interpretation(told),
@@ -172,10 +172,10 @@ class _Writer:
                 "system": UCUM if unit.scheme_designator == "UCUM" else _system(unit),
                 "code": unit.value,
             }
-            name = f"number\n{told.tracking_uid}\n{at}\n{number.name.value}"
+            name = f"number\n{told.number}\n{at}\n{number.name.value}"
             found.append(self._observation(name, code=_concept(number.name), valueQuantity=quantity, **place))
         for at, one in enumerate(told.evaluations):
-            name = f"evaluation\n{told.tracking_uid}\n{at}\n{one.name.value}"
+            name = f"evaluation\n{told.number}\n{at}\n{one.name.value}"
             about = _concept(one.name, f"{one.name.meaning} of {told.tracking_id or told.finding.meaning}")
             found.append(self._observation(name, code=about, valueCodeableConcept=_concept(one.value), **place))
         return found
@@ -195,7 +195,7 @@ class _Writer:
         return _without_empty(
             {
                 "resourceType": "BodyStructure",
-                "id": name_of(self._report.uid, f"structure\n{told.tracking_uid}"),
+                "id": name_of(self._report.uid, f"structure\n{told.number}"),
                 "identifier": identifiers,
                 "morphology": _concept(told.finding) if told.present else None,
                 "location": _concept(told.site) if told.site else None,
@@ -221,7 +221,7 @@ class _Writer:
         ]
         return {
             "resourceType": "Basic",
-            "id": name_of(self._report.uid, f"selection\n{told.tracking_uid}"),
+            "id": name_of(self._report.uid, f"selection\n{told.number}"),
             "extension": [
                 {"url": f"{R5}.status", "valueCode": "available"},
                 {"url": f"{R5}.code", "valueCodeableConcept": _concept(IMAGE_REGION)},
@@ -351,7 +351,8 @@ def _to(resource: Resource) -> Resource:
 
 
 def _narrative(lines: list[str]) -> Resource:
-    body = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    plain = ("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)  # XML has no control characters
+    body = "".join(f"<p>{escape(line)}</p>" for line in plain)
     return {"status": "generated", "div": f'<div xmlns="http://www.w3.org/1999/xhtml">{body}</div>'}
 
 

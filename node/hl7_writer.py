@@ -174,8 +174,8 @@ def _lines(report: Report) -> Iterator[_Line]:
         yield _Line(type="TX", about=CONCLUSION, value=escaped(text), status=status)
     for text in report.findings:
         yield _Line(type="TX", about=FINDING, value=escaped(text), status=status)
-    for at, told in enumerate(report.told, 1):
-        yield from _told(told, str(at))
+    for told in report.told:
+        yield from _told(told, str(told.number))
     for text in report.comments:
         yield _Line(type="TX", about=COMMENT, value=escaped(text))
     yield _Line(type="ST", about=STUDY_UID, value=report.study_uid)

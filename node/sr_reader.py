@@ -62,6 +62,7 @@ class Outline:
 class Told:
     """One measurement group (TID 1410): what was looked for, and what is said about it."""
 
+    number: int  #: 1, 2, 3 … in the order of the report
     finding: Code
     site: Code | None
     laterality: Code | None
@@ -136,13 +137,14 @@ def read_report(part10: bytes) -> Report | None:
         return _report(dcmread(BytesIO(part10)))
     except (InvalidDicomError, EOFError) as why:
         raise DeliveryRefused("not a DICOM file") from why
-    except (AttributeError, KeyError, IndexError, ValueError) as why:
-        raise DeliveryRefused("not a report of this node's kind") from why
+    except (AttributeError, KeyError, IndexError, ValueError, TypeError, StopIteration):  # their words may quote the report
+        raise DeliveryRefused("not a report of this node's kind") from None
 
 
 def _report(ds: Dataset) -> Report:
     texts = [(_name(item), str(item.TextValue)) for item in _items(ds) if item.ValueType == "TEXT"]
     evidence = _evidence(ds)
+    groups = [item for item in _items(ds) if item.ValueType == "CONTAINER" and _name(item) == GROUP]
     comments = tuple(text for name, text in texts if name == codes.DCM.Comment.value)
     findings = tuple(text for name, text in texts if name == FINDING)
     edge = _columns(ds) * MARK_WIDTH if any(text.startswith(MARK) for text in comments) else 0.0
@@ -155,14 +157,14 @@ def _report(ds: Dataset) -> Report:
         findings=findings,
         comments=tuple(text for text in comments if not text.startswith(MARK)),  # a word to those who see the image
         reason=next((text.removeprefix(NOT_ANALYSED) for text in findings if text.startswith(NOT_ANALYSED)), ""),
-        told=tuple(_told(item, evidence, edge) for item in _items(ds) if item.ValueType == "CONTAINER" and _name(item) == GROUP),
+        told=tuple(_told(number, group, evidence, edge) for number, group in enumerate(groups, 1)),
         maker=_maker(ds),
         series=tuple(dict.fromkeys(evidence.values())),
         predecessor=next(iter(_referenced(ds.get("PredecessorDocumentsSequence", ()))), ""),
     )
 
 
-def _told(group: Dataset, evidence: dict[str, str], edge: float) -> Told:
+def _told(number: int, group: Dataset, evidence: dict[str, str], edge: float) -> Told:
     finding, site, laterality = None, None, None
     numbers, evaluations, outline = [], [], None
     tracking_id, tracking_uid = "", ""
@@ -191,6 +193,7 @@ def _told(group: Dataset, evidence: dict[str, str], edge: float) -> Told:
     if finding is None:
         raise ValueError("a group without a finding")
     return Told(
+        number=number,
         finding=finding,
         site=site,
         laterality=laterality,

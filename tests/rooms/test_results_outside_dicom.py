@@ -231,6 +231,26 @@ def test_two_reports_share_devices_and_nothing_else(records):
     assert len(records.of("Device")) == 2
 
 
+def test_a_report_that_replaces_another_says_which(records):
+    earlier, series = Dataset(), Dataset()
+    earlier.ReferencedSOPClassUID, earlier.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.34", "2.25.77"
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = "2.25.78", [earlier]
+    study = Dataset()
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = "2.25.7001", [series]
+
+    to_fhir(records).send(a_report(PredecessorDocumentsSequence=[study]))
+
+    [extension] = records.of("DiagnosticReport")[0]["extension"]
+    assert extension["url"].endswith("diagnosticReport-replaces")
+    assert extension["valueReference"]["identifier"]["value"] == "urn:oid:2.25.77"
+
+
+def test_a_report_that_is_not_ours_is_refused(records):
+    with pytest.raises(DeliveryRefused, match="not a report of this node's kind"):
+        to_fhir(records).send(a_report(ContributingEquipmentSequence=[]))
+    assert records.kept == {}
+
+
 def test_a_name_keeps_its_parts_and_its_other_writings(listener):
     to_hl7(listener).send(a_report(PatientName="Yamada^Tarou^M^Dr^PhD=山田^太郎=やまだ^たろう", IssuerOfPatientID="HOSP"))
 
