@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import time
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -227,6 +228,78 @@ class ReidentificationSettings(Room):
     valid_hours: float = Field(24, gt=0)  #: of a request and its approval
 
 
+class SmtpSettings(Room):
+    """Mail (`node/post.py`)."""
+
+    host: str
+    port: int = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    sender: str
+    to: tuple[str, ...] = Field(min_length=1)
+    username: str = ""
+    password: SecretStr | None = None
+    ca_file: str = ""  #: PEM of the authority that signed the server's certificate, when it is not a public one
+    timeout_s: float = Field(20, gt=0)
+
+    @model_validator(mode="after")
+    def _no_password_in_the_clear(self) -> SmtpSettings:
+        if self.security == "none" and (self.username or self.password):
+            raise ValueError("username and password would travel in the clear: set security to starttls or tls")
+        return self
+
+
+class WebhookSettings(Room):
+    """A program that takes notices as signed JSON."""
+
+    name: str = Field(min_length=1, max_length=80)
+    url: SecretStr  #: may hold a secret of its own
+    secret: SecretStr = Field(min_length=16)  #: for the HMAC
+    ca_file: str = ""
+    timeout_s: float = Field(20, gt=0)
+
+
+class SilenceSettings(Room):
+    """A source that usually sends: an AE title, the name of an Orthanc below `orthancs`, or `stow`."""
+
+    source: str
+    hours: float = Field(gt=0)  #: without a study, within its working time
+    between: tuple[time, time] = (time(0), time(0))  #: local time, e.g. ["07:00", "19:00"]; twice the same: always
+    weekdays: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+    @field_validator("between", mode="before")
+    @classmethod
+    def _quoted(cls, times: Any) -> Any:
+        if any(isinstance(one, int) for one in times):  # YAML reads 19:00 as 1140
+            raise ValueError('put the times in quotes, as in ["07:00", "19:00"]')
+        return times
+
+    @model_validator(mode="after")
+    def _can_be_heard(self) -> SilenceSettings:
+        opens, closes = (one.hour + one.minute / 60 for one in self.between)
+        length = (closes - opens) % 24 or 24
+        if self.hours >= length and not (length == 24 and len(set(self.weekdays)) == 7):
+            raise ValueError(f"the source works {length:g} hours a day, so {self.hours:g} hours of silence never pass: give fewer")
+        return self
+
+
+class NotificationsSettings(Room):
+    """Who is told when something is wrong (`node/notices.py`). Nobody, unless named here."""
+
+    smtp: SmtpSettings | None = None
+    webhooks: tuple[WebhookSettings, ...] = ()
+    silence: tuple[SilenceSettings, ...] = ()
+    waiting_hours: float = Field(1, gt=0)  #: a destination that an object waits for so long is trouble
+    quiet_s: float = Field(4 * 3600, ge=60)  #: a trouble that stays is told again after so long
+    every_s: float = Field(60, gt=0)  #: how often the node looks
+    link: str = ""  #: address of the node's pages, as a person reaches them
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> NotificationsSettings:
+        if len({hook.name for hook in self.webhooks}) < len(self.webhooks):
+            raise ValueError("two webhooks have the same name")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings. Every key is also an environment variable: `RADNODE_<ROOM>__<KEY>`."""
 
@@ -253,6 +326,7 @@ class Settings(BaseSettings):
     routing: RoutingSettings = RoutingSettings()
     deidentification: DeidentificationSettings = DeidentificationSettings()
     reidentification: ReidentificationSettings = ReidentificationSettings()
+    notifications: NotificationsSettings = NotificationsSettings()
     orthancs: dict[str, OrthancSettings] = {}
     sources: dict[str, SourceSettings] = {}
     destinations: dict[

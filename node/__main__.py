@@ -36,6 +36,7 @@ COMMANDS = {
     "keys": "keys.app",
     "proof": "proof.app",
     "reveal": "reveal.app",
+    "notify": "notify.app",
     "part": "parts.part",
 }
 HIDDEN = frozenset({"part"})

@@ -10,6 +10,7 @@ import hashlib
 import os
 import pwd
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -89,6 +90,8 @@ if TYPE_CHECKING:
     from node.ledger.verdicts import Heard, Verdicts
     from node.ledger.versions import VersionDecisions
     from node.ledger.watched import Watched
+    from node.notices import Found
+    from node.post import Post, Recipient
     from node.reading_room import Assessment, ReadingRoom
     from node.rules.book import RuleBook
     from node.rules.replay import Comparison
@@ -1016,6 +1019,62 @@ class House:
         for name in ("ledger", "wing"):
             if name in self.__dict__:
                 self.__dict__[name].dispose()
+
+    # --- who is told ------------------------------------------------------------------------------------------------------------
+    @cached_property
+    def post(self) -> Post:
+        """The channels of the settings, and what each was told."""
+        from node.ledger.notices import Notices
+        from node.post import Mail, Post, Webhook
+
+        chosen = self.settings.notifications
+        channels: list[Recipient] = [
+            Webhook(
+                name=f"webhook {hook.name}",
+                url=hook.url.get_secret_value(),
+                secret=hook.secret.get_secret_value(),
+                ca_file=hook.ca_file,
+                timeout_s=hook.timeout_s,
+            )
+            for hook in chosen.webhooks
+        ]
+        if chosen.smtp is not None:
+            password = chosen.smtp.password.get_secret_value() if chosen.smtp.password else ""
+            channels.append(Mail(password=password, **chosen.smtp.model_dump(exclude={"password"})))
+        node = f"{self.settings.scp.ae_title} on {socket.gethostname()}"
+        return Post(channels=channels, memory=Notices(self.ledger), quiet_s=chosen.quiet_s, node=node, link=chosen.link)
+
+    def troubles(self, trail: tuple[bool, int | None] | None, began: datetime) -> Found:
+        """What is wrong now. `trail`: whether it was intact when last verified, and its first wrong record; None: not verified yet."""
+        from node.notices import DAYS, FORGOTTEN_AFTER, Figures, Watch, found
+
+        silence = self.settings.notifications.silence
+        late = now() - timedelta(hours=self.settings.notifications.waiting_hours)
+        figures = Figures(
+            given_up=self.jobs.given_up(now() - FORGOTTEN_AFTER),
+            refused=self.outbox.dead_letters(),
+            waiting={
+                one.name: (sum(count for state, count in one.counts.items() if state.value == "QUEUED"), one.oldest_queued)
+                for one in self.outbox.status()
+                if one.oldest_queued is not None and one.oldest_queued < late
+            },
+            quarantined=Counter(entry.kind for entry in self.quarantine.list()),
+            last_arrival=self.intake.last_arrivals([one.source for one in silence]),
+            free_bytes=self.free_bytes(),
+            trail_intact=trail[0] if trail else None,
+            broken_at=trail[1] if trail else None,
+        )
+        watches = [
+            Watch(
+                source=one.source,
+                hours=one.hours,
+                opens=one.between[0],
+                closes=one.between[1],
+                weekdays=frozenset(DAYS.index(day) for day in one.weekdays),
+            )
+            for one in silence
+        ]
+        return found(figures, watches, now=now(), began=began)
 
     # --- at a glance ------------------------------------------------------------------------------------------------------------
     def overview(self) -> dict[str, Any]:

@@ -247,5 +247,9 @@ class DeliveryRefused(NodeError):
     """The destination refuses the object; trying again would not help."""
 
 
+class NoticeNotSent(NodeError):
+    """A notice could not be sent; it is tried again. `radnode notify test` says whether the settings are right."""
+
+
 class ChainBroken(NodeError):
     """The audit trail was altered."""

@@ -55,6 +55,8 @@ class Gateway:
         self._house = house
         self._tries: dict[StudyRef, int] = {}
         self._caught_up = False
+        self._began = now()
+        self._trail: tuple[bool, int | None] | None = None  #: what its last verification said
 
     # --- the path of a study ------------------------------------------------------------------------------------------------
     @cached_property
@@ -189,6 +191,8 @@ class Gateway:
             Chore(name="expire", every_s=600, do=self.expire),
             Chore(name="verify the audit trail", every_s=6 * 3600, do=self.verify_trail),
         ]
+        if self._house.post.channels:
+            chores.append(Chore(name="tell what is wrong", every_s=self._house.settings.notifications.every_s, do=self.tell))
         for name, source in sources.items():
             chores.append(Chore(name=f"fetch from {name}", every_s=0.5, do=source.fetch_due))
             chores.append(
@@ -332,5 +336,10 @@ class Gateway:
     def verify_trail(self) -> None:
         """Say loudly when the audit trail was altered."""
         verdict = self._house.trail.verify()
+        self._trail = (verdict.intact, verdict.seq)
         if not verdict.intact:
             _log.error("THE AUDIT TRAIL WAS ALTERED", extra={"record": verdict.seq, "because": verdict.reason})
+
+    def tell(self) -> int:
+        """Tell the channels of the settings what is wrong and what is over; how many notices went out."""
+        return self._house.post.tell(self._house.troubles(self._trail, self._began), now())

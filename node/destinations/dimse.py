@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,23 +24,13 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Ver
 
 from node.destinations.interface import Destination
 from node.errors import DeliveryFailed, DeliveryRefused
+from node.tls import Tls, client_context
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _REJECTED_FOR_NOW = 0x02  # A-ASSOCIATE-RJ Result, PS3.8 Table 9-21: 1 permanent, 2 transient
 #: what a peer is asked for
 PROBED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEGLSLossless)
 _MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 section 9.3.2.2
-
-
-class Tls(BaseModel):
-    """BCP 195: TLS 1.2 or later (PS3.15 B.9). PEM files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    ca_file: str = ""  #: who signed the peer's certificate; empty: the machine's authorities
-    cert_file: str = ""  #: the node's own certificate, when the peer asks for one
-    key_file: str = ""
-    check_hostname: bool = True
 
 
 class DimseSettings(BaseModel):
@@ -202,7 +191,7 @@ class Dimse(Destination):
         return ae
 
     def _associate(self, ae: AE, *, even_if_none: bool = False) -> Association:
-        tls = (_tls_context(self.settings.tls), self.settings.host) if self.settings.tls else None
+        tls = (client_context(self.settings.tls), self.settings.host) if self.settings.tls else None
         association = ae.associate(self.settings.host, self.settings.port, ae_title=self.settings.ae_title, tls_args=tls)
         if association.is_established:
             return association
@@ -259,15 +248,6 @@ def _fit(dataset: Dataset, association: Association, name: str) -> None:
             raise DeliveryRefused("the peer takes no compressed object and this one can't be decoded", destination=name) from why
     if not accepted & {str(one) for one in _UNCOMPRESSED}:
         raise DeliveryRefused("no transfer syntax in common", destination=name)
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = tls.check_hostname
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    return context
 
 
 def _query(level: str, **keys: str) -> Dataset:

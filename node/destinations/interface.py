@@ -16,6 +16,7 @@ class Destination(ABC):
     """Takes whole DICOM files (PS3.10 bytes). Safe to call twice with the same object."""
 
     Settings: ClassVar[type[BaseModel]]  #: frozen, extra="forbid"; the keys beside `kind:` in the settings
+    keeps_objects: ClassVar[bool] = True  #: False: it takes what a report says, in another language, and passes other objects by
 
     def __init__(self, name: str, settings: Any) -> None:
         self.name = name

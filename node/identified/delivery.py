@@ -243,6 +243,15 @@ class Outbox:
                 for row in session.scalars(query)
             ]
 
+    def dead_letters(self) -> dict[str, list[int]]:
+        """Ids of what was refused for good, by destination, the latest first."""
+        query = select(OutboxRow.destination, OutboxRow.id).where(OutboxRow.state == State.REFUSED).order_by(OutboxRow.id.desc())
+        found: dict[str, list[int]] = {}
+        with Session(self._reading) as session:
+            for name, id in session.execute(query):
+                found.setdefault(name, []).append(id)
+        return found
+
     def ours(self, sop_instance_uids: Sequence[str]) -> set[str]:
         """Which of these are objects that this node made and queued: results keep their own UIDs on the way home."""
         found: set[str] = set()

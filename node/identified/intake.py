@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -12,7 +12,7 @@ from struct import unpack_from
 from typing import BinaryIO, TypeVar
 
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
-from sqlalchemy import ColumnElement, Engine, delete, func, select, update
+from sqlalchemy import ColumnElement, Engine, delete, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from node import log
@@ -374,6 +374,17 @@ class Intake:
         with reading(self._engine) as db:
             found = {str(row[0]): int(row[1]) for row in db.execute(select(StudyRow.state, func.count()).group_by(StudyRow.state))}
         return {state: found.get(state, 0) for state in (RECEIVING, SETTLED, PROCESSED, QUARANTINED)}
+
+    def last_arrivals(self, sources: Collection[str]) -> dict[str, datetime]:
+        """When a study of each source last grew: an AE title, the name of an Orthanc or a channel. Those of nothing are left out."""
+        found: dict[str, datetime] = {}
+        with reading(self._engine) as db:
+            for source in sources:
+                names = or_(*(StudyRow.origin[part].as_string() == source for part in ("calling_ae", "peer", "channel")))
+                last = db.scalar(select(func.max(StudyRow.last_arrival)).where(names))
+                if last is not None:
+                    found[source] = _aware(last)
+        return found
 
     # --- forgetting -----------------------------------------------------------------------------------------------------
     def purge(self, *studies: CleanUid) -> None:

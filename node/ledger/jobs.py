@@ -248,6 +248,16 @@ class Jobs:
         found = {row[0]: int(row[1]) for row in rows}
         return {state: found.get(state.value, 0) for state in JobState}
 
+    def given_up(self, since: datetime) -> dict[str, list[str]]:
+        """Ids of the jobs that were given up since then, by pipeline, the latest first. Shadows are nobody's trouble."""
+        gone = (job.state == JobState.CANCELED.value, job.ended_at >= since, job.shadow == false())
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(job.pipeline, job.id).where(*gone).order_by(job.ended_at.desc(), job.id)).all()
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            found.setdefault(row.pipeline, []).append(row.id)
+        return found
+
     # --- below ----------------------------------------------------------------------------------------------------------
     def _select(self, *where: Any) -> list[Job]:
         with reading(self._engine) as connection:

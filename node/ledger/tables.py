@@ -300,3 +300,19 @@ class AnswerRow(Base):
     status: Mapped[int] = mapped_column(default=0)  #: 0 while the first request is still at work
     body: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(Instant, index=True)
+
+
+class NoticeRow(Base):
+    """What a channel (mail, a webhook) was told about one trouble (`notices.Told`)."""
+
+    __tablename__ = "notices"
+
+    channel: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(String(300), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    title: Mapped[str] = mapped_column(Text)
+    count: Mapped[int]
+    since: Mapped[datetime] = mapped_column(Instant)
+    told_at: Mapped[datetime | None] = mapped_column(Instant)
+    open: Mapped[bool]  #: it was there when last looked
+    said: Mapped[bool]  #: the channel knows that it is there

@@ -18,11 +18,14 @@ from node.registry import Registry
 from node.testing.pacs import Pacs
 from tests.orthanc_server import OrthancServer
 from tests.ports import free_port
+from tests.record_systems import FhirServer, Listener, a_report
 
 REGISTRY: Registry[Destination] = Registry("node.destinations", Destination)  # type: ignore[type-abstract]
 KINDS = sorted(REGISTRY)
+KEEPERS = [kind for kind in KINDS if REGISTRY[kind].keeps_objects]  #: of DICOM objects
+TELLERS = [kind for kind in KINDS if not REGISTRY[kind].keeps_objects]  #: of what a report says
 
-Holds = Callable[[str], Dataset | None]
+Holds = Callable[[str], object]  #: what the peer has of an object, by SOP Instance UID; None: nothing
 
 
 def a_picture(**changes: object) -> bytes:
@@ -46,6 +49,11 @@ def a_picture(**changes: object) -> bytes:
     return buffer.getvalue()
 
 
+def an_object(destination: Destination, **changes: object) -> bytes:
+    """What a destination of the kind is for: any object, or a report."""
+    return a_picture(**changes) if destination.keeps_objects else a_report(**{"SOPInstanceUID": generate_uid(), **changes})
+
+
 def make(kind: str, **settings: object) -> Destination:
     cls = REGISTRY[kind]
     return cls("archive", cls.Settings.model_validate(settings))
@@ -63,6 +71,12 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[De
                 make("dimse", host="127.0.0.1", port=pacs.port, ae_title="PACS", keep_open_s=0.2),
                 lambda uid: next((ds for ds in pacs.received() if uid == ds.SOPInstanceUID), None),
             )
+    elif kind == "fhir":
+        with FhirServer() as records:
+            yield make("fhir", url=records.url), records.report_of
+    elif kind == "hl7":
+        with Listener() as listener:
+            yield make("hl7", host="127.0.0.1", port=listener.port), listener.message_of
     else:
         server: OrthancServer = request.getfixturevalue("orthanc")
         url = server.url if kind == "orthanc" else server.dicomweb_url
@@ -78,10 +92,13 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[De
 
 
 each_kind = pytest.mark.parametrize("archive", KINDS, indirect=True)
+each_keeper = pytest.mark.parametrize("archive", KEEPERS, indirect=True)
+each_teller = pytest.mark.parametrize("archive", TELLERS, indirect=True)
 
 
-def test_the_four_kinds_are_found_and_none_is_broken():
-    assert {"dimse", "folder", "orthanc", "stow"} <= set(KINDS)
+def test_the_six_kinds_are_found_and_none_is_broken():
+    assert {"dimse", "folder", "orthanc", "stow"} <= set(KEEPERS)
+    assert {"fhir", "hl7"} <= set(TELLERS)
     assert REGISTRY.broken == {}
 
 
@@ -94,7 +111,7 @@ def test_settings_are_frozen_and_refuse_a_key_that_is_not_known(kind):
     assert inspect.getdoc(REGISTRY[kind])
 
 
-@each_kind
+@each_keeper
 def test_an_object_arrives_whole_under_its_name(archive):
     destination, held = archive
     sent = a_picture()
@@ -111,10 +128,48 @@ def test_an_object_arrives_whole_under_its_name(archive):
     assert "4711" not in answer
 
 
+@each_teller
+def test_what_a_report_says_arrives_and_the_answer_names_nobody(archive):
+    destination, held = archive
+    sent = a_report()
+
+    answer = destination.send(sent)
+
+    got = str(held(str(dcmread(BytesIO(sent)).SOPInstanceUID)))
+    assert "4711" not in answer
+    assert "GRAY" not in answer
+    assert answer
+    for said in ("4711", "infection, 93 %", "RESEARCH USE ONLY"):
+        assert said in got
+
+
+@each_teller
+def test_an_object_that_says_nothing_in_words_is_passed_by(archive):
+    destination, held = archive
+    picture = a_picture()
+
+    answer = destination.send(picture)
+
+    assert "nothing to tell" in answer
+    assert held(str(dcmread(BytesIO(picture)).SOPInstanceUID)) is None
+    assert destination.confirm(SecondaryCaptureImageStorage, str(dcmread(BytesIO(picture)).SOPInstanceUID), "1.2.3") is None
+
+
+@each_teller
+def test_a_report_of_nobody_goes_nowhere(archive):
+    destination, held = archive
+    sent = a_report(PatientID="")
+
+    with pytest.raises(DeliveryRefused, match="Patient ID"):
+        destination.send(sent)
+
+    assert held(str(dcmread(BytesIO(sent)).SOPInstanceUID)) is None
+
+
 @each_kind
 def test_the_same_object_sent_twice_is_a_success_twice(archive):
     destination, held = archive
-    sent = a_picture()
+    sent = an_object(destination)
 
     destination.send(sent)
     destination.send(sent)
@@ -125,8 +180,8 @@ def test_the_same_object_sent_twice_is_a_success_twice(archive):
 @each_kind
 def test_confirm_says_what_the_peer_holds_or_that_it_can_not_be_asked(archive):
     destination, _ = archive
-    ds = dcmread(BytesIO(a_picture()))
-    sent = a_picture(SOPInstanceUID=ds.SOPInstanceUID, StudyInstanceUID=ds.StudyInstanceUID)
+    sent = an_object(destination)
+    ds = dcmread(BytesIO(sent))
     names = (str(ds.SOPClassUID), str(ds.SOPInstanceUID), str(ds.StudyInstanceUID))
 
     before = destination.confirm(*names)
@@ -146,12 +201,13 @@ def test_bytes_that_are_not_dicom_are_refused_for_good(archive):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "folder"])
 def test_a_peer_that_is_down_is_a_failure_for_now_and_is_said_soon(kind):
     port = free_port()
-    settings = {"host": "127.0.0.1", "port": port, "ae_title": "PACS"} if kind == "dimse" else {"url": f"http://127.0.0.1:{port}"}
+    where = {"host": "127.0.0.1", "port": port}
+    settings = {"dimse": {**where, "ae_title": "PACS"}, "hl7": where}.get(kind, {"url": f"http://127.0.0.1:{port}"})
     destination = make(kind, timeout_s=3, **settings)
     began = time.monotonic()
 
     with pytest.raises(DeliveryFailed) as failed:
-        destination.send(a_picture())
+        destination.send(an_object(destination))
 
     assert "GRAY" not in str(failed.value)
     assert time.monotonic() - began < 10

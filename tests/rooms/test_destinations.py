@@ -26,11 +26,12 @@ from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCapture
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from node.destinations.dimse import Dimse, DimseSettings, Tls
+from node.destinations.dimse import Dimse, DimseSettings
 from node.destinations.orthanc import Orthanc, OrthancSettings
 from node.destinations.stow import Stow, StowSettings
 from node.errors import DeliveryFailed, DeliveryRefused
 from node.testing.pacs import Pacs
+from node.tls import Tls
 from tests.conftest import need
 from tests.contracts.test_every_destination import a_picture
 from tests.ports import free_port
