@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +27,7 @@ class Channel(StrEnum):
     STOW = "stow"
     ORTHANC = "orthanc"
     FOLDER = "folder"
+    UPLOAD = "upload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,8 @@ class Job:
     reason: str = ""
     predecessor: str = ""  #: id of the job whose result this one replaces, or empty
     shadow: bool = False  #: of a version in the shadow: nothing is delivered, and no report names it as predecessor
+    told: Mapping[str, float | str] = field(default_factory=dict)  #: of the patient, beside the images: goes before the header
+    picture: bool = False  #: made of pictures that know no place in a patient (PNG, JPEG): one by itself is a whole volume
 
 
 # --- what a pipeline found ---------------------------------------------------------------------------------------------------

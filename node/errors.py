@@ -161,6 +161,22 @@ class TokenInvalid(NodeError):
     """The token can't be made or found; see `radnode tokens list`."""
 
 
+class UploadRefused(NodeError):
+    """The upload is not analysed, and nothing of it was kept."""
+
+
+class UploadTooLarge(UploadRefused):
+    """The upload is larger than this node takes, and nothing of it was kept."""
+
+
+class NobodyFree(NodeError):
+    """Every worker is busy; send it again a little later."""
+
+
+class PredictionFailed(NodeError):
+    """The pipeline failed on this upload, of which nothing was kept."""
+
+
 class PeerUnknown(NodeError):
     """No Orthanc of that name is in the settings; add it below `orthancs`."""
 

@@ -35,6 +35,8 @@ def job_to_json(job: Job) -> str:
             "reason": job.reason,
             "predecessor": job.predecessor,
             "shadow": job.shadow,
+            "told": dict(job.told),
+            "picture": job.picture,
         }
     )
 
@@ -55,6 +57,8 @@ def job_from_json(text: str) -> Job:
         reason=facts["reason"],
         predecessor=facts["predecessor"],
         shadow=facts["shadow"],
+        told=facts.get("told", {}),
+        picture=facts.get("picture", False),
     )
 
 

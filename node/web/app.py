@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import node
-from node.web import health, metrics, orthanc_hook, reveal, stow
+from node.web import health, metrics, orthanc_hook, predict, reveal, stow
 from node.web.auth import Alarm, Doorkeeper, Safe
 from node.web.parts import WebParts
 from node.web.problems import Calm, answer_with_problems
@@ -29,6 +29,8 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(stow.routes(parts, counted))
     if parts.reveal:
         app.include_router(reveal.routes(parts.reveal))
+    if parts.predict:
+        app.include_router(predict.routes(parts.predict))
     app.add_middleware(Calm)  # the last one added is the first one met
     knocks = {orthanc_hook.PATH: orthanc_hook.knock(parts, counted, alarm)}
     app.add_middleware(Doorkeeper, check_token=parts.check_token, own_checks=knocks, alarm=alarm)

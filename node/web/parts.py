@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from node.audit import Record
 from node.domain import Origin
+from node.web.predict import PredictParts
 from node.web.reveal import RevealParts
 
 
@@ -45,4 +46,5 @@ class WebParts:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     max_upload_bytes: int = 4096 << 20
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
+    predict: PredictParts | None = None  #: what uploads are looked at with; None: they are not
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
