@@ -1,7 +1,7 @@
 """A client for programs that ask a node: `predict`, `heatmap`, `meta`. Needs httpx and nothing else of the node.
 
-    with Radnode("https://node.example", token) as node:
-        answer = node.predict([Path("film.dcm")], pipeline="chest_xray", clinical={"age": 61, "sex": "F"})
+with Radnode("https://node.example", token) as node:
+    answer = node.predict([Path("film.dcm")], pipeline="chest_xray", clinical={"age": 61, "sex": "F"})
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ class Desk:
             self.house.__dict__["pipelines"] = Registry(FAULTY, Pipeline)  # type: ignore[type-abstract]
             self.house.runner_for = self._faulty_runner  # type: ignore[method-assign]
         self.visits = Visits(self.house, EXAMPLE_RULES)
-        self.tokens = {role: self.house.tokens.create(f"a-{role}", role) for role in ("radiologist", "integrator", "auditor", "privacy", "admin")}
+        self.tokens = {
+            role: self.house.tokens.create(f"a-{role}", role) for role in ("radiologist", "integrator", "auditor", "privacy", "admin")
+        }
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._http = httpx.Client(base_url=self.url, timeout=300)
