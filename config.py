@@ -93,6 +93,17 @@ class WebSettings(Room):
     oidc: OidcSettings | None = None
 
 
+class PredictSettings(Room):
+    """`/predict` and `/heatmap` (`node/visits.py`): workers of their own, started with the first request."""
+
+    workers: int = Field(1, ge=1)
+    timeout_s: float = Field(300, gt=0)  #: a model that takes longer over one request is ended
+    wait_s: float = Field(60, gt=0)  #: for a free worker
+    most_at_once: int = Field(16, ge=1)  #: requests; the next one is asked to come again
+    max_files: int = Field(4096, ge=1)  #: of one request, unpacked
+    idle_s: float = Field(900, gt=0)  #: without a request the workers end and give their memory back
+
+
 class IntakeSettings(Room):
     """When has a study settled (`node/identified/intake.py`)?"""
 
@@ -317,6 +328,7 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     scp: ScpSettings = ScpSettings()
     web: WebSettings = WebSettings()
+    predict: PredictSettings = PredictSettings()
     intake: IntakeSettings = IntakeSettings()
     vault: VaultSettings = VaultSettings()
     database: DatabaseSettings = DatabaseSettings()

@@ -69,7 +69,7 @@ from node.pipelines.interface import Pipeline
 from node.profiles import fitted, kinds_of
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules, text_of_file
-from node.runners.interface import Runner
+from node.runners.interface import Queue, Runner
 
 if TYPE_CHECKING:
     from node import scp
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from node.identified.intake import Intake
     from node.identified.orthanc_source import OrthancSource
     from node.identified.review import Review
+    from node.identified.visitor import Visitor
     from node.ledger.cards import Cards
     from node.ledger.decisions import Decisions
     from node.ledger.headers import Headers
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from node.reading_room import Assessment, ReadingRoom
     from node.rules.book import RuleBook
     from node.rules.replay import Comparison
+    from node.runners.local import LocalRunner
     from node.shelf import Shelf
 
 _log = log.get(__name__)
@@ -346,6 +348,10 @@ class House:
             workers=workers or os.cpu_count() or 1,
         )
 
+    def rules_of(self, path: Path) -> RuleSet:
+        """The rules of another file, wherever they would send results."""
+        return read_rules(path, pipelines=self.needs, destinations=_Anywhere())
+
     # --- the wing -----------------------------------------------------------------------------------------------------------
     @cached_property
     def wing(self) -> Engine:
@@ -478,6 +484,27 @@ class House:
             faces=self.faces,
             prover=self.prover,
         )
+
+    def visitor(self, folder: Path) -> Visitor:
+        """A study that is de-identified below `folder` as every other, and of which nothing is written in the wing."""
+        from node.identified.visitor import Visitor
+
+        self._names_stay_out()
+
+        def deidentifier(identities: Identities, studies: Path) -> Deidentifier:
+            unflagged = self.settings.deidentification.unflagged_pixels
+            return Deidentifier(
+                self.profile,
+                self.clean_uids,
+                identities,
+                studies,
+                unflagged=unflagged,
+                looker=self.looker,
+                faces=self.faces,
+                prover=self.prover,
+            )
+
+        return Visitor(deidentifier, self.clean_uids, folder)
 
     @cached_property
     def signing_key(self) -> SigningKey:
@@ -1003,6 +1030,25 @@ class House:
             _log.warning("no model is made ready before its first job", extra={"because": str(why)})
             return set()
 
+    def runner_for(self, queue: Queue, results: Path) -> LocalRunner:
+        """Warm workers for jobs that somebody waits for. Each loads a model with the first job that needs it."""
+        from node.runners.local import LocalRunner
+
+        chosen, predict = self.settings.workers, self.settings.predict
+        return LocalRunner(
+            queue,
+            count=predict.workers,
+            device=chosen.device,
+            job_timeout_s=predict.timeout_s,
+            memory_mb=chosen.memory_mb,
+            model_memory_mb=chosen.model_memory_mb,
+            warm=False,
+            clean_folder=self.clean,
+            results_folder=results,
+            bundles_dir=self.settings.bundles_dir,
+            hidden=[self.identified],
+        )
+
     @contextmanager
     def noted(self, part: str) -> Iterator[None]:
         """The start and the end of a part are events of the trail (PS3.15 A.5.3.1)."""
@@ -1112,6 +1158,13 @@ class House:
                 "jobs": {state.value: count for state, count in self.jobs.counts(shadow=True).items()},
             },
         }
+
+
+class _Anywhere(frozenset[str]):
+    """Holds every name of a destination: nothing is sent."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 def _answers(engine: Engine) -> bool:

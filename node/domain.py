@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -28,6 +28,7 @@ class Channel(StrEnum):
     STOW = "stow"
     ORTHANC = "orthanc"
     FOLDER = "folder"
+    UPLOAD = "upload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +196,8 @@ class Job:
     predecessor: str = ""  #: id of the job whose result this one replaces, or empty
     not_before: datetime | None = None  #: it waits until then; None: it may start at once
     shadow: bool = False  #: of a version in the shadow: nothing is delivered, and no report names it as predecessor
+    told: Mapping[str, float | str] = field(default_factory=dict)  #: of the patient, beside the images: goes before the header
+    picture: bool = False  #: made of pictures that know no place in a patient (PNG, JPEG): one by itself is a whole volume
 
 
 # --- what a pipeline found ---------------------------------------------------------------------------------------------------

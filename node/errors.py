@@ -214,6 +214,22 @@ class NotNow(NodeError):
     """This can't be done with it as it stands."""
 
 
+class UploadRefused(NodeError):
+    """The upload is not analysed, and nothing of it was kept."""
+
+
+class UploadTooLarge(UploadRefused):
+    """The upload is larger than this node takes, and nothing of it was kept."""
+
+
+class NobodyFree(NodeError):
+    """Every worker is busy; send it again a little later."""
+
+
+class PredictionFailed(NodeError):
+    """The pipeline failed on this upload, of which nothing was kept."""
+
+
 class PeerUnknown(NodeError):
     """No Orthanc of that name is in the settings; add it below `orthancs`."""
 

@@ -24,6 +24,7 @@ from node.codes import Code
 from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
 from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
 from node.imaging.build import build_volume, images_of
+from node.imaging.clinical import tell
 from node.imaging.decode import frame_count, is_image
 from node.imaging.study import read_study
 from node.imaging.volume import Volume
@@ -114,8 +115,8 @@ def carry_out(
     try:
         if why := pipeline.bundle.refusal(series.header):
             raise OutsideIntendedUse(why)
-        find = _of_volume if pipeline.takes is Takes.VOLUME else _of_images
-        volume, result = find(partial(_run, pipeline, model, Interlock(bundles_dir)), series, watch)
+        find = _of_images if pipeline.takes is Takes.IMAGE else _of_picture if job.picture and len(series.instances) == 1 else _of_volume
+        volume, result = find(partial(_run, pipeline, model, Interlock(bundles_dir), job.told), series, watch)
     except NotAnalysed as why:
         result = Result(analysed=False, reason=str(why))
     _check(result, job)
@@ -150,6 +151,8 @@ def _read(job: Job, clean_folder: Path) -> tuple[Study, Series]:
             instances = tuple(i for i in series.instances if i.sop_instance_uid in wanted)
             if len(instances) < len(wanted):
                 raise JobFailed("images of the series are missing", job=job.id, missing=len(wanted) - len(instances))
+            for instance in instances if job.told else ():
+                tell(instance.header, job.told)
             return study, replace(series, instances=instances)
     raise JobFailed("the series is not in the clean study", job=job.id)
 
@@ -203,6 +206,14 @@ def _of_volume(reads: Reads, series: Series, watch: _Watch) -> tuple[Volume, Res
     """The series as one volume, and what was found in it. A volume that the pipeline refuses still goes into the report."""
     watch.begins("build")
     volume = build_volume(series)
+    watch.begins("run")
+    return volume, reads(volume)
+
+
+def _of_picture(reads: Reads, series: Series, watch: _Watch) -> tuple[Volume, Result]:
+    """One picture that knows no place in the patient, as a volume of one image."""
+    watch.begins("build")
+    volume = next(images_of(series))
     watch.begins("run")
     return volume, reads(volume)
 
@@ -263,7 +274,8 @@ def _instance_number(instance: Instance) -> int:
         return 0
 
 
-def _run(pipeline: Pipeline, model: Any, interlock: Interlock, volume: Volume) -> Result:
+def _run(pipeline: Pipeline, model: Any, interlock: Interlock, told: Mapping[str, float | str], volume: Volume) -> Result:
+    volume = replace(volume, clinical=told)
     try:
         seen = interlock.check(pipeline.bundle, volume)
         result = pipeline.run(volume, model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from contextlib import closing
 from functools import partial
 from typing import Annotated
 
@@ -13,14 +14,17 @@ import uvicorn
 
 from config import OidcSettings
 from node import scp
+from node.abilities import abilities
 from node.assembly import House, now
 from node.commands.api_parts import api_parts
-from node.commands.options import Config, house
+from node.commands.options import EXAMPLE_RULES, Config, house
 from node.gateway import Gateway
 from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
+from node.visits import Visits
 from node.web.app import WebParts, create_app
 from node.web.audit import AuditParts
+from node.web.predict import PredictParts
 from node.web.provider import Provider
 from node.web.reveal import RevealParts
 
@@ -68,9 +72,10 @@ def _until_the_end(home: House) -> None:
 
 def _web(home: House) -> None:
     settings = home.settings.web
+    visits = Visits(home, EXAMPLE_RULES)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(_web_parts(home)),
+            create_app(_web_parts(home, visits)),
             host=settings.host,
             port=settings.port,
             access_log=False,
@@ -80,10 +85,11 @@ def _web(home: House) -> None:
         )
     )
     threading.Thread(target=_tell_when_started, args=(server,), daemon=True).start()
-    server.run()
+    with closing(visits):
+        server.run()
 
 
-def _web_parts(home: House) -> WebParts:
+def _web_parts(home: House, visits: Visits) -> WebParts:
     """The doors over HTTP, and what stands behind each."""
     chosen = home.settings.web
     writer = home.vault.writer("web")
@@ -112,6 +118,16 @@ def _web_parts(home: House) -> WebParts:
             approve=home.approve_reveal,
         ),
         api=api_parts(home),
+        predict=PredictParts(
+            examine=visits.examine,
+            seat=visits.seat,
+            spool=home.spool,
+            name_of=home.token_name,
+            meta=partial(abilities, home),
+            room_left=lambda: home.free_bytes() > 0,
+            max_upload_bytes=chosen.max_upload_mb << 20,
+            max_files=home.settings.predict.max_files,
+        ),
         clock=now,
     )
 

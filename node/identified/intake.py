@@ -95,10 +95,7 @@ class Intake:
         return self._accept(BytesIO(part10) if isinstance(part10, bytes) else part10, origin, writer)
 
     def _accept(self, file: BinaryIO, origin: Origin, writer: VaultWriter) -> Accepted:
-        file.seek(0)
-        begin = file.read(_HEAD_BYTES)
-        transfer_syntax_uid, start = _file_meta(memoryview(begin))
-        head, data = _read_head(file, begin[start:], transfer_syntax_uid)
+        transfer_syntax_uid, _, head, data = _begun(file)
         meta = self._meta(head, transfer_syntax_uid, origin)
         own = self._is_ours(meta.sop_instance_uid)
         if not own:
@@ -417,6 +414,21 @@ def why_settled(quiet_s: float, total: int, expected: int | None, *, settle_afte
     if quiet_s >= settle_after_s:
         return f"quiet for {settle_after_s:g} s"
     return ""
+
+
+def head_of(file: BinaryIO) -> tuple[str, int, Head]:
+    """Transfer Syntax UID, the offset of the data set, and its head, of a DICOM file (PS3.10). Raises InstanceUnreadable."""
+    transfer_syntax_uid, start, head, _ = _begun(file)
+    return transfer_syntax_uid, start, head
+
+
+def _begun(file: BinaryIO) -> tuple[str, int, Head, bytes]:
+    """The same, and what was read of the data set until then."""
+    file.seek(0)
+    begin = file.read(_HEAD_BYTES)
+    transfer_syntax_uid, start = _file_meta(memoryview(begin))
+    head, data = _read_head(file, begin[start:], transfer_syntax_uid)
+    return transfer_syntax_uid, start, head, data
 
 
 def _read_head(file: BinaryIO, data: bytes, transfer_syntax_uid: str) -> tuple[Head, bytes]:

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+
+from node.errors import UploadRefused
 
 Told = dict[str, float | str]
 
@@ -30,6 +33,9 @@ NUMBERS = {
     "spo2_percent": Number(keyword="", low=30, high=100),
 }
 ALIASES = {"age": "age_years", "weight": "weight_kg", "height": "height_m", "temperature": "temperature_c", "spo2": "spo2_percent"}
+WORDS = {"sex": "PatientSex", "view": "ViewPosition"}
+KNOWN = {*NUMBERS, "sex", "view"}
+EXAMPLE = '{"age": 61, "sex": "F", "temperature": 38.4}'
 SEXES = {"M": "M", "F": "F", "MALE": "M", "FEMALE": "F"}
 
 
@@ -61,6 +67,60 @@ def clinical_of(header: Dataset, told: Mapping[str, Any] | None = None) -> Told:
             found["view"] = view
             break
     return found
+
+
+def validated(told: Any) -> Told:
+    """What was said beside an image, under our names. Nothing that can't be understood is passed over in silence.
+
+    Raises UploadRefused, which names the key, what it may be, and the keys that are known; never the value.
+    """
+    if not isinstance(told, dict):
+        raise UploadRefused(f"`clinical` is an object of JSON, such as {EXAMPLE}.", known=sorted(KNOWN))
+    found: Told = {}
+    for key, value in told.items():
+        name = ALIASES.get(str(key).lower(), str(key).lower())
+        if name not in KNOWN:
+            raise UploadRefused("`clinical` has a key that is not known.", known=sorted(KNOWN))
+        if value is None:
+            continue
+        if name in found:
+            raise UploadRefused(f"`clinical` tells {name} twice.")
+        found[name] = _understood(name, value)
+    return found
+
+
+def _understood(name: str, value: Any) -> float | str:
+    if name in NUMBERS:
+        number = NUMBERS[name]
+        read = None if isinstance(value, bool) else _years(value) if name == "age_years" else _number(value)
+        if name == "age_years" and value == 0 and not isinstance(value, bool):
+            read = 0.0
+        if read is None or not number.low <= read <= number.high:
+            raise UploadRefused(f"`clinical`: {name} is a number from {number.low:g} to {number.high:g}.")
+        return read
+    word = str(value).strip().upper()
+    if name == "sex" and word not in SEXES:
+        raise UploadRefused(f"`clinical`: sex is one of {', '.join(SEXES)}.")
+    if name == "view" and not re.fullmatch(r"[A-Z0-9][A-Z0-9 _-]{0,15}", word):
+        raise UploadRefused("`clinical`: view is a View Position (0018,5101), such as PA, AP or LATERAL.")
+    return SEXES[word] if name == "sex" else word
+
+
+def tell(header: Dataset, told: Mapping[str, float | str]) -> None:
+    """Put into a header what was said beside the image, where an element can hold it: for whoever asks the header only."""
+    for name, number in NUMBERS.items():
+        if number.keyword and name in told:
+            header[number.keyword] = DataElement(number.keyword, *_as_element(name, float(told[name])))
+    for name, keyword in WORDS.items():
+        if name in told:
+            header[keyword] = DataElement(keyword, "CS", str(told[name]))
+
+
+def _as_element(name: str, value: float) -> tuple[str, str]:
+    """VR and value: an age under two years is told in months (VR AS has no fractions), all else is VR DS."""
+    if name != "age_years":
+        return "DS", f"{value:.6g}"
+    return "AS", f"{max(1, round(value * 12)):03d}M" if value < 2 else f"{int(value):03d}Y"
 
 
 def view_of(position: str) -> str:

@@ -40,6 +40,8 @@ def job_to_json(job: Job) -> str:
             "predecessor": job.predecessor,
             "not_before": job.not_before.isoformat() if job.not_before else "",
             "shadow": job.shadow,
+            "told": dict(job.told),
+            "picture": job.picture,
         }
     )
 
@@ -61,6 +63,8 @@ def job_from_json(text: str) -> Job:
         predecessor=facts["predecessor"],
         not_before=datetime.fromisoformat(facts["not_before"]) if facts["not_before"] else None,
         shadow=facts["shadow"],
+        told=facts.get("told", {}),
+        picture=facts.get("picture", False),
     )
 
 

@@ -33,6 +33,11 @@ class AnyBundle(Pipeline):
         super().__init__(bundle)
         allowed.check(bundle)
 
+    @classmethod
+    def codes_of(cls, bundle: Bundle) -> Mapping[str, Code]:
+        """Of the outputs that the sidecar gives a type."""
+        return {str(output["name"]): _code(output["type"]) for output in bundle.node["outputs"] if "type" in output}
+
     def load(self, device: str) -> Guest:
         """The bundle's process, with its network loaded."""
         guest = Guest(self.bundle, device)

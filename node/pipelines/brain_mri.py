@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -81,6 +82,7 @@ class BrainMri(Pipeline):
     """Every slice is scored; the most suspicious decide for the series and are shown with a heatmap (Grad-CAM)."""
 
     takes: ClassVar[Takes] = Takes.VOLUME
+    label_codes: ClassVar[Mapping[str, codes.Code]] = {"tumor": INTRACRANIAL_TUMOR}
 
     def load(self, device: str) -> Warm:
         """The network, warm on `device`."""

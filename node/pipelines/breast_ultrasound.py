@@ -154,6 +154,7 @@ class BreastUltrasound(Pipeline):
     """One picture (or clip) in; three calibrated probabilities, the lesion's outline, diameter and area out."""
 
     takes: ClassVar[Takes] = Takes.IMAGE
+    label_codes: ClassVar[Mapping[str, codes.Code]] = dict(zip(LABELS, (NORMAL, BENIGN, MALIGNANT), strict=True))
 
     def load(self, device: str) -> Any:
         """The network, warm on `device`."""

@@ -130,6 +130,7 @@ class ChestXray(Pipeline):
     """One film in; a calibrated chance for every trained label, how sure it is, and where the network looks, out."""
 
     takes: ClassVar[Takes] = Takes.IMAGE
+    label_codes: ClassVar[Mapping[str, codes.Code]] = {name: code for name, (code, _) in CODES.items()}
 
     def load(self, device: str) -> Warm:
         """Both networks, warm on `device`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -125,6 +126,7 @@ class CovidCt(Pipeline):
     """A chest CT in Hounsfield units in; a mask of infected lung, volumes and shares per lung out."""
 
     takes: ClassVar[Takes] = Takes.VOLUME
+    label_codes: ClassVar[Mapping[str, codes.Code]] = {"infection": INFECTIOUS_LUNG_DISEASE}
 
     def load(self, device: str) -> Any:
         """The network, warm on `device`."""

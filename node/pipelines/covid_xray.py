@@ -122,6 +122,7 @@ class CovidXray(Pipeline):
     """A frontal chest film of an adult in; lungs and opacity as masks, shares, a severity score by zones and a probability out."""
 
     takes: ClassVar[Takes] = Takes.IMAGE
+    label_codes: ClassVar[Mapping[str, Code]] = {"infection": INFECTIOUS_LUNG_DISEASE}
 
     def load(self, device: str) -> Any:
         """Both networks, warm on `device`."""

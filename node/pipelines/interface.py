@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, NewType
 
 from node.bundle import Bundle
+from node.codes import Code
 from node.domain import Result
 from node.imaging.volume import Volume
 
@@ -24,9 +26,15 @@ class Pipeline(ABC):
     """Importing a pipeline is cheap (no torch at module level); `load` is dear and happens once per worker."""
 
     takes: ClassVar[Takes]
+    label_codes: ClassVar[Mapping[str, Code]] = {}  #: of the bundle's labels, as its findings carry them
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+
+    @classmethod
+    def codes_of(cls, bundle: Bundle) -> Mapping[str, Code]:
+        """The coded concept of each label, as far as it is known before anything is found."""
+        return cls.label_codes
 
     @abstractmethod
     def load(self, device: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -122,6 +123,7 @@ class XrayAnomaly(Pipeline):
     """Isolation forests grown on normal films only say how unlike them a film is; the report says where, and that unlike is no diagnosis."""
 
     takes: ClassVar[Takes] = Takes.IMAGE
+    label_codes: ClassVar[Mapping[str, codes.Code]] = {"anomaly": ABNORMAL}
 
     def load(self, device: str) -> Warm:
         """Networks and forests, warm on `device`."""

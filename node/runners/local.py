@@ -23,9 +23,8 @@ import node
 from node import log
 from node.domain import Job
 from node.ledger.holders import holder, is_gone
-from node.ledger.jobs import Jobs
 from node.ledger.payload import job_to_json, made_from_dict
-from node.runners.interface import Runner
+from node.runners.interface import Queue, Runner
 
 _log = log.get(__name__)
 
@@ -64,7 +63,7 @@ class LocalRunner(Runner):
 
     def __init__(
         self,
-        jobs: Jobs,
+        jobs: Queue,
         *,
         clean_folder: Path,
         results_folder: Path,

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 import node
 from node.ledger.tokens import Bearer, Role
-from node.web import agreement, audit, health, metrics, orthanc_hook, reveal, stow
+from node.web import agreement, audit, health, metrics, orthanc_hook, predict, reveal, stow
 from node.web.api import docs as api_docs
 from node.web.api import rooms as api_rooms
 from node.web.auth import OPEN, Alarm, Doorkeeper, Safe
@@ -39,6 +39,8 @@ def create_app(parts: WebParts) -> FastAPI:
     if parts.api:
         app.include_router(api_rooms.routes(parts.api))
         api_docs.describe(app)
+    if parts.predict:
+        app.include_router(predict.routes(parts.predict))
     if parts.reception:
         from node.web import ui  # a large library, and not every node shows pages
 

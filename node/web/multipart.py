@@ -9,6 +9,8 @@ from typing import BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+LONGEST_HEADERS = 16 << 10  #: bytes of one part's headers, which are held in memory
+
 
 class MultipartInvalid(ValueError):
     """The body is not what its Content-Type says."""
@@ -34,6 +36,7 @@ class Parts:
         self._part: Part | None = None
         self._complete: list[Part] = []
         self._name, self._value = b"", b""
+        self._headers = 0
         self.ended = False
         try:
             self._parser = MultipartParser(
@@ -69,12 +72,19 @@ class Parts:
     # --- what the parser calls --------------------------------------------------------------------------------------------
     def _begin(self) -> None:
         self._part = Part(self._spool())
+        self._headers = 0
+
+    def _counted(self, data: bytes) -> bytes:
+        self._headers += len(data)
+        if self._headers > LONGEST_HEADERS:
+            raise MultipartInvalid("the headers of a part are too long")
+        return data
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
+        self._name += self._counted(data[start:end])
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
+        self._value += self._counted(data[start:end])
 
     def _header_end(self) -> None:
         assert self._part is not None

@@ -16,6 +16,7 @@ from node.ledger.tokens import Bearer
 from node.web.agreement import Agreement
 from node.web.api.parts import ApiParts
 from node.web.audit import AuditParts
+from node.web.predict import PredictParts
 from node.web.provider import Provider
 from node.web.reveal import RevealParts
 
@@ -58,4 +59,5 @@ class WebParts:
     agreement: Agreement | None = None  #: how readers answered; None: nobody counts
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
     api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
+    predict: PredictParts | None = None  #: what uploads are looked at with; None: they are not
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
