@@ -28,6 +28,7 @@ from node.domain import (
     Pseudonym,
     Role,
     Route,
+    SendIf,
     StudyRef,
     VersionState,
     WrittenObject,
@@ -51,6 +52,7 @@ from node.ledger.jobs import ATTEMPTS, Jobs, job_id
 from node.ledger.payload import Made, job_from_json, job_to_json
 from node.ledger.tables import Base, JobRow
 from node.ledger.versions import Entry, History, VersionDecisions
+from node.off_peak import Window
 from tests.rooms.databases import postgres, postgres_server, sqlite
 
 WRITE_ONE = "the tables changed: write a revision with `python -m node.ledger.migrations`"
@@ -148,6 +150,31 @@ def test_a_job_crosses_a_pipe_unchanged() -> None:
     job = replace(a_job(priority=Priority.STAT), predecessor="f" * 32, attempts=1, reason="x")
 
     assert job_from_json(job_to_json(job)) == job
+
+
+def test_what_findings_send_on_and_the_hours_cross_a_pipe_too() -> None:
+    job = a_job()
+    sends = SendIf(finding="infection", low=0.5, present=True, destinations=("ward",))
+    route = replace(job.route, between=(Window.of("20:00-06:00"),), send_if=(sends,))
+    later = replace(job, route=route, not_before=datetime(2026, 3, 1, 20, tzinfo=UTC))
+
+    assert job_from_json(job_to_json(later)) == later
+
+
+def test_a_job_of_the_night_is_claimed_in_the_night_and_keeps_nobody_waiting(jobs: Jobs, clock: Clock) -> None:
+    evening = clock.now + timedelta(hours=12)
+    sends = (SendIf(finding="infection", low=0.5, destinations=("ward",)),)
+    of_the_night = a_job("2.25.11")
+    jobs.submit(replace(of_the_night, route=replace(of_the_night.route, send_if=sends), not_before=evening))
+    jobs.submit(a_job("2.25.12"))
+
+    assert (claimed := jobs.claim("one", 60)) is not None
+    assert claimed.route.series == "2.25.12"
+    assert jobs.claim("one", 60) is None
+    jobs.done(claimed, [], {})
+    clock.now = evening
+    assert (claimed := jobs.claim("one", 60)) is not None
+    assert (claimed.route.series, claimed.route.send_if, claimed.not_before) == ("2.25.11", sends, evening)
 
 
 def test_a_job_submitted_twice_is_one_job(jobs: Jobs) -> None:
