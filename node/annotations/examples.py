@@ -92,7 +92,7 @@ class Gathered(NamedTuple):
 def gather(heard: Iterable[Heard], ours_of: Callable[[CleanUid], Ours]) -> Gathered:
     """Examples of all results that somebody answered."""
     by_job: dict[str, list[Heard]] = {}
-    for one in last_words(heard):
+    for one in _with_regions(list(heard)):
         by_job.setdefault(one.verdict.job, []).append(one)
     found: dict[tuple[str, str], Example] = {}
     left_out: dict[str, int] = {}
@@ -106,6 +106,21 @@ def gather(heard: Iterable[Heard], ours_of: Callable[[CleanUid], Ours]) -> Gathe
             left_out[reason] = left_out.get(reason, 0) + 1
         found |= {(one.pipeline, one.name): one for one in examples or ()}  # a later version's answers replace those to an earlier one
     return Gathered([found[key] for key in sorted(found)], left_out)
+
+
+def _with_regions(heard: Sequence[Heard]) -> list[Heard]:
+    """Last words. Who says "modified" in a report may have drawn it before, in a SEG of its own: then that is where."""
+    drawn: dict[tuple[str, str], ReaderRegion] = {}
+    for one in sorted(heard, key=lambda one: one.verdict.at):
+        if one.verdict.opinion is Opinion.MODIFY and one.verdict.region is not None:
+            drawn[one.verdict.job, one.verdict.tracking_uid] = one.verdict.region
+    found = []
+    for one in last_words(heard):
+        said = one.verdict
+        if said.opinion is Opinion.MODIFY and said.region is None and (region := drawn.get((said.job, said.tracking_uid))):
+            one = replace(one, verdict=replace(said, region=region))
+        found.append(one)
+    return found
 
 
 # --- one result -------------------------------------------------------------------------------------------------------------

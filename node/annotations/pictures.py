@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ class Box(NamedTuple):
 
 def rendered(example: Example) -> NDArray[np.uint8]:
     """(rows, columns) grey or (rows, columns, 3) RGB, 8 bits. Raises NotAnalysed when the pixels can't be read."""
-    [volume] = islice(images_of(example.series), example.frame - 1, example.frame)
+    volume = next(one for one in images_of(example.series) if one.frames[0].number == example.frame)
     plane = volume.pixels[0]
     if plane.ndim == 3:
         return np.asarray(plane, np.uint8)

@@ -17,20 +17,21 @@ from pydicom.sr.codedict import codes as standard
 from pydicom.uid import generate_uid
 
 from node import codes
-from node.annotations.examples import gather
+from node.annotations.examples import Example, gather
+from node.annotations.pictures import rendered
 from node.assessment import outlines, reports, segmentations
 from node.assessment.masks import planes_of
 from node.assessment.told import Ours, told_of
 from node.assessment.vocabulary import opinion_of
 from node.codes import Code
-from node.domain import CleanUid, Finding, Job, Opinion, Region, Result, Role, Verdict, VerdictSource, WrittenObject
+from node.domain import CleanUid, Finding, Job, Opinion, ReaderRegion, Region, Result, Role, Verdict, VerdictSource, WrittenObject
 from node.imaging.build import build_volume
 from node.imaging.study import read_study
 from node.ledger.verdicts import Heard
 from node.seg_writer import write_seg
 from node.sr_writer import write_sr
 from tests import readers
-from tests.conformance.cases import ball, ct_files, lesion, provenance
+from tests.conformance.cases import ball, cine_file, ct_files, lesion, provenance, study_of
 from tests.rooms.workbench import PSEUDONYM, clean_study
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -346,6 +347,30 @@ def test_the_last_word_of_a_reader_counts(ct: Delivered) -> None:
     said = [heard(ct, "infection", Opinion.ACCEPT, later), heard(ct, "infection", Opinion.REJECT, WHEN)]
 
     assert any(one.labels["infection"].present for one in examples(ct, *said).values())
+
+
+def test_a_region_that_was_drawn_before_the_word_modified_is_where_it_is(ct: Delivered) -> None:
+    later = datetime(2026, 3, 2, tzinfo=UTC)
+    image = next(iter(ct.ours.planes(ct.job.id)[2]))[0]
+    square = ReaderRegion(image=CleanUid(image), outline=((5, 5), (15, 5), (15, 15), (5, 15), (5, 5)))
+    said = [heard(ct, "mass", Opinion.MODIFY, region=square), heard(ct, "mass", Opinion.MODIFY, later)]
+
+    found = examples(ct, *said)
+
+    assert found[image].labels["mass"].mask.sum() == 100
+    assert sum(one.labels["mass"].present for one in found.values()) == 1
+
+
+def test_a_picture_shows_the_frame_that_is_meant(tmp_path: Path) -> None:
+    study = study_of([cine_file(tmp_path / "cine.dcm")])
+    [instance] = study.series[0].instances
+    about = {"pseudonym": PSEUDONYM, "pipeline": "p", "version": "1", "study": "2.25.1", "verdicts": (), "opinions": (), "at": ""}
+    one = Example(series=study.series[0], instance=instance, frame=3, frames=5, labels={}, unknown=frozenset(), **about)
+
+    shown = rendered(one)
+
+    assert one.name == f"{instance.sop_instance_uid}_3"
+    assert (shown == dcmread(instance.path).pixel_array[2]).all()
 
 
 def test_a_purged_study_is_counted_and_not_exported(ct: Delivered, tmp_path: Path) -> None:

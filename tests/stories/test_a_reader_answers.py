@@ -156,6 +156,11 @@ def test_an_assessment_of_a_whole_result_counts_once(department: Department, res
 
     assert (verdict.opinion, verdict.tracking_uid, verdict.finding) == (Opinion.ACCEPT, "", "")
     assert answers(department, image, accepting) == []  # sent again
+    [ref] = [ref for ref in department.house.intake.refs() if ref.study == department.house.clean_uids.of(image.StudyInstanceUID)]
+    before = department.command("audit", "export", "--format", "json")
+    assert department.house.reading_room.hear(ref)  # as after a crash midway
+    assert [heard.verdict for heard in department.verdicts(image)] == [verdict]
+    assert department.command("audit", "export", "--format", "json").count("a reader's") == before.count("a reader's")
 
 
 def test_a_region_that_was_moved_in_ohif_is_a_modification(department: Department, result: tuple[Dataset, dict[str, Dataset]]) -> None:
