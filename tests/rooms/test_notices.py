@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import threading
@@ -29,7 +30,7 @@ from node.notices import Figures, Found, Kind, State, Told, Trouble, Watch, foun
 from node.post import SIGNATURE, Letter, Mail, Post, Webhook, sign, subject
 from node.testing.studies import a_study, write_study
 from tests.ports import free_port
-from tests.rooms.databases import sqlite
+from tests.rooms.databases import postgres, postgres_server, sqlite
 from tests.rooms.front_door import radnode
 from tests.rooms.test_destinations import Authority
 from tests.rooms.test_ledger import a_job
@@ -354,6 +355,22 @@ def test_a_channel_that_is_down_is_told_later_and_the_others_only_once(hook, tmp
     assert [len(hook.got), len(other.got)] == [3, 2]
     other.server.shutdown()
     other.server.server_close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_a_channel_was_told_is_kept_whole_on_either_database(tmp_path, kind):
+    with contextlib.ExitStack() as stack:
+        engine = sqlite(tmp_path) if kind == "sqlite" else postgres(stack.enter_context(postgres_server()))
+        _, after = plan({}, wrong(FULL), now=NOON, quiet_s=60)
+        memory = Notices(engine)
+
+        memory.keep("smtp", after)
+        memory.keep("webhook chat", after)
+        memory.keep("webhook chat", [])
+
+        assert memory.of("smtp") == {"disk": after[0]}
+        assert memory.of("webhook chat") == {}
+        engine.dispose()
 
 
 def test_the_subject_names_what_is_new_first():
