@@ -350,7 +350,7 @@ class House:
 
     def rules_of(self, path: Path) -> RuleSet:
         """The rules of another file, wherever they would send results."""
-        return read_rules(path, pipelines=self.needs, destinations=_Anywhere())
+        return read_rules(path, pipelines=self.needs, destinations=AnyName())
 
     # --- the wing -----------------------------------------------------------------------------------------------------------
     @cached_property
@@ -1160,8 +1160,8 @@ class House:
         }
 
 
-class _Anywhere(frozenset[str]):
-    """Holds every name of a destination: nothing is sent."""
+class AnyName(frozenset[str]):
+    """Holds every name: rules are read, nothing is sent."""
 
     def __contains__(self, name: object) -> bool:
         return True

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from node.commands.offline import AnyName, own_house
+from node.assembly import AnyName
+from node.commands.offline import own_house
 from node.commands.options import EXAMPLE_RULES, Config, Json, house
 from node.domain import Study
 from node.errors import StudyRefused

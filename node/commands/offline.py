@@ -21,13 +21,6 @@ from node.ledger.versions import VersionDecisions
 _log = log.get(__name__)
 
 
-class AnyName(frozenset[str]):
-    """Holds every name: rules are read, nothing is sent."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
 @contextmanager
 def own_house(given: Settings, *, known_destinations: Collection[str] | None = None, **changes: Any) -> Iterator[House]:
     """The given settings with an empty data folder, SQLite, and a key of its own; gone afterwards.
