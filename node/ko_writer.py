@@ -16,7 +16,7 @@ from node.domain import Result, Role, Study
 from node.imaging.volume import Volume
 from node.picture import headline, key_frames, place, said
 from node.provenance import RESEARCH, Provenance
-from node.report import evidence
+from node.report import evidence, found
 
 SOURCE = Code("260753009", "SCT", "Source")
 
@@ -26,7 +26,7 @@ def write_ko(study: Study, volume: Volume, result: Result, provenance: Provenanc
 
     Standard: PS3.3 A.35.4; PS3.16 TID 2010, titled (113000, DCM, "Of Interest").
     """
-    if not result.analysed or not (any(finding.present for finding in result.findings) or any(s.mask.any() for s in result.segments)):
+    if not result.analysed or not found(result):
         return None
     shown = key_frames(volume, result)
     images = [volume.frames[at].instance for at in shown]

@@ -25,6 +25,7 @@ from node.provenance import MODEL, RESEARCH, Provenance
 WIDTH = A4[0] - 36 * mm
 INK, GREY, AMBER, PALE = HexColor("#1a1a1a"), HexColor("#555555"), HexColor("#8a5a00"), HexColor("#f2f2f2")
 SMALL_PICTURES = 4  # beside the leading one
+LEAD, SMALLER_LEAD = 0.32 * A4[1], 0.21 * A4[1]  # height: with long tables the page would not hold all
 GAP = 3 * mm
 DPI = 200  # of pictures
 PADDING = 6  # points that a frame of the library keeps free inside
@@ -49,7 +50,8 @@ def page(volume: Volume | None, result: Result, provenance: Provenance, *, modal
     if result.analysed and not any(finding.present for finding in result.findings):
         story += _words("Nothing was decided to be present of what the model looks for. That is no statement about anything else.", TEXT)
     if volume is not None and result.analysed:
-        story += _pictures(volume, result)
+        measured = sum(max(1, len(finding.measurements)) for finding in result.findings)
+        story += _pictures(volume, result, LEAD if measured + len(result.notes) < 9 else SMALLER_LEAD)
     if result.notes:
         story += _words("Remarks", SECTION)
         for note in result.notes:
@@ -61,8 +63,8 @@ def page(volume: Volume | None, result: Result, provenance: Provenance, *, modal
         pagesize=A4,
         leftMargin=18 * mm - PADDING,
         rightMargin=18 * mm - PADDING,
-        topMargin=22 * mm,
-        bottomMargin=20 * mm,
+        topMargin=19 * mm,
+        bottomMargin=16 * mm,
         invariant=1,
         title=f"AI {provenance.job.route.pipeline}",
         author=MODEL,
@@ -130,17 +132,17 @@ def _unit(unit: Code) -> str:
     return "" if unit.value.startswith("{") or unit.value == "1" else str(unit.value)
 
 
-def _pictures(volume: Volume, result: Result) -> list[Flowable]:
+def _pictures(volume: Volume, result: Result, height: float) -> list[Flowable]:
     """The leading image, original beside overlay; then further key images, smaller."""
     lead, *more = key_frames(volume, result)
     side = left_edge(volume)
     _, shown = shown_as(volume, lead, window_of(volume, result))
     half = (WIDTH - GAP) / 2
-    pair = [_image(rgb, half, 0.32 * A4[1]) for rgb in (shown, overlay_of(shown, volume, result, lead))]
+    pair = [_image(rgb, half, height) for rgb in (shown, overlay_of(shown, volume, result, lead))]
     told = f"Colour, dark to bright: {result.heatmap.title}, 0 to 1. " if result.heatmap is not None else ""
     told += f"Outlined: {', '.join(segment.label for segment in result.segments)}. " if result.segments else ""
     where = place(volume, lead) + (f", left edge of the image: {side}" if side else "")
-    found: list[Flowable] = [KeepTogether([*_words(where, SECTION), _row(pair, half), *(_words(told, SMALL) if told else [])])]
+    found: list[Flowable] = [KeepTogether([*_words(where, SECTION), _row(pair, pair[0].drawWidth), *(_words(told, SMALL) if told else [])])]
     if more:
         width = (WIDTH - (SMALL_PICTURES - 1) * GAP) / SMALL_PICTURES
         cells = [[_small(volume, result, at, width), *_words(place(volume, at), SMALL, width)] for at in more[:SMALL_PICTURES]]

@@ -5,6 +5,7 @@ Words stand in margins, never over the image. The Secondary Capture and the demo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -95,6 +96,11 @@ def said(finding: Finding) -> str:
     if finding.present is not None:
         return "; ".join((f"{name}: {decided}", *numbers))
     return f"{name}: {'; '.join(numbers) or 'not trained, nothing is said about it'}"
+
+
+def said_briefly(finding: Finding) -> str:
+    """The same without what was measured, for a label on an image."""
+    return said(replace(finding, measurements=()))
 
 
 def headline(result: Result) -> str:

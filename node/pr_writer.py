@@ -22,7 +22,7 @@ from node.errors import ResultInvalid
 from node.imaging.functional import number_of, value_of
 from node.imaging.volume import Frame, Volume
 from node.imaging.window import told_window
-from node.picture import RESEARCH, headline, key_frames, maker, outlines_of, said, window_of
+from node.picture import RESEARCH, headline, key_frames, maker, outlines_of, said_briefly, window_of
 from node.provenance import Provenance
 from node.report import told
 
@@ -190,10 +190,10 @@ def _annotations(
         outline = np.clip(np.asarray(finding.region.outline, np.float32), 0, volume.pixels.shape[2:0:-1])
         outline = outline if np.array_equal(outline[0], outline[-1]) else np.vstack([outline, outline[:1]])
         shapes.append(_polyline(outline, (provenance.tracking_id(finding), provenance.tracking_uid(finding))))
-        labels.append(_beside(outline, said(finding), volume))
+        labels.append(_beside(outline, said_briefly(finding), volume))
     words = [_text(one) for one in _apart(labels)]
     placeless = [f for f in told(result) if f.segment is None and f.region is None]
-    words += _list([f"AI {headline(result)}", *(said(f) for f in placeless[:6])], LINE / 2)
+    words += _list([f"AI {headline(result)}", *(said_briefly(f) for f in placeless[:6])], LINE / 2)
     words += _list([RESEARCH, maker(provenance.maker)], 1 - 2.5 * LINE)
     found.append(_annotation(frame, number, layers[0], shapes, words))
     return found
@@ -214,13 +214,14 @@ def _polyline(outline: NDArray[np.float32], tracking: tuple[str, str]) -> Graphi
 def _label(segment: Segment, result: Result) -> str:
     """What the segment shows: its finding in words, else its own label."""
     of_it: list[Finding] = [finding for finding in result.findings if finding.segment == segment.number]
-    return said(of_it[0]) if of_it else segment.label
+    return said_briefly(of_it[0]) if of_it else segment.label
 
 
 def _beside(outline: NDArray[np.float32], words: str, volume: Volume) -> _Text:
     """A box above the outline, or below where there is no room."""
     rows, columns = volume.pixels.shape[1:3]
-    height, width = max(LINE * rows, 1.0), min(0.6 * columns, columns - 1.0)
+    height = max(LINE * rows, 1.0)
+    width = min(0.55 * height * len(words), columns - 1.0)
     left = float(min(outline[:, 0].min(), columns - width))
     top = float(outline[:, 1].min()) - 1.3 * height
     if top < 3 * height:

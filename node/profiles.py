@@ -88,7 +88,7 @@ def kinds_of(profile: str | Sequence[str]) -> tuple[Role, ...]:
         raise ValueError(f"a profile's name ({', '.join(PROFILES)}) or a list of {', '.join(Role)}")
     wrong = [str(kind)[:40] for kind in profile if kind not in set(Role)]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is no kind of object; known: {', '.join(Role)}")
+        raise ValueError(f"{wrong[0]!r} is no profile ({', '.join(PROFILES)}) and no kind of object; known: {', '.join(Role)}")
     found = tuple(role for role in Role if role in profile)
     if not REPORTS & set(found):
         raise ValueError(f"name a report too ({', '.join(sorted(REPORTS))}): without one nobody hears why a series was not analysed")

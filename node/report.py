@@ -24,12 +24,18 @@ PROCEDURES = {  # Procedure Reported when the images name none, CID 100
     "DX": standard.LN.XRUnspecifiedBodyRegion,
 }
 IMAGING = Code("363679005", "SCT", "Imaging")
+NORMAL = {"normal"}  #: labels that are no finding
 NO_OUTLINE = "A finding without a place has a short mark at the left edge of the key image, so that viewers show its numbers: no outline."
 
 
 def told(result: Result) -> list[Finding]:
     """Findings that something is said about; a label that was not trained stands in the summary only."""
     return [f for f in result.findings if f.probability is not None or f.present is not None or f.measurements]
+
+
+def found(result: Result) -> bool:
+    """Whether there is anything to look at: a finding that is present, or was measured without being decided. Normal is no finding."""
+    return any(f.present or (f.present is None and f.measurements) for f in result.findings if f.name not in NORMAL)
 
 
 # --- in words: TID 2000 ---------------------------------------------------------------------------------------------------
