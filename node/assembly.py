@@ -30,11 +30,13 @@ from node.bundle import Bundle
 from node.destinations.interface import Destination
 from node.domain import Channel, CleanUid, Origin, Study
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
+from node.identified.arrivals import Arrivals
 from node.identified.boxes import Box
 from node.identified.by_hand import DecisionsByHand
 from node.identified.clean_uids import CleanUids
 from node.identified.defacing import Faces
 from node.identified.deidentifier import Deidentifier, pixel_counts
+from node.identified.deliveries import Deliveries, Refusals
 from node.identified.delivery import Outbox
 from node.identified.folders import Folders
 from node.identified.identities import Identities
@@ -44,10 +46,12 @@ from node.identified.looking_apart import LookingApart
 from node.identified.marks import METHOD
 from node.identified.profile import OPTION_CODES, Options, Profile
 from node.identified.profile import table as deidentification_table
-from node.identified.proof import PROOF, Checked, Prover, SigningKey, public_key, verify
+from node.identified.proof import PROOF, Checked, Prover, SigningKey, is_signed, public_key, signer_of, verify
+from node.identified.proof import read as read_proof
 from node.identified.quarantine import Quarantine
 from node.identified.regions import DeviceRegion, boxes_of
 from node.identified.reidentifier import Reidentifier
+from node.identified.results import Results
 from node.identified.reveal import Answer, Request, Reveal
 from node.identified.reveal import checked as checked_reason
 from node.identified.rotation import Rotated, Rotation, counted, write_key
@@ -57,6 +61,7 @@ from node.identified.spool import spool
 from node.identified.tombstones import Tombstones
 from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
+from node.ledger.shown import Proven
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules
@@ -67,6 +72,7 @@ if TYPE_CHECKING:
     from node.identified.intake import Intake
     from node.identified.orthanc_source import OrthancSource
     from node.identified.review import Review
+    from node.ledger.cards import Cards
     from node.ledger.decisions import Decisions
     from node.ledger.jobs import Jobs
     from node.ledger.probes import Probes
@@ -161,6 +167,12 @@ class House:
         people = People(self.ledger, now, max_failures=chosen.max_failures, lock_s=chosen.lock_minutes * 60)
         sessions = Sessions(self.ledger, now, idle_s=chosen.idle_minutes * 60, longest_s=chosen.longest_hours * 3600)
         return Reception(people, sessions, self.trail.record)
+
+    @cached_property
+    def cards(self) -> Cards:
+        from node.ledger.cards import Cards
+
+        return Cards(self.ledger)
 
     # --- models and rules ---------------------------------------------------------------------------------------------------
     @cached_property
@@ -409,6 +421,25 @@ class House:
         found = sorted(self.studies.glob(f"*/r*/{PROOF}"), key=lambda path: int(path.parent.name[1:]))
         return {CleanUid(path.parents[1].name): path for path in found}
 
+    def proof_of(self, study: CleanUid) -> Proven | None:
+        """The latest report of a study, and whether its signature holds; the files that it names are not read. None: there is none."""
+        revisions = sorted((self.studies / study).glob(f"r*/{PROOF}"), key=lambda path: int(path.parent.name[1:]))
+        if not revisions:
+            return None
+        report = read_proof(revisions[-1])
+        scan = report.get("leak_scan") or {}
+        return Proven(
+            made_at=str(report.get("made_at", "")),
+            revision=int(report.get("revision", 0)),
+            instances=int(report.get("instances", 0)),
+            hits=int(scan.get("hits", 0)),
+            signature="good" if is_signed(report, self.signing_key.public) else "bad",
+            signer=signer_of(report),
+            done=report.get("done") or {},
+            leak_scan=scan,
+            profile=report.get("profile") or {},
+        )
+
     def check_proof(self, path: Path, pem: bytes | None = None) -> Checked:
         """Whether a report is signed with that public key, or else this site's, and its files are those it names."""
         return verify(path, public_key(pem) if pem else self.signing_key.public)
@@ -544,10 +575,10 @@ class House:
         self.review.mask(CleanUid(study), instance, [Box(x, y, x + w, y + h) for x, y, w, h in boxes], who=os_user(), why=why)
         self._by_person(Event.INSTANCES_ACCESSED, Action.UPDATE, study, f"masked by hand: {why}", instance=instance, boxes=str(len(boxes)))
 
-    def release_refused(self, study: str, why: str) -> None:
+    def release_refused(self, study: str, why: str, who: str = "") -> None:
         """A refused study goes its way again because a person says so."""
-        self.review.release(CleanUid(study), who=os_user(), why=why)
-        self._by_person(Event.SECURITY_ALERT, Action.EXECUTE, study, f"released from quarantine: {why}")
+        self.review.release(CleanUid(study), who=who or os_user(), why=why)
+        self._by_person(Event.SECURITY_ALERT, Action.EXECUTE, study, f"released from quarantine: {why}", who=who)
 
     def pixel_facts(self, study: Study) -> dict[str, str]:
         """What was done to the pixels of a de-identified study, and on whose word; for the audit trail."""
@@ -556,13 +587,13 @@ class House:
         who, why = self.decisions_by_hand.last(study.ref.study)
         return facts | ({"decided by": who, "because": why} if who else {})
 
-    def _by_person(self, event: Event, action: Action, study: str, what: str, **facts: str) -> None:
+    def _by_person(self, event: Event, action: Action, study: str, what: str, who: str = "", **facts: str) -> None:
         self.trail.record(
             AuditEvent(
                 event=event,
                 type=Type.USE_OF_RESTRICTED_FUNCTION if event is Event.SECURITY_ALERT else None,
                 action=action,
-                who=os_user(),
+                who=who or os_user(),
                 study=study,
                 what=what,
                 facts={name: fact for name, fact in facts.items() if fact},
@@ -614,6 +645,24 @@ class House:
             give_up_after=timedelta(hours=delivery.give_up_after_hours),
             clock=now,
         )
+
+    # --- what people are shown of the wing, without a name ------------------------------------------------------------------
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        return Arrivals(self.wing)
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        return Deliveries(self.wing, self.outbox, self.destinations)
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        return Refusals(self.wing)
+
+    @cached_property
+    def named_results(self) -> Results:
+        """Results as the patient's own archive knows them."""
+        return Results(self.ledger, self.clean_uids, self.reidentifier, self.clean)
 
     # --- doors ----------------------------------------------------------------------------------------------------------------
     def free_bytes(self) -> int:

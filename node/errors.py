@@ -169,6 +169,26 @@ class PasswordRefused(NodeError):
     """The password stays as it is."""
 
 
+class CursorInvalid(NodeError):
+    """The cursor is none that this list gave; leave it out to begin with the first page."""
+
+
+class KeyReused(NodeError):
+    """This Idempotency-Key was used for another request; make a new key for each thing that is to be done."""
+
+
+class KeyBusy(NodeError):
+    """A request with this Idempotency-Key is still at work; ask again in a moment."""
+
+
+class NotThere(NodeError):
+    """There is nothing of that name here: it is not known, or was purged."""
+
+
+class NotNow(NodeError):
+    """This can't be done with it as it stands."""
+
+
 class PeerUnknown(NodeError):
     """No Orthanc of that name is in the settings; add it below `orthancs`."""
 

@@ -15,6 +15,7 @@ from node.audit import Action, AuditEvent, Event, Outcome
 from node.domain import Algorithm, CleanUid, Job, Route, Study, StudyRef
 from node.errors import NodeError, ProcessingFailed, StudyRefused
 from node.housekeeping import Chore
+from node.imaging.study import read_study
 from node.ledger.jobs import job_id
 from node.router import decide, routes_for
 from node.workflow import Workflow
@@ -42,6 +43,7 @@ class Gateway:
     def __init__(self, house: House) -> None:
         self._house = house
         self._tries: dict[StudyRef, int] = {}
+        self._caught_up = False
 
     # --- the path of a study ------------------------------------------------------------------------------------------------
     @cached_property
@@ -61,6 +63,7 @@ class Gateway:
     def _deidentify(self, ref: StudyRef) -> Study:
         study = self._house.deidentifier.deidentify(self._house.intake.open(ref))
         self._house.quarantine.release(ref.study)  # an earlier revision may have been refused
+        self._describe(study)
         facts = self._house.pixel_facts(study)
         self._remember(Event.INSTANCES_ACCESSED, Action.READ, study, f"de-identified, revision {ref.revision}", facts=facts)
         return study
@@ -77,6 +80,7 @@ class Gateway:
     def _schedule(self, study: Study, route: Route) -> list[Job]:
         """The active version's job, then one for each version in the shadow: the same images, and nowhere to go."""
         active = self._house.bundles[route.pipeline].algorithm
+        self._house.cards.routed(study.ref.study, route.pipeline)
         because = f"in the shadow of {route.pipeline} {active.version}: nothing is delivered"
         beside = replace(route, destinations=(), reasons=(*route.reasons, because))
         shadows = [self._job(study, beside, bundle.algorithm, shadow=True) for bundle in self._house.shelf.shadows(route.pipeline)]
@@ -99,6 +103,7 @@ class Gateway:
 
     def _handed_over(self, job: Job) -> None:
         self._house.jobs.handed_over(job)
+        self._house.cards.labelled(job.study.study)
         outcome = Outcome.SUCCESS if not job.reason else Outcome.MAJOR_FAILURE
         what = f"analysed by {job.route.pipeline} {job.algorithm.version}" + (" in the shadow, delivered nowhere" if job.shadow else "")
         self._remember(Event.INSTANCES_ACCESSED, Action.CREATE, job, what, outcome=outcome)
@@ -142,6 +147,7 @@ class Gateway:
         chores = [
             Chore(name="index", every_s=0.2, do=self._house.intake.index_new),
             Chore(name="settle", every_s=0.3, do=self.settle),
+            Chore(name="follow", every_s=1, do=self.follow),
             Chore(name="hand over", every_s=0.3, do=self.hand_over),
             Chore(name="deliver", every_s=0.3, do=partial(self._house.outbox.send_due, 5)),
             *([Chore(name="count", every_s=2, do=self.count)] if self._house.settings.intake.count_from else []),
@@ -171,12 +177,43 @@ class Gateway:
         for ref in refs:
             try:
                 self._arrived(ref)
+                self._house.cards.keep(self._house.arrivals.of([ref.study]))
                 self.workflow.study_is_stable(ref)
             except Exception as why:
                 self._failed(ref, why)
             else:
                 self._tries.pop(ref, None)
+            self._house.cards.keep(self._house.arrivals.of([ref.study]))
         return len(refs)
+
+    def follow(self) -> None:
+        """Bring the cards that lists show up to what the wing knows; at the first call those of all studies, as after an update."""
+        if not self._caught_up:
+            self._catch_up()
+        seen = self._house.arrivals.on_their_way()
+        ended = set(self._house.cards.on_their_way()) - {one.study for one in seen}
+        there = self._house.arrivals.of(ended)
+        self._house.cards.keep([*seen, *there])
+        self._house.cards.forget(*(ended - {one.study for one in there}))
+
+    def _catch_up(self) -> None:
+        """Cards for studies that have none."""
+        for some in self._house.arrivals.all():
+            known = self._house.cards.known(some)
+            new = self._house.arrivals.of(study for study in some if study not in known)
+            self._house.cards.keep(new)
+            for one in new:
+                folder = self._house.studies / one.study / f"r{one.revision}"
+                if folder.is_dir():
+                    self._describe(read_study(folder))
+                for job in self._house.jobs.of_study(one.study):
+                    self._house.cards.routed(one.study, job.route.pipeline)
+                self._house.cards.labelled(one.study)
+        self._caught_up = True
+
+    def _describe(self, study: Study) -> None:
+        modalities = sorted({series.modality for series in study if series.modality})
+        self._house.cards.described(study.ref.study, pseudonym=study.pseudonym, series=len(study.series), modalities=modalities)
 
     def _arrived(self, ref: StudyRef) -> None:
         origin, count, because = self._house.intake.arrival(ref)
@@ -242,6 +279,7 @@ class Gateway:
                 shutil.rmtree(self._house.results / job.id, ignore_errors=True)
             shutil.rmtree(self._house.studies / study, ignore_errors=True)
         self._house.intake.purge(*studies)
+        self._house.cards.forget(*studies)
         for study in studies:
             self._house.trail.record(AuditEvent(event=Event.STUDY_DELETED, action=Action.DELETE, study=study, what="purged"))
 

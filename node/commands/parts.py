@@ -13,6 +13,7 @@ import uvicorn
 
 from node import scp
 from node.assembly import House, now
+from node.commands.api_parts import api_parts
 from node.commands.options import Config, house
 from node.gateway import Gateway
 from node.housekeeping import Housekeeping
@@ -103,6 +104,7 @@ def _web_parts(home: House) -> WebParts:
             requests=lambda: list(home.reveal.requests()),
             approve=home.approve_reveal,
         ),
+        api=api_parts(home),
         clock=now,
     )
 

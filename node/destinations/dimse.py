@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined,unused-ignore]
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined,unused-ignore]
 
 from node.destinations.interface import Destination
 from node.errors import DeliveryFailed, DeliveryRefused
@@ -135,6 +135,15 @@ class Dimse(Destination):
                 return False
         except (DeliveryFailed, DeliveryRefused, RuntimeError, ValueError):
             return None
+
+    def echo(self) -> str:
+        with self._associated(Verification) as association:
+            answer = association.send_c_echo()
+        if "Status" not in answer:
+            raise DeliveryFailed("no answer to C-ECHO", destination=self.name)
+        if answer.Status != 0x0000:
+            raise DeliveryRefused(f"C-ECHO 0x{answer.Status:04X}", destination=self.name)
+        return "C-ECHO 0x0000"
 
     # --- status -----------------------------------------------------------------------------------------------------------
     def _truth(self, status: int) -> str:

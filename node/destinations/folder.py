@@ -51,6 +51,15 @@ class Folder(Destination):
         name = _safe(sop_instance_uid, "SOP Instance UID")
         return any(self.settings.path.glob(f"*/{name}.dcm"))
 
+    def echo(self) -> str:
+        try:
+            self.settings.path.mkdir(parents=True, exist_ok=True)
+        except OSError as why:
+            raise DeliveryFailed(f"the folder can't be made: {os.strerror(why.errno or 0)}", destination=self.name) from why
+        if not os.access(self.settings.path, os.W_OK | os.X_OK):
+            raise DeliveryFailed("the folder can't be written", destination=self.name)
+        return "the folder can be written"
+
 
 def _safe(uid: str, what: str) -> str:
     if len(uid) > 64 or not _UID.fullmatch(uid):

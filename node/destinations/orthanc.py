@@ -53,7 +53,13 @@ class Orthanc(Destination):
             return None
         return any(item.get("Type") == "Instance" for item in found)
 
-    def _ask(self, method: str, route: str, content: bytes) -> httpx.Response:
+    def echo(self) -> str:
+        try:
+            return f"Orthanc {str(self._ask('GET', '/system').json()['Version'])[:40]}"
+        except (ValueError, KeyError, TypeError) as why:
+            raise DeliveryFailed("the answer is not Orthanc's", destination=self.name) from why
+
+    def _ask(self, method: str, route: str, content: bytes = b"") -> httpx.Response:
         try:
             answer: httpx.Response = self._client().request(method, self.settings.url.rstrip("/") + route, content=content)
         except httpx.TransportError as why:

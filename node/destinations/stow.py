@@ -15,6 +15,7 @@ from pydicom.errors import InvalidDicomError
 from node.destinations.interface import Destination
 from node.errors import DeliveryFailed, DeliveryRefused
 
+_NOBODYS = "2.25.0"  #: a study that no archive has: asked for to see who answers
 _FOR_NOW = {401, 403, 407, 408, 425, 429}  # may pass when somebody corrects the settings or the load falls
 
 # Failure Reason (0008,1197), PS3.18 Table I.2-2 and PS3.4 Table B.2-1
@@ -76,6 +77,17 @@ class Stow(Destination):
         except (requests.RequestException, OSError, ValueError):
             return None
         return any(item.get("00080018", {}).get("Value") == [sop_instance_uid] for item in found)
+
+    def echo(self) -> str:
+        try:
+            self._client().search_for_studies(search_filters={"StudyInstanceUID": _NOBODYS}, limit=1)
+        except requests.HTTPError as why:
+            self._raise(why.response.status_code)
+        except (requests.RequestException, OSError) as why:
+            raise DeliveryFailed(f"no answer ({type(why).__name__})", destination=self.name) from None
+        except ValueError as why:
+            raise DeliveryFailed("the answer is not DICOM JSON", destination=self.name) from why
+        return "QIDO-RS answered"
 
     def _raise(self, status: int) -> None:
         if status in _FOR_NOW or status >= 500:

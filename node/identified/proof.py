@@ -116,13 +116,6 @@ def read(path: Path) -> dict[str, Any]:
 def verify(path: Path, key: Ed25519PublicKey) -> Checked:
     """Whether the report is as it was signed, and the files below its folder are those that it names."""
     report = read(path)
-    signature = report.get(SIGNATURE) or {}
-    body = {name: value for name, value in report.items() if name != SIGNATURE}
-    try:
-        key.verify(base64.b64decode(str(signature.get("value", "")), validate=True), canonical(body))
-        signed = signature.get("key") == name_of(key)
-    except (InvalidSignature, ValueError):
-        signed = False
     digests: Mapping[str, str] = report["digests"]
     differ, missing = [], []
     for name, digest in sorted(digests.items()):
@@ -131,7 +124,25 @@ def verify(path: Path, key: Ed25519PublicKey) -> Checked:
             missing.append(name)
         elif sha256(file) != digest:
             differ.append(name)
-    return Checked(signed=signed, signer=str(signature.get("key", "")), files=len(digests), differ=tuple(differ), missing=tuple(missing))
+    return Checked(
+        signed=is_signed(report, key), signer=signer_of(report), files=len(digests), differ=tuple(differ), missing=tuple(missing)
+    )
+
+
+def is_signed(report: Mapping[str, Any], key: Ed25519PublicKey) -> bool:
+    """Whether the report is as it was signed with that key. Says nothing of its files."""
+    signature = report.get(SIGNATURE) or {}
+    body = {name: value for name, value in report.items() if name != SIGNATURE}
+    try:
+        key.verify(base64.b64decode(str(signature.get("value", "")), validate=True), canonical(body))
+    except (InvalidSignature, ValueError):
+        return False
+    return bool(signature.get("key") == name_of(key))
+
+
+def signer_of(report: Mapping[str, Any]) -> str:
+    """The key that the report names; empty when it names none."""
+    return str((report.get(SIGNATURE) or {}).get("key", ""))
 
 
 def sha256(path: Path) -> str:

@@ -158,6 +158,17 @@ class Reveal:
         self._note(about, who, f"{request.purpose} approved", request.reason, request=id, requester=request.requester)
         return request
 
+    def checked_for(self, study: CleanUid, reason: str) -> str:
+        """A reason for something else that is done to the study, fit to be kept. ReasonRefused when it names the patient."""
+        reason = checked(reason)
+        try:
+            identity = self._identities.get(study)
+        except KeyMissing:
+            return reason
+        if _names(reason, identity):
+            raise ReasonRefused("the reason names the patient, and is kept in the audit trail: say why, not who")
+        return reason
+
     def requests(self) -> list[Request]:
         """Those that wait or are approved and not used, the oldest first."""
         with Session(self._engine) as db:

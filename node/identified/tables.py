@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -48,7 +48,7 @@ class StudyRow(Base):
     study: Mapped[str] = mapped_column(String(64), primary_key=True)  #: clean Study Instance UID
     state: Mapped[str] = mapped_column(String(16), index=True)
     revision: Mapped[int] = mapped_column(default=0)  #: of the last settling; 0 before the first
-    first_arrival: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    first_arrival: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
     last_arrival: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     expected: Mapped[int | None] = mapped_column()  #: NumberOfStudyRelatedInstances that the source reports, if it does
     settled_reason: Mapped[str] = mapped_column(Text, default="")
@@ -110,7 +110,7 @@ class QuarantineRow(Base):
     revision: Mapped[int]
     kind: Mapped[str] = mapped_column(String(64))  #: the error's class
     reason: Mapped[str] = mapped_column(Text)
-    refused_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    refused_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
 
 
 class ByHandRow(Base):
@@ -148,7 +148,10 @@ class OutboxRow(Base):
     queued_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))  #: giving up is counted from here
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
-    __table_args__ = (UniqueConstraint("sop_instance_uid", "destination"),)
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "destination"),
+        Index("outbox_of_destination", "destination", "state", "updated_at"),
+    )
 
 
 class ChangeRow(Base):

@@ -49,6 +49,10 @@ class JobRow(Base):
     __table_args__ = (
         Index("jobs_waiting", "state", "priority", "scheduled_at"),
         Index("jobs_to_hand_over", "handed_over", "state"),
+        Index("jobs_by_time", "scheduled_at", "id"),
+        Index("jobs_in_state", "state", "scheduled_at", "id"),
+        Index("jobs_of_pipeline", "pipeline", "scheduled_at", "id"),
+        Index("jobs_ended", "ended_at"),
     )
 
 
@@ -170,3 +174,47 @@ class SessionRow(Base):
     seen_at: Mapped[datetime] = mapped_column(Instant)
     more_role: Mapped[str] = mapped_column(String(32), default="")  #: taken for a while, with a reason
     more_until: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class CardRow(Base):
+    """What a list of studies shows of one: follows the wing's own state of the study, and never leads it (`ledger/cards.py`)."""
+
+    __tablename__ = "cards"
+
+    study: Mapped[str] = mapped_column(String(64), primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(String(64), index=True, default="")  #: empty until it is de-identified
+    state: Mapped[str] = mapped_column(String(16))
+    revision: Mapped[int] = mapped_column(default=0)
+    arrived_at: Mapped[datetime] = mapped_column(Instant)  #: its first instance
+    last_at: Mapped[datetime] = mapped_column(Instant)
+    instances: Mapped[int] = mapped_column(default=0)
+    series: Mapped[int] = mapped_column(default=0)  #: of what was de-identified
+    channel: Mapped[str] = mapped_column(String(16), default="")
+    source: Mapped[str] = mapped_column(String(100), default="")  #: calling AE title, or peer
+
+    __table_args__ = (Index("cards_by_time", "arrived_at", "study"), Index("cards_in_state", "state", "arrived_at", "study"))
+
+
+class CardTagRow(Base):
+    """A word by which a study is found: a modality, a pipeline, a finding's label. `at` is the card's `arrived_at`."""
+
+    __tablename__ = "card_tags"
+
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    value: Mapped[str] = mapped_column(String(100), primary_key=True)
+    study: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    at: Mapped[datetime] = mapped_column(Instant)
+
+    __table_args__ = (Index("card_tags_by_time", "kind", "value", "at", "study"),)
+
+
+class AnswerRow(Base):
+    """The answer to a request that carried an Idempotency-Key: the same key again gets it again."""
+
+    __tablename__ = "answers"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)  #: digest of who asked and the key
+    request: Mapped[str] = mapped_column(String(64))  #: digest of method, path and body
+    status: Mapped[int] = mapped_column(default=0)  #: 0 while the first request is still at work
+    body: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime] = mapped_column(Instant, index=True)

@@ -6,6 +6,8 @@ from fastapi import FastAPI
 
 import node
 from node.web import health, metrics, orthanc_hook, reveal, stow
+from node.web.api import docs as api_docs
+from node.web.api import rooms as api_rooms
 from node.web.auth import OPEN, Alarm, Doorkeeper, Safe
 from node.web.parts import WebParts
 from node.web.problems import Calm, answer_with_problems
@@ -29,6 +31,9 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(stow.routes(parts, counted))
     if parts.reveal:
         app.include_router(reveal.routes(parts.reveal))
+    if parts.api:
+        app.include_router(api_rooms.routes(parts.api))
+        api_docs.describe(app)
     if parts.reception:
         from node.web import ui  # a large library, and not every node shows pages
 

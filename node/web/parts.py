@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from node.audit import Record
 from node.domain import Origin
 from node.ledger.reception import Reception
+from node.web.api.parts import ApiParts
 from node.web.reveal import RevealParts
 
 
@@ -48,4 +49,5 @@ class WebParts:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     max_upload_bytes: int = 4096 << 20
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
+    api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

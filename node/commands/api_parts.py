@@ -1,0 +1,60 @@
+"""What stands behind the JSON API: the parts of a house, and what only the gateway can do."""
+
+from __future__ import annotations
+
+import shutil
+
+from node.assembly import House, now
+from node.domain import CleanUid
+from node.gateway import Gateway
+from node.ledger.answers import Answers
+from node.ledger.job_list import JobList
+from node.ledger.shown import Disk
+from node.ledger.today import Today
+from node.ledger.trail_list import TrailList
+from node.web.api.parts import ApiParts
+from node.web.results import ResultsParts
+
+
+def api_parts(home: House) -> ApiParts:
+    """Of the house that this process serves."""
+    jobs = JobList(home.ledger)
+
+    def try_again(job: str) -> None:
+        """Its report that it was given up is withdrawn, so that the next one goes out under the same name."""
+        jobs.again(job)
+        home.deliveries.withdraw(job)
+
+    return ApiParts(
+        cards=home.cards,
+        jobs=jobs,
+        today=Today(home.ledger, now),
+        trail=TrailList(home.ledger),
+        chain=home.trail,
+        answers=Answers(home.ledger, now),
+        shelf=home.shelf,
+        outgoing=home.deliveries,
+        refusals=home.refusals,
+        results=ResultsParts(
+            of=lambda study: home.named_results.of(study),
+            header=lambda one: home.named_results.header(one),
+            whole=lambda one: home.named_results.whole(one),
+        ),
+        record=home.trail.record,
+        name_of=home.token_name,
+        decisions=home.decisions.of_study,
+        arrival=lambda study: home.arrivals.one(CleanUid(study)),
+        proof=lambda study: home.proof_of(CleanUid(study)),
+        disk=lambda: _disk(home),
+        check_reason=lambda study, reason: home.reveal.checked_for(CleanUid(study), reason),
+        try_again=try_again,
+        send_again=lambda study: home.arrivals.send_again(CleanUid(study)),
+        purge=lambda study: Gateway(home).purge(CleanUid(study)),
+        release=lambda study, who, why: home.release_refused(study, why, who),
+    )
+
+
+def _disk(home: House) -> Disk:
+    above = home.free_bytes()
+    usage = shutil.disk_usage(home.settings.data_dir)
+    return Disk(free_bytes=usage.free, total_bytes=usage.total, above_watermark_bytes=above)
