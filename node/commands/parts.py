@@ -105,6 +105,7 @@ def _web_parts(home: House) -> WebParts:
             approve=home.approve_reveal,
         ),
         api=api_parts(home),
+        light_box=home.light_box,
         clock=now,
     )
 

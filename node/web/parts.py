@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -14,6 +14,9 @@ from node.domain import Origin
 from node.ledger.reception import Reception
 from node.web.api.parts import ApiParts
 from node.web.reveal import RevealParts
+
+if TYPE_CHECKING:
+    from node.viewing.light_box import LightBox  # large libraries, and not every node shows pictures
 
 
 class Accepted(Protocol):
@@ -50,4 +53,5 @@ class WebParts:
     max_upload_bytes: int = 4096 << 20
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
     api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
+    light_box: LightBox | None = None  #: pictures of results; None: none are shown
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
