@@ -87,7 +87,7 @@ def _seen(db: Connection, studies: list[str]) -> list[Seen]:
     for start in range(0, len(studies), _BATCH):
         some = studies[start : start + _BATCH]
         counts: dict[str, int] = dict(
-            db.execute(select(instance.study, func.count()).where(instance.study.in_(some)).group_by(instance.study)).tuples().all()
+            db.execute(select(instance.study, func.count()).where(instance.study.in_(some)).group_by(instance.study)).all()
         )
         for row in db.execute(select(StudyRow.__table__).where(study.study.in_(some))):
             origin = row.origin or {}

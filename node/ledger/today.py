@@ -84,7 +84,7 @@ class Today:
     def jobs(self) -> dict[str, int]:
         """How many jobs stand in each state, shadows too: quickly."""
         with reading(self._engine) as connection:
-            found: dict[str, int] = dict(connection.execute(select(job.state, func.count()).group_by(job.state)).tuples().all())
+            found: dict[str, int] = dict(connection.execute(select(job.state, func.count()).group_by(job.state)).all())
         return {state.value: int(found.get(state.value, 0)) for state in JobState}
 
 
@@ -92,7 +92,7 @@ def _hour(connection: Connection, begin: datetime, end: datetime) -> Hour:
     came = (card.arrived_at >= begin, card.arrived_at < end)
     studies, instances = connection.execute(select(func.count(), func.coalesce(func.sum(card.instances), 0)).where(*came)).one()
     ended = (job.ended_at >= begin, job.ended_at < end, job.shadow == false())
-    by_state: dict[str, int] = dict(connection.execute(select(job.state, func.count()).where(*ended).group_by(job.state)).tuples().all())
+    by_state: dict[str, int] = dict(connection.execute(select(job.state, func.count()).where(*ended).group_by(job.state)).all())
     return Hour(
         begins=begin,
         studies=int(studies),

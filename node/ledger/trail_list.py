@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, func, select
+from sqlalchemy import ColumnElement, Engine, Row, func, select
 
 from node.audit import Event, from_dict
 from node.ledger.database import reading
@@ -56,7 +56,7 @@ class TrailList:
     ) -> Page[Record]:
         """Records, newest first. `event` is a code of CID 400; `who` is whole. Raises CursorInvalid."""
         where = [audit.study == study] if study else []
-        where += [audit.event.contains(f'"{name}":{json.dumps(value)}', autoescape=True) for name, value in _words(event, who)]
+        where += _as_written(event, who)
         if since:
             where.append(audit.at >= _as_kept(since))
         if until:
@@ -86,8 +86,14 @@ class TrailList:
 EVENTS = {event.value[0]: event.value[1] for event in Event}  #: CID 400: code → meaning
 
 
-def _words(event: str, who: str) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in (("event", event), ("who", who)) if value]
+def _as_written(event: str, who: str) -> list[ColumnElement[bool]]:
+    """In canonical JSON the keys are sorted: the event comes second, who did it comes last."""
+    where = []
+    if event:
+        where.append(audit.event.like(f'{{"action":"_","event":"{event}",%'))
+    if who:
+        where.append(audit.event.endswith(f',"who":{json.dumps(who)}}}', autoescape=True))
+    return where
 
 
 def _as_kept(moment: datetime) -> str:

@@ -26,7 +26,7 @@ from tests.rooms.workbench import FAULTY, bundle
 
 RULES = [
     {"name": "chest CT", "when": {"modality": "CT"}, "run": "works", "send_to": ["pacs", "archive"]},
-    {"name": "breast", "when": {"modality": "US"}, "run": "raises", "send_to": "pacs"},
+    {"name": "head MR", "when": {"modality": "MR"}, "run": "raises", "send_to": "pacs"},
 ]
 WHY = "the ward asked for it twice"
 
@@ -121,7 +121,7 @@ def a_full_site(site: Site) -> dict[str, str]:
     """One study in each state; by what became of it."""
     studies = {
         "done": site.arrives(*a_study("CT", slices=4, rows=64, patient=1)),
-        "given up": site.arrives(*a_study("US", patient=4, kind="malignant")),
+        "given up": site.arrives(*a_study("MR", slices=4, patient=4)),
         "refused": site.arrives(*a_study("US", patient=2, kind="benign", BurnedInAnnotation="YES")),
     }
     site.works_off()

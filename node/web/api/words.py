@@ -49,7 +49,7 @@ class Why(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    reason: Annotated[str, Field(max_length=300), AfterValidator(_one_line)]
+    reason: Annotated[str, Field(min_length=8, max_length=300), AfterValidator(_one_line)]
 
 
 class Listed(BaseModel, Generic[T]):
