@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     from node.rules.replay import Comparison
     from node.runners.local import LocalRunner
     from node.shelf import Shelf
+    from node.viewing.light_box import LightBox
 
 _log = log.get(__name__)
 
@@ -192,6 +193,20 @@ class House:
         from node.ledger.cards import Cards
 
         return Cards(self.ledger)
+
+    @cached_property
+    def light_box(self) -> LightBox:
+        """Pictures of results, of the clean side only."""
+        from node.viewing.light_box import Exposed, LightBox
+
+        def exposed(id: str) -> Exposed | None:
+            job = self.jobs.get(id)
+            if job is None:
+                return None
+            findings = (self.jobs.summary_of(id) or {}).get("findings") or ()
+            return Exposed(job=job, objects=self.jobs.objects_of(job), sites=[str(one.get("site")) for one in findings])
+
+        return LightBox(exposed)
 
     # --- models and rules ---------------------------------------------------------------------------------------------------
     @cached_property

@@ -128,6 +128,7 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
             max_upload_bytes=chosen.max_upload_mb << 20,
             max_files=home.settings.predict.max_files,
         ),
+        light_box=home.light_box,
         clock=now,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +19,9 @@ from node.web.audit import AuditParts
 from node.web.predict import PredictParts
 from node.web.provider import Provider
 from node.web.reveal import RevealParts
+
+if TYPE_CHECKING:
+    from node.viewing.light_box import LightBox  # large libraries, and not every node shows pictures
 
 
 class Accepted(Protocol):
@@ -60,4 +63,5 @@ class WebParts:
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
     api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
     predict: PredictParts | None = None  #: what uploads are looked at with; None: they are not
+    light_box: LightBox | None = None  #: pictures of results; None: none are shown
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

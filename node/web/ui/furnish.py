@@ -15,14 +15,16 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from node.web import pictures
 from node.web.auth import STYLE, Alarm
+from node.web.notes import Notes
 from node.web.openid import OpenId
 from node.web.parts import WebParts
-from node.web.ui import audit, emergency, home, login, openid, password, users
+from node.web.ui import audit, emergency, login, openid, password, story, studies, today, users
 from node.web.ui.frame import frame
 from node.web.ui.pages import Pages
 
-ROOMS = (home, audit, users)  #: each file with a `register(pages, parts)`, in the order of the navigation
+ROOMS = (today, studies, story, audit, users)  #: each file with a `register(pages, parts)`, in the order of the navigation
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0b5f7a"/>'
@@ -45,6 +47,8 @@ def furnish(app: FastAPI, parts: WebParts, alarm: Alarm) -> Pages:
         """The looks of every page."""
         return FileResponse(Path(__file__).with_name("style.css"), media_type="text/css", headers={"Cache-Control": "max-age=300"})
 
+    if parts.light_box:
+        app.include_router(pictures.routes(parts.light_box, Notes(parts.record, parts.token_name)))
     for path in set(Client.page_routes.values()):
         core.app.remove_route(path)
     Client.page_routes.clear()
