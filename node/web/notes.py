@@ -13,7 +13,7 @@ from node.web.auth import bearer, peer_of
 class Notes:
     """Writes the audit records of a room of routes. Each returns when it is durable; what can't be written down isn't shown."""
 
-    def __init__(self, record: Record, name_of: Callable[[str], str]) -> None:
+    def __init__(self, record: Record, name_of: Callable[[str], str] = lambda _: "") -> None:
         self._record, self._name_of = record, name_of
 
     def who(self, request: Request) -> str:

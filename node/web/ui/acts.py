@@ -14,8 +14,8 @@ from node.web.api.parts import ApiParts
 from node.web.api.story import Story
 from node.web.notes import Notes
 from node.web.parts import WebParts
-from node.web.ui.frame import Words
 from node.web.ui.pages import Visitor
+from node.web.ui.words import Words
 
 SHORTEST, LONGEST = 8, 300  #: characters of a reason
 Do = Callable[[str], None]  #: with the reason

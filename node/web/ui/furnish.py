@@ -48,7 +48,7 @@ def furnish(app: FastAPI, parts: WebParts, alarm: Alarm) -> Pages:
         return FileResponse(Path(__file__).with_name("style.css"), media_type="text/css", headers={"Cache-Control": "max-age=300"})
 
     if parts.light_box:
-        app.include_router(pictures.routes(parts.light_box, Notes(parts.record, parts.token_name)))
+        app.include_router(pictures.routes(parts.light_box, Notes(parts.record)))
     for path in set(Client.page_routes.values()):
         core.app.remove_route(path)
     Client.page_routes.clear()

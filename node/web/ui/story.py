@@ -16,11 +16,11 @@ from node.web.notes import Notes
 from node.web.parts import WebParts
 from node.web.ui.acts import Acts
 from node.web.ui.film import FilmView
-from node.web.ui.frame import Words
 from node.web.ui.markup import show
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.told import arrived, deidentified, delivered, found_words, head, jobs, routed, settled, title_of, trail
 from node.web.ui.way import Step, filled
+from node.web.ui.words import Words
 
 LOOKS = frozenset({Role.RADIOLOGIST, Role.AUDITOR, Role.INTEGRATOR})
 STORY = Place(path="/studies/{study}", title="The story of a study", roles=LOOKS)
@@ -31,7 +31,7 @@ def register(pages: Pages, parts: WebParts) -> None:
     """`/studies/{study}`."""
     if parts.api is None:
         return
-    api, notes = parts.api, Notes(parts.record, parts.token_name)
+    api, notes = parts.api, Notes(parts.record)
 
     async def build(visitor: Visitor) -> None:
         study = str(visitor.request.path_params["study"])

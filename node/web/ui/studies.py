@@ -19,9 +19,9 @@ from node.ledger.tokens import Role
 from node.web.api.parts import ApiParts
 from node.web.notes import Notes
 from node.web.parts import WebParts
-from node.web.ui.frame import Words
 from node.web.ui.markup import Html, at, chip, counted, joined, safe, table, tag, zone
 from node.web.ui.pages import Pages, Place, Visitor
+from node.web.ui.words import Words
 
 LOOKS = frozenset({Role.RADIOLOGIST, Role.AUDITOR, Role.INTEGRATOR})
 STUDIES = Place(path="/studies", title="Studies", roles=LOOKS, icon="folder_open", order=20)
@@ -92,7 +92,7 @@ def register(pages: Pages, parts: WebParts) -> None:
     """`/studies`, where there is a list to show."""
     if parts.api is None:
         return
-    api, notes = parts.api, Notes(parts.record, parts.token_name)
+    api, notes = parts.api, Notes(parts.record)
 
     async def build(visitor: Visitor) -> None:
         await _Search(api, notes, visitor).build()

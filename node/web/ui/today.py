@@ -17,9 +17,9 @@ from node.ledger.tokens import Role
 from node.web.api.parts import ApiParts
 from node.web.api.today import Whole, whole
 from node.web.parts import WebParts
-from node.web.ui.frame import Words
 from node.web.ui.markup import BAD, BUSY, GOOD, PLAIN, Html, at, chip, counted, joined, more, size, table, tag, took, zone
 from node.web.ui.pages import Pages, Place, Visitor
+from node.web.ui.words import Words
 
 TODAY = Place(path="/", title="Today", roles=frozenset(Role), icon="today", order=10)
 EVERY_S = 4.0

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from nicegui import ui
 
-from node.web.ui.frame import Words
 from node.web.ui.markup import Html, at, show
+from node.web.ui.words import Words
 
 _MARKS = {"good": "check_circle", "bad": "error", "busy": "pending", "plain": "radio_button_unchecked"}
 _WORDS = {"good": "done", "bad": "failed", "busy": "under way", "plain": ""}
