@@ -8,6 +8,7 @@ gives the same message, control id (MSH-10) included.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,7 @@ TRACKING_UID, STUDY_UID = Code("112040", "DCM", "Tracking Unique Identifier"), C
 REPORT_UID = private("REPORT_UID", "SOP Instance UID of the structured report")
 IMAGING = Code("18748-4", "LN", "Diagnostic imaging study")
 PRELIMINARY, NO_RESULT = "P", "X"  # table 0085
+LINE = 199  #: letters of one line of text; what is longer goes on in a repetition, which TX shows as the next line (2.A.78)
 ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}  # section 2.7
 
 
@@ -54,7 +56,7 @@ class _Line:
 
     type: str  #: NM, CWE, ST or TX
     about: Code
-    value: str  #: encoded
+    values: tuple[str, ...]  #: encoded; several are lines of one text
     sub_id: str = ""
     unit: Code | None = None
     status: str = PRELIMINARY
@@ -97,6 +99,21 @@ def escaped(text: str) -> str:
     """Text with the delimiters escaped, without control characters."""
     plain = " ".join(text.split())
     return "".join(ESCAPES.get(letter, letter) for letter in plain if letter.isprintable())
+
+
+def lines_of(text: str) -> list[str]:
+    """Text escaped and broken between words into lines of at most LINE letters; no escape is cut."""
+    lines = [""]
+    for word in escaped(text).split(" "):
+        if lines[-1] and len(lines[-1]) + 1 + len(word) <= LINE:
+            lines[-1] += f" {word}"
+            continue
+        lines.append("")
+        for piece in re.findall(r"\\[EFSTR]\\|.", word):
+            if len(lines[-1]) + len(piece) > LINE:
+                lines.append("")
+            lines[-1] += piece
+    return [line for line in lines if line]
 
 
 # --- segments -------------------------------------------------------------------------------------------------------------------
@@ -157,7 +174,8 @@ def _obx(obx: Any, at: int, line: _Line, report: Report) -> None:
     obx.obx_1, obx.obx_2, obx.obx_3 = str(at), line.type, _coded(line.about)
     if line.sub_id:
         obx.obx_4 = line.sub_id
-    obx.obx_5 = line.value
+    for value in line.values:
+        obx.add_field("OBX_5").value = value
     if line.unit is not None:
         obx.obx_6 = _coded(line.unit)
     obx.obx_11 = line.status
@@ -171,30 +189,30 @@ def _lines(report: Report) -> Iterator[_Line]:
     """The overall answer first, then the findings in words and coded, remarks, and which DICOM objects it is about."""
     status = NO_RESULT if report.reason else PRELIMINARY
     for text in report.conclusions:
-        yield _Line(type="TX", about=CONCLUSION, value=escaped(text), status=status)
+        yield _Line(type="TX", about=CONCLUSION, values=tuple(lines_of(text)), status=status)
     for text in report.findings:
-        yield _Line(type="TX", about=FINDING, value=escaped(text), status=status)
+        yield _Line(type="TX", about=FINDING, values=tuple(lines_of(text)), status=status)
     for told in report.told:
         yield from _told(told, str(told.number))
     for text in report.comments:
-        yield _Line(type="TX", about=COMMENT, value=escaped(text))
-    yield _Line(type="ST", about=STUDY_UID, value=report.study_uid)
-    yield _Line(type="ST", about=REPORT_UID, value=report.uid)
+        yield _Line(type="TX", about=COMMENT, values=tuple(lines_of(text)))
+    yield _Line(type="ST", about=STUDY_UID, values=(report.study_uid,))
+    yield _Line(type="ST", about=REPORT_UID, values=(report.uid,))
 
 
 def _told(told: Told, sub_id: str) -> Iterator[_Line]:
     for one in told.evaluations:
         about = told.finding if one.name.value == PRESENCE else one.name
-        yield _Line(type="CWE", about=about, value=_coded(one.value), sub_id=sub_id)
+        yield _Line(type="CWE", about=about, values=(_coded(one.value),), sub_id=sub_id)
     if told.present is None:
-        yield _Line(type="CWE", about=FINDING, value=_coded(told.finding), sub_id=sub_id)
+        yield _Line(type="CWE", about=FINDING, values=(_coded(told.finding),), sub_id=sub_id)
     for number in told.numbers:
-        yield _Line(type="NM", about=number.name, value=_number(number.value), unit=number.unit, sub_id=sub_id)
+        yield _Line(type="NM", about=number.name, values=(_number(number.value),), unit=number.unit, sub_id=sub_id)
     if told.site is not None:
         side = f"^{_coded(told.laterality)}" if told.laterality else ""
-        yield _Line(type="CWE", about=FINDING_SITE, value=_coded(told.site) + side, sub_id=sub_id)
+        yield _Line(type="CWE", about=FINDING_SITE, values=(_coded(told.site) + side,), sub_id=sub_id)
     if told.tracking_uid:
-        yield _Line(type="ST", about=TRACKING_UID, value=told.tracking_uid, sub_id=sub_id)
+        yield _Line(type="ST", about=TRACKING_UID, values=(told.tracking_uid,), sub_id=sub_id)
 
 
 # --- data types -----------------------------------------------------------------------------------------------------------------

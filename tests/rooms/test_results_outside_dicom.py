@@ -21,7 +21,7 @@ from node.destinations.fhir import Fhir, FhirSettings
 from node.destinations.hl7 import Hl7, Hl7Settings
 from node.domain import Result
 from node.errors import DeliveryFailed, DeliveryRefused
-from node.hl7_writer import control_id, escaped
+from node.hl7_writer import control_id, escaped, lines_of
 from node.provenance import RESEARCH
 from node.sr_reader import MARK, read_report
 from tests.record_systems import FhirServer, Listener, a_report, outcome, results
@@ -296,6 +296,28 @@ def test_escaped_text_has_no_delimiter_and_reads_back(text):
     if "\\" not in want:
         assert plain == want
         assert str(message.unescape(got)) == want
+
+
+def test_a_long_text_goes_on_in_the_next_line(listener):
+    long = " ".join(f"zone {number}: {number} % of a&b" for number in range(60))
+
+    to_hl7(listener).send(a_report(replace(results()["infection"], notes=(long,))))
+
+    message = message_of(listener)
+    lines = max((obx[5] for obx in message.segments("OBX")), key=len)
+    assert len(lines) > 5
+    assert all(len(str(line)) <= 199 for line in lines)
+    assert " ".join(str(message.unescape(str(line))) for line in lines) == long
+
+
+@given(st.text(alphabet="a \\|^&~\n", max_size=900))
+@settings(max_examples=100, deadline=None)
+def test_lines_lose_nothing_and_cut_no_escape(text):
+    lines = lines_of(text)
+
+    assert all(0 < len(line) <= 199 for line in lines)
+    assert "".join(lines).replace(" ", "") == escaped(text).replace(" ", "")
+    assert all(line.count("\\") % 2 == 0 for line in lines)
 
 
 @given(st.from_regex(r"2\.25\.[1-9][0-9]{0,38}", fullmatch=True))
