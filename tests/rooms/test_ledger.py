@@ -168,12 +168,14 @@ def test_a_job_of_the_night_is_claimed_in_the_night_and_keeps_nobody_waiting(job
     jobs.submit(replace(of_the_night, route=replace(of_the_night.route, send_if=sends), not_before=evening))
     jobs.submit(a_job("2.25.12"))
 
-    assert (claimed := jobs.claim("one", 60)) is not None
+    claimed = jobs.claim("one", 60)
+    assert claimed is not None
     assert claimed.route.series == "2.25.12"
     assert jobs.claim("one", 60) is None
     jobs.done(claimed, [], {})
     clock.now = evening
-    assert (claimed := jobs.claim("one", 60)) is not None
+    claimed = jobs.claim("one", 60)
+    assert claimed is not None
     assert (claimed.route.series, claimed.route.send_if, claimed.not_before) == ("2.25.11", sends, evening)
 
 
