@@ -107,17 +107,22 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
             requests=lambda: list(home.reveal.requests()),
             approve=home.approve_reveal,
         ),
-        predict=PredictParts(
-            examine=visits.examine,
-            seat=visits.seat,
-            spool=home.spool,
-            name_of=home.token_name,
-            meta=partial(abilities, home),
-            room_left=lambda: home.free_bytes() > 0,
-            max_upload_bytes=chosen.max_upload_mb << 20,
-            max_files=home.settings.predict.max_files,
-        ),
+        predict=_predict_parts(home, visits) if home.settings.predict.enabled else None,
         clock=now,
+    )
+
+
+def _predict_parts(home: House, visits: Visits) -> PredictParts:
+    """What uploads are looked at with."""
+    return PredictParts(
+        examine=visits.examine,
+        seat=visits.seat,
+        spool=home.spool,
+        name_of=home.token_name,
+        meta=partial(abilities, home),
+        room_left=lambda: home.free_bytes() > 0,
+        max_upload_bytes=home.settings.web.max_upload_mb << 20,
+        max_files=home.settings.predict.max_files,
     )
 
 
