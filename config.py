@@ -96,6 +96,7 @@ class WebSettings(Room):
 class PredictSettings(Room):
     """`/predict` and `/heatmap` (`node/visits.py`): workers of their own, started with the first request."""
 
+    enabled: bool = True
     workers: int = Field(1, ge=1)
     timeout_s: float = Field(300, gt=0)  #: a model that takes longer over one request is ended
     wait_s: float = Field(60, gt=0)  #: for a free worker

@@ -14,6 +14,7 @@ from pydicom.tag import Tag
 
 from node.codes import Code
 from node.errors import ResultInvalid
+from node.imaging.decode import frame_count
 from node.imaging.functional import number_of, numbers_of
 from node.imaging.volume import Frame, Volume
 
@@ -168,11 +169,6 @@ def reference_to(frame: Frame, *, with_frame: bool) -> Dataset:
     if with_frame and frame_count(frame.instance.header) > 1:
         item.ReferencedFrameNumber = frame.number
     return item
-
-
-def frame_count(header: Dataset) -> int:
-    """Number of Frames, 1 where there is none."""
-    return int(header.get("NumberOfFrames") or 1)
 
 
 def plane_of(frame: Frame) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.float64] | None]:

@@ -11,8 +11,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from node.codes import Code
-from node.derived import frame_count
 from node.domain import Result, Role, Study
+from node.imaging.decode import frame_count
 from node.imaging.volume import Volume
 from node.picture import headline, key_frames, place, said
 from node.provenance import RESEARCH, Provenance

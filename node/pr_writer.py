@@ -16,9 +16,10 @@ from PIL import ImageCms
 from pydicom.dataset import Dataset
 from pydicom.uid import ColorSoftcopyPresentationStateStorage, GrayscaleSoftcopyPresentationStateStorage
 
-from node.derived import body_part, decimal, frame_count, reference_to
+from node.derived import body_part, decimal, reference_to
 from node.domain import Finding, Result, Role, Segment, Study
 from node.errors import ResultInvalid
+from node.imaging.decode import frame_count
 from node.imaging.functional import number_of, value_of
 from node.imaging.volume import Frame, Volume
 from node.imaging.window import told_window

@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
 from node.codes import Code
-from node.derived import frame_count
 from node.domain import Result, Role, Series, Study
+from node.imaging.decode import frame_count
 from node.imaging.volume import Frame, Volume
 from node.picture import key_frames
 from node.provenance import RESEARCH, Provenance

@@ -6,12 +6,13 @@ Names of files come from outside: none is used, kept or repeated.
 from __future__ import annotations
 
 import stat
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, cast
 
@@ -54,7 +55,6 @@ class Upload:
     pipeline: str = ""  #: empty: the rules choose
     told: Mapping[str, float | str] = field(default_factory=dict, repr=False)  #: of the patient, as `imaging.clinical` names it
     modality: str = ""  #: of pictures, where a pipeline takes several
-    left_out: int = 0  #: members of a zip that are neither DICOM nor pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,8 +228,76 @@ def _size(file: BinaryIO) -> int:
     return size
 
 
-def close_all(files: Sequence[BinaryIO | Given]) -> None:
-    """Nothing of a closed spool can be read again."""
-    for one in files:
-        with suppress(OSError):
-            (one.file if isinstance(one, Given) else one).close()
+class OneFile:
+    """Many files in a single one: each is written in turn, and read in any order. A request of thousands needs no thousand open files."""
+
+    def __init__(self, spool: Callable[[], BinaryIO]) -> None:
+        self._file = spool()
+        self._lock = threading.Lock()
+        self._size = 0
+
+    def spool(self) -> BinaryIO:
+        """An empty file at the end. The one before it is not written any more."""
+        return cast(BinaryIO, _Part(self, self._size))
+
+    def close(self) -> None:
+        """Nothing of it can be read again."""
+        self._file.close()
+
+    def write(self, data: bytes, at: int) -> int:
+        with self._lock:
+            if at != self._size:
+                raise ValueError("a file is written once, before the next one begins")
+            self._file.seek(0, SEEK_END)
+            self._file.write(data)
+            self._size += len(data)
+            return len(data)
+
+    def read(self, at: int, size: int) -> bytes:
+        with self._lock:
+            self._file.seek(at)
+            return self._file.read(size)
+
+
+class _Part(RawIOBase):
+    """One of the many."""
+
+    def __init__(self, whole: OneFile, start: int) -> None:
+        self._whole, self._start = whole, start
+        self._size = self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        self._at = max(0, offset + {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self._size}[whence])
+        return self._at
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        done = self._whole.write(data, self._start + self._size)
+        self._size += done
+        self._at = self._size
+        return done
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        found = self._whole.read(self._start + self._at, left if size is None or size < 0 else min(size, left))
+        self._at += len(found)
+        return found
+
+    def readall(self) -> bytes:
+        return self.read(-1)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)

@@ -118,16 +118,7 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
             approve=home.approve_reveal,
         ),
         api=api_parts(home),
-        predict=PredictParts(
-            examine=visits.examine,
-            seat=visits.seat,
-            spool=home.spool,
-            name_of=home.token_name,
-            meta=partial(abilities, home),
-            room_left=lambda: home.free_bytes() > 0,
-            max_upload_bytes=chosen.max_upload_mb << 20,
-            max_files=home.settings.predict.max_files,
-        ),
+        predict=_predict_parts(home, visits) if home.settings.predict.enabled else None,
         light_box=home.light_box,
         clock=now,
     )
@@ -138,6 +129,20 @@ def _openid(chosen: OidcSettings | None) -> Provider | None:
         return None
     secret = chosen.client_secret.get_secret_value() if chosen.client_secret else ""
     return Provider(**chosen.model_dump(exclude={"client_secret"}), client_secret=secret)
+
+
+def _predict_parts(home: House, visits: Visits) -> PredictParts:
+    """What uploads are looked at with."""
+    return PredictParts(
+        examine=visits.examine,
+        seat=visits.seat,
+        spool=home.spool,
+        name_of=home.token_name,
+        meta=partial(abilities, home),
+        room_left=lambda: home.free_bytes() > 0,
+        max_upload_bytes=home.settings.web.max_upload_mb << 20,
+        max_files=home.settings.predict.max_files,
+    )
 
 
 def _tell_when_started(server: uvicorn.Server) -> None:

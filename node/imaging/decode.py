@@ -39,8 +39,8 @@ def whole(ds: Dataset, keyword: str, default: int = 0) -> int:
 
 
 def frame_count(header: Dataset) -> int:
-    """Number of Frames (0028,0008); 1 when it is absent."""
-    return whole(header, "NumberOfFrames", 1) if header.get("NumberOfFrames") not in (None, "") else 1
+    """Number of Frames (0028,0008); 1 when it is absent or not a number."""
+    return whole(header, "NumberOfFrames", 1)
 
 
 def is_image(instance: Instance) -> bool:

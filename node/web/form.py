@@ -11,7 +11,6 @@ from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from node.uploads import close_all
 from node.web.multipart import MultipartInvalid, Part, Parts
 from node.web.problems import Problem
 
@@ -23,7 +22,7 @@ _FORM = f"Send `Content-Type: multipart/form-data` with the files, and if you li
 
 @dataclass(slots=True)
 class Form:
-    """What came. Whoever asked for it closes the files."""
+    """What came. The files lie where the spool put them."""
 
     files: list[BinaryIO] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)
@@ -35,10 +34,6 @@ class Form:
         except (ValueError, RecursionError):
             raise Problem(422, f"`{name}` is not JSON.") from None
 
-    def close(self) -> None:
-        """Nothing of it can be read again."""
-        close_all(self.files)
-
 
 async def read_form(request: Request, *, spool: Callable[[], BinaryIO], most_bytes: int, most_files: int) -> Form:
     """The form of a request. Memory holds a piece of it, and what the spools keep there.
@@ -46,7 +41,7 @@ async def read_form(request: Request, *, spool: Callable[[], BinaryIO], most_byt
     Raises
     ------
     Problem
-        400, 413, 415 or 422, with what to do. Nothing of the form is left.
+        400, 413, 415 or 422, with what to do.
     """
     boundary = _boundary(request)
     declared = request.headers.get("content-length", "")
@@ -56,9 +51,6 @@ async def read_form(request: Request, *, spool: Callable[[], BinaryIO], most_byt
     body = _begun(boundary, spool)
     try:
         await _read(request, body, form, most_bytes, most_files)
-    except BaseException:  # the client may be gone, too
-        form.close()
-        raise
     finally:
         body.close()
     return form

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -16,7 +16,7 @@ from node.errors import DiskFull, NobodyFree, PredictionFailed, UploadRefused, U
 from node.imaging.clinical import validated
 from node.imaging.plain import page_as_png
 from node.ledger.tokens import Role
-from node.uploads import Limits, Upload, close_all, sorted_out
+from node.uploads import Limits, OneFile, Upload, sorted_out
 from node.web.auth import bearer, needs, peer_of
 from node.web.form import FIELDS, Form, read_form
 from node.web.predictions import NOT_TRAINED, Meta, Prediction, ProblemDocument
@@ -194,12 +194,9 @@ async def _examined(request: Request, parts: PredictParts, *, what: str, capture
     if not await run_in_threadpool(parts.room_left):
         raise DiskFull
     try:
-        with parts.seat():
-            form = await read_form(request, spool=parts.spool, most_bytes=parts.max_upload_bytes, most_files=parts.max_files)
-            try:
-                return await _in_a_thread(request, parts, form, what=what, capture=capture)
-            finally:
-                form.close()
+        with parts.seat(), closing(OneFile(parts.spool)) as files:
+            form = await read_form(request, spool=files.spool, most_bytes=parts.max_upload_bytes, most_files=parts.max_files)
+            return await _in_a_thread(request, parts, form, files.spool, what=what, capture=capture)
     except UploadTooLarge as why:
         raise Problem(413, why.detail) from None
     except UploadRefused as why:
@@ -210,7 +207,9 @@ async def _examined(request: Request, parts: PredictParts, *, what: str, capture
         raise Problem(500, f"{why.message} {why.detail}".strip()) from None
 
 
-async def _in_a_thread(request: Request, parts: PredictParts, form: Form, *, what: str, capture: bool) -> tuple[Examined, int]:
+async def _in_a_thread(
+    request: Request, parts: PredictParts, form: Form, spool: Callable[[], BinaryIO], *, what: str, capture: bool
+) -> tuple[Examined, int]:
     """Waits for the answer, and looks now and then whether anybody else does."""
     gone = threading.Event()
     who, peer = f"token:{await run_in_threadpool(parts.name_of, bearer(request.scope))}", peer_of(request.scope)
@@ -218,13 +217,10 @@ async def _in_a_thread(request: Request, parts: PredictParts, form: Form, *, wha
     def work() -> tuple[Examined, int]:
         fields = {name: form.fields.get(name, "") for name in FIELDS}
         told = validated(form.json_of("clinical") | ({"view": fields["view"]} if fields["view"] else {}))
-        unpacked = sorted_out(form.files, Limits(files=parts.max_files, bytes=parts.max_upload_bytes), parts.spool)
-        try:
-            upload = Upload(files=unpacked.files, pipeline=fields["pipeline"], told=told, modality=fields["modality"].upper())
-            examined = parts.examine(upload, who=who, peer=peer, what=what, capture=capture, nobody_listens=gone.is_set)
-            return examined, unpacked.left_out
-        finally:
-            close_all(unpacked.files)
+        unpacked = sorted_out(form.files, Limits(files=parts.max_files, bytes=parts.max_upload_bytes), spool)
+        upload = Upload(files=unpacked.files, pipeline=fields["pipeline"], told=told, modality=fields["modality"].upper())
+        examined = parts.examine(upload, who=who, peer=peer, what=what, capture=capture, nobody_listens=gone.is_set)
+        return examined, unpacked.left_out
 
     working = asyncio.ensure_future(run_in_threadpool(work))
     while not (await asyncio.wait({working}, timeout=LOOK_S))[0]:

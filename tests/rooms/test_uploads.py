@@ -12,7 +12,7 @@ import pytest
 
 from node.errors import UploadRefused, UploadTooLarge
 from node.imaging.clinical import validated
-from node.uploads import Kind, Limits, kind_of, sorted_out
+from node.uploads import Kind, Limits, OneFile, kind_of, sorted_out
 from node.web.predict import wanted
 from node.web.problems import Problem
 from tests.rooms.upload_desk import zipped
@@ -126,6 +126,25 @@ def test_a_list_of_members_that_would_fill_the_memory_is_not_read() -> None:
     packed = bytearray(zipped([DICOM]) + bytes(40 << 20))
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 39 << 20, 1 << 20, 0)
     assert "list of members" in refused(bytes(packed) + end, kind=UploadTooLarge)
+
+
+def test_many_files_lie_in_one_and_are_read_in_any_order() -> None:
+    spools = Spools()
+    many = OneFile(spools)
+    first = many.spool()
+    first.write(b"the first ")
+    first.write(b"file")
+    second = many.spool()
+    second.write(b"the second")
+    first.seek(4)
+    second.seek(0)
+
+    assert (first.read(5), second.read(3), first.read(), second.read()) == (b"first", b"the", b" file", b" second")
+    assert first.seek(0, 2) == 14
+    with pytest.raises(ValueError, match="written once"):
+        first.write(b"more")
+    many.close()
+    assert [spool.closed for spool in spools] == [True]
 
 
 # --- what is said beside the files ----------------------------------------------------------------------------------------------

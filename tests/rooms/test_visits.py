@@ -39,7 +39,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         bundles_dir=folder / "models",
         rules=rules,
         web={"max_upload_mb": 8},
-        predict={"timeout_s": 4, "wait_s": 20, "most_at_once": 2, "max_files": 30},
+        predict={"timeout_s": 8, "wait_s": 120, "most_at_once": 2, "max_files": 30},
         deidentification={"text_detection": "off"},
     )
     yield desk
@@ -118,7 +118,7 @@ def test_no_name_lies_on_the_disk_or_is_logged_or_answered_and_the_capture_has_i
 
 @pytest.mark.parametrize(
     ("pipeline", "words"),
-    [("hangs", "did not end within 4 s"), ("crashes", "SIGSEGV"), ("raises", "the pipeline failed")],
+    [("hangs", "did not end within 8 s"), ("crashes", "SIGSEGV"), ("raises", "the pipeline failed")],
 )
 def test_a_model_that_fails_is_a_problem_and_the_node_lives(desk: Desk, ct: list[bytes], pipeline: str, words: str) -> None:
     answer = desk.ask("/predict", *ct, pipeline=pipeline)
