@@ -521,6 +521,19 @@ def test_the_stream_tells_steps_from_where_the_client_was_and_nothing_of_who_loo
     assert "event: step" not in clinic.ask("GET", "/api/v1/events", params={"seconds": 1}, headers={"Last-Event-ID": last}).text
 
 
+def test_a_quiet_stream_shows_that_it_is_open_and_too_many_are_told_to_come_later(clinic: Clinic, monkeypatch) -> None:
+    monkeypatch.setattr("node.web.api.events.HEARTBEAT_S", 0)
+    last = str(clinic.home.trail.tail(1)[0]["seq"] + 1)
+    quiet = clinic.ask("GET", "/api/v1/events", params={"seconds": 1, "study": "1.2"}, headers={"Last-Event-ID": last})
+    monkeypatch.setattr("node.web.api.events.MOST_STREAMS", 0)
+    full = clinic.get("events", seconds=1)
+
+    assert ": still here" in quiet.text
+    assert "event:" not in quiet.text
+    assert "later" in problem(full, 503)
+    assert full.headers["retry-after"]
+
+
 # --- the page, and bad input -----------------------------------------------------------------------------------------------------
 def test_the_openapi_page_and_all_it_loads_come_from_the_node(clinic: Clinic) -> None:
     page = clinic.ask("GET", "/docs", "auditor")
