@@ -176,8 +176,9 @@ def delivered(told: Story) -> Step:
 
 
 def _stands(one: Delivery) -> Html:
-    """The state, and below it what the destination said."""
-    return joined([chip(one.state), tag("span", one.reason, class_="reason soft") if one.reason else ""])
+    """The state, and below it what the destination said, unless it simply took the object."""
+    taken = one.state in ("SENT", "CONFIRMED")
+    return joined([chip(one.state), "" if taken or not one.reason else tag("span", one.reason, class_="reason soft")])
 
 
 def trail(told: Story) -> Html:
