@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 from node.assembly import House, now
-from node.domain import CleanUid
+from node.domain import CleanUid, JobState
+from node.errors import NotNow
 from node.gateway import Gateway
 from node.ledger.answers import Answers
 from node.ledger.job_list import JobList
@@ -18,12 +19,14 @@ from node.web.results import ResultsParts
 
 def api_parts(home: House) -> ApiParts:
     """Of the house that this process serves."""
-    jobs = JobList(home.ledger)
+    jobs, arrivals, results = JobList(home.ledger), home.arrivals, home.named_results
 
     def try_again(job: str) -> None:
-        """Its report that it was given up is withdrawn, so that the next one goes out under the same name."""
-        jobs.again(job)
+        """Its report that it was given up is withdrawn first, so that the next one goes out under the same name."""
+        if (state := jobs.one(job).state) != JobState.CANCELED:
+            raise NotNow(f"only a job that was given up is tried again; this one is {state}")
         home.deliveries.withdraw(job)
+        jobs.again(job)
 
     return ApiParts(
         cards=home.cards,
@@ -35,20 +38,16 @@ def api_parts(home: House) -> ApiParts:
         shelf=home.shelf,
         outgoing=home.deliveries,
         refusals=home.refusals,
-        results=ResultsParts(
-            of=lambda study: home.named_results.of(study),
-            header=lambda one: home.named_results.header(one),
-            whole=lambda one: home.named_results.whole(one),
-        ),
+        results=ResultsParts(of=results.of, header=results.header, whole=results.whole),
         record=home.trail.record,
         name_of=home.token_name,
         decisions=home.decisions.of_study,
-        arrival=lambda study: home.arrivals.one(CleanUid(study)),
+        arrival=lambda study: arrivals.one(CleanUid(study)),
         proof=lambda study: home.proof_of(CleanUid(study)),
         disk=lambda: _disk(home),
         check_reason=lambda study, reason: home.reveal.checked_for(CleanUid(study), reason),
         try_again=try_again,
-        send_again=lambda study: home.arrivals.send_again(CleanUid(study)),
+        send_again=lambda study: arrivals.send_again(CleanUid(study)),
         purge=lambda study: Gateway(home).purge(CleanUid(study)),
         release=lambda study, who, why: home.release_refused(study, why, who),
     )

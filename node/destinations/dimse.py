@@ -137,8 +137,11 @@ class Dimse(Destination):
             return None
 
     def echo(self) -> str:
-        with self._associated(Verification) as association:
-            answer = association.send_c_echo()
+        try:
+            with self._associated(Verification) as association:
+                answer = association.send_c_echo()
+        except (RuntimeError, ValueError):  # pynetdicom: the association broke
+            raise DeliveryFailed("no answer to C-ECHO", destination=self.name) from None
         if "Status" not in answer:
             raise DeliveryFailed("no answer to C-ECHO", destination=self.name)
         if answer.Status != 0x0000:

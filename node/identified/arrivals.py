@@ -67,7 +67,7 @@ class Arrivals:
             expected=row.expected,
             settled_at=_aware(row.settled_at) if row.settled_at else None,
             settled_because=row.settled_reason,
-            revisions=[Revision(revision=number, instances=count, bytes=size) for number, count, size in revisions],
+            revisions=[Revision(revision=number, instances=count, bytes=int(size)) for number, count, size in revisions],
         )
 
     def send_again(self, uid: CleanUid) -> None:

@@ -49,7 +49,7 @@ class Answers:
             connection.execute(delete(AnswerRow).where(answer.key == name, answer.status == 0, answer.at < now - AT_WORK))
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             fresh = insert(AnswerRow).values(key=name, request=same, status=0, body="", at=now)
-            if connection.execute(fresh.on_conflict_do_nothing(index_elements=[answer.key])).rowcount == 1:
+            if connection.execute(fresh.on_conflict_do_nothing(index_elements=[answer.key]).returning(answer.key)).first():
                 return None
             row = connection.execute(select(AnswerRow.__table__).where(answer.key == name)).one()
         if row.request != same:

@@ -50,9 +50,9 @@ class JobRow(Base):
         Index("jobs_waiting", "state", "priority", "scheduled_at"),
         Index("jobs_to_hand_over", "handed_over", "state"),
         Index("jobs_by_time", "scheduled_at", "id"),
-        Index("jobs_in_state", "state", "scheduled_at", "id"),
+        Index("jobs_in_state", "state", "scheduled_at", "id", "shadow"),
         Index("jobs_of_pipeline", "pipeline", "scheduled_at", "id"),
-        Index("jobs_ended", "ended_at"),
+        Index("jobs_ended", "ended_at", "state", "shadow"),
     )
 
 

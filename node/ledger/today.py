@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, false, func, select
+from sqlalchemy import Connection, Engine, case, false, func, literal, literal_column, select
 
 from node.domain import JobState
 from node.ledger.database import reading
@@ -64,7 +64,7 @@ class Today:
         now = self._clock()
         begins = [now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=n) for n in reversed(range(HOURS))]
         with reading(self._engine) as connection:
-            hours = [_hour(connection, begin, begin + timedelta(hours=1)) for begin in begins]
+            hours = _hours(connection, begins)
             counted = connection.execute(select(job.state, job.shadow, func.count()).group_by(job.state, job.shadow)).all()
             oldest = connection.scalar(select(func.min(job.scheduled_at)).where(job.state == JobState.SCHEDULED.value))
             states = connection.execute(select(card.state, func.count()).where(card.arrived_at >= begins[0]).group_by(card.state)).all()
@@ -88,18 +88,29 @@ class Today:
         return {state.value: int(found.get(state.value, 0)) for state in JobState}
 
 
-def _hour(connection: Connection, begin: datetime, end: datetime) -> Hour:
-    came = (card.arrived_at >= begin, card.arrived_at < end)
-    studies, instances = connection.execute(select(func.count(), func.coalesce(func.sum(card.instances), 0)).where(*came)).one()
-    ended = (job.ended_at >= begin, job.ended_at < end, job.shadow == false())
-    by_state: dict[str, int] = dict(connection.execute(select(job.state, func.count()).where(*ended).group_by(job.state)).all())
-    return Hour(
-        begins=begin,
-        studies=int(studies),
-        instances=int(instances),
-        analysed=int(by_state.get(JobState.COMPLETED.value, 0)),
-        failed=int(by_state.get(JobState.CANCELED.value, 0)),
-    )
+def _hours(connection: Connection, begins: Sequence[datetime]) -> list[Hour]:
+    """One question a table, for all hours: SQLite and PostgreSQL cut time by different functions, so the hours are named one by one."""
+    came, ended = _hour_of(card.arrived_at, begins), _hour_of(job.ended_at, begins)
+    of_cards = select(came, func.count(), func.coalesce(func.sum(card.instances), 0)).where(card.arrived_at >= begins[0]).group_by("hour")
+    of_jobs = select(ended, job.state, func.count()).where(job.ended_at >= begins[0], job.shadow == false()).group_by("hour", job.state)
+    studies = {row[0]: row for row in connection.execute(of_cards)}
+    jobs = {(row[0], row[1]): int(row[2]) for row in connection.execute(of_jobs)}
+    return [
+        Hour(
+            begins=begin,
+            studies=int(studies[number][1]) if number in studies else 0,
+            instances=int(studies[number][2]) if number in studies else 0,
+            analysed=jobs.get((number, JobState.COMPLETED.value), 0),
+            failed=jobs.get((number, JobState.CANCELED.value), 0),
+        )
+        for number, begin in enumerate(begins)
+    ]
+
+
+def _hour_of(column: Any, begins: Sequence[datetime]) -> Any:
+    """Which of the hours a moment lies in, by its number; what lies after the last one counts to it."""
+    ends: list[Any] = [(column < literal(end, column.type), literal_column(str(number))) for number, end in enumerate(begins[1:])]
+    return case(*ends, else_=literal_column(str(len(begins) - 1))).label("hour")
 
 
 def _of(counted: Sequence[Any], state: JobState, shadow: bool) -> int:

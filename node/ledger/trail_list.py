@@ -88,7 +88,7 @@ EVENTS = {event.value[0]: event.value[1] for event in Event}  #: CID 400: code â
 
 def _as_written(event: str, who: str) -> list[ColumnElement[bool]]:
     """In canonical JSON the keys are sorted: the event comes second, who did it comes last."""
-    where = []
+    where: list[ColumnElement[bool]] = []
     if event:
         where.append(audit.event.like(f'{{"action":"_","event":"{event}",%'))
     if who:

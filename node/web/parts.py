@@ -1,4 +1,4 @@
-"""What the web room is handed by assembly: callables only, so that it reaches no other room by itself."""
+"""What the web room is handed by assembly: callables, and for the API read models without a name, so that it reaches no other room by itself."""
 
 from __future__ import annotations
 

@@ -172,3 +172,45 @@ def test_a_folder_names_no_file_after_a_uid_with_path_characters(tmp_path):
         make("folder", path=tmp_path / "out").send(evil)
     assert not list(tmp_path.rglob("*.dcm"))
     assert not list(tmp_path.rglob("*.part"))
+
+
+# --- is anybody there? --------------------------------------------------------------------------------------------------------
+@each_kind
+def test_a_destination_that_is_there_answers_and_takes_nothing(archive, tmp_path):
+    destination, _ = archive
+
+    assert destination.echo()
+    assert not list(tmp_path.rglob("*.dcm"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("dimse", {"host": "127.0.0.1", "ae_title": "PACS", "timeout_s": 1}),
+        ("orthanc", {"url": "http://127.0.0.1", "timeout_s": 1}),
+        ("stow", {"url": "http://127.0.0.1", "timeout_s": 1}),
+        ("folder", {}),
+    ],
+)
+def test_a_destination_that_is_not_there_says_so(kind, settings, tmp_path):
+    port = free_port()
+    (tmp_path / "occupied").write_text("not a folder")
+    where = {"dimse": {"port": port}, "folder": {"path": tmp_path / "occupied"}}.get(kind, {"url": f"http://127.0.0.1:{port}"})
+
+    with pytest.raises(DeliveryFailed) as why:
+        make(kind, **{**settings, **where}).echo()
+
+    assert why.value.detail
+
+
+def test_settings_are_shown_without_secrets():
+    stow = make("stow", url="https://alice:secret@pacs/dicom-web?key=hidden", token="t0ken", password="hunter2", username="alice")
+    dimse = make("dimse", host="pacs", ae_title="PACS", tls={"ca_file": "ca.pem", "key_file": "key.pem"})
+
+    shown = str(stow.described())
+    for secret in ("secret", "t0ken", "hunter2", "hidden"):
+        assert secret not in shown
+    assert stow.described()["url"] == "https://pacs/dicom-web"
+    assert stow.described()["token"] == "(set)"
+    assert dimse.described()["tls"]["ca_file"] == "ca.pem"
+    assert "key.pem" not in str(dimse.described())

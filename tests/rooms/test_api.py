@@ -10,16 +10,20 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from playwright.sync_api import sync_playwright
 from sqlalchemy import text
 
 from node.assembly import now
 from node.audit import Event
+from node.commands.parts import _web_parts
 from node.gateway import Gateway
 from node.ledger.answers import Answers
 from node.ledger.cards import Wanted
 from node.ledger.tokens import Role
 from node.testing.studies import a_study
+from tests.conftest import need
 from tests.rooms.api_site import WHY, Site, a_full_site, a_site
+from tests.rooms.test_web import Server
 from tests.rooms.workbench import bundle
 
 CANARIES = ("Müller", "Nuñez", "Åström", "PHANTOM-000")
@@ -517,6 +521,19 @@ def test_the_stream_tells_steps_from_where_the_client_was_and_nothing_of_who_loo
     assert "event: step" not in clinic.ask("GET", "/api/v1/events", params={"seconds": 1}, headers={"Last-Event-ID": last}).text
 
 
+def test_a_quiet_stream_shows_that_it_is_open_and_too_many_are_told_to_come_later(clinic: Clinic, monkeypatch) -> None:
+    monkeypatch.setattr("node.web.api.events.HEARTBEAT_S", 0)
+    last = str(clinic.home.trail.tail(1)[0]["seq"] + 1)
+    quiet = clinic.ask("GET", "/api/v1/events", params={"seconds": 1, "study": "1.2"}, headers={"Last-Event-ID": last})
+    monkeypatch.setattr("node.web.api.events.MOST_STREAMS", 0)
+    full = clinic.get("events", seconds=1)
+
+    assert ": still here" in quiet.text
+    assert "event:" not in quiet.text
+    assert "later" in problem(full, 503)
+    assert full.headers["retry-after"]
+
+
 # --- the page, and bad input -----------------------------------------------------------------------------------------------------
 def test_the_openapi_page_and_all_it_loads_come_from_the_node(clinic: Clinic) -> None:
     page = clinic.ask("GET", "/docs", "auditor")
@@ -531,6 +548,25 @@ def test_the_openapi_page_and_all_it_loads_come_from_the_node(clinic: Clinic) ->
     document = clinic.ask("GET", "/openapi.json").json()
     assert "HTTPValidationError" not in json.dumps(document["paths"])
     assert "Problem" in document["components"]["schemas"]
+
+
+def test_a_real_browser_shows_every_operation_and_asks_nobody_else(clinic: Clinic) -> None:
+    server = Server(_web_parts(clinic.home))
+    asked, said = [], []
+    with sync_playwright() as play, play.chromium.launch(executable_path=need("chromium", "chromium"), args=["--no-sandbox"]) as browser:
+        page = browser.new_page(extra_http_headers={"Authorization": f"Bearer {clinic.token('auditor')}"})
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(f"{server.url}/docs")
+        page.wait_for_selector(".opblock")
+        shown = page.locator(".opblock").count()
+    server.stop()
+
+    operations = [one for methods in clinic.ask("GET", "/openapi.json").json()["paths"].values() for one in methods]
+    assert shown == len(operations)
+    assert said == []
+    assert len(asked) >= 5
+    assert all(url.startswith((f"{server.url}/docs", f"{server.url}/openapi.json")) for url in asked)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ async def _told(parts: ApiParts, pulse: Pulse, seq: int, study: str, end: float)
         spoke = time.monotonic()
         while time.monotonic() < end:
             said = ""
-            for record in await run_in_threadpool(parts.trail.after, seq, AT_ONCE):
+            records = await run_in_threadpool(parts.trail.after, seq, AT_ONCE)
+            for record in records:
                 seq = record.seq
                 if is_step(record) and study in ("", record.study):
                     said += _event("step", _step(record), id=seq)
@@ -93,7 +94,8 @@ async def _told(parts: ApiParts, pulse: Pulse, seq: int, study: str, end: float)
             if said:
                 spoke = time.monotonic()
                 yield said
-            await asyncio.sleep(min(EVERY_S, max(0.0, end - time.monotonic())))
+            if len(records) < AT_ONCE:  # else it has been away for long, and catches up
+                await asyncio.sleep(min(EVERY_S, max(0.0, end - time.monotonic())))
     finally:
         pulse.open -= 1
 

@@ -12,9 +12,9 @@ depends_on = None
 
 JOBS = {
     "jobs_by_time": ["scheduled_at", "id"],
-    "jobs_in_state": ["state", "scheduled_at", "id"],
+    "jobs_in_state": ["state", "scheduled_at", "id", "shadow"],
     "jobs_of_pipeline": ["pipeline", "scheduled_at", "id"],
-    "jobs_ended": ["ended_at"],
+    "jobs_ended": ["ended_at", "state", "shadow"],
 }
 
 
