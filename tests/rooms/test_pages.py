@@ -30,11 +30,15 @@ from node.web.app import create_app
 from node.web.ui.studies import Asked
 from tests.conftest import need
 from tests.ports import free_port
-from tests.rooms.api_site import RULES, Site
+from tests.rooms.api_site import Site
 from tests.rooms.workbench import FAULTY, bundle
 
+RULES = [
+    {"name": "chest CT", "when": {"modality": "CT"}, "run": "works", "send_to": ["pacs", "archive"]},
+    {"name": "head MR", "when": {"modality": "MR"}, "run": "raises", "send_to": "pacs"},
+]
 WHY = "the archive was full in the morning"
-SIZES = ((1280, 800), (1920, 1080))
+expect.set_options(timeout=20_000)  # what a page does by itself may wait for a busy machine
 
 
 class Ward:
@@ -131,6 +135,7 @@ def ward(browser, tmp_path_factory) -> Iterator[Ward]:
     ward.chest = ward.site.arrives(*a_study("CT", slices=8, rows=96, patient=1))
     ward.other = ward.site.arrives(*a_study("CT", slices=4, rows=64, patient=4))
     ward.refused = ward.site.arrives(*a_study("US", patient=2, kind="benign", BurnedInAnnotation="YES"))
+    ward.given_up = ward.site.arrives(*a_study("MR", slices=3, patient=5))
     ward.site.works_off()
     [ward.job] = [job.id for job in ward.home.jobs.of_study(ward.chest)]
     ward.pseudonym = ward.home.cards.one(ward.chest).pseudonym
@@ -175,7 +180,7 @@ def test_the_story_of_a_study_is_two_clicks_from_the_first_page(ward):
     expect(page.get_by_role("table", name="Findings of works")).to_contain_text("lesion")
     expect(page.get_by_role("table", name="Deliveries", exact=True)).to_contain_text("Not a directory")
     expect(page.locator("details", has_text="chest CT").first).to_contain_text("modality CT is one of CT")
-    expect(page.locator("details", has_text="breast").first).to_contain_text("modality CT is none of US")
+    expect(page.locator("details", has_text="head MR").first).to_contain_text("modality CT is none of MR")
     assert not ward.strangers
 
 
@@ -205,11 +210,12 @@ def test_the_slider_changes_the_picture_and_a_switch_takes_a_segment_away(ward):
 
     assert len({first, second, bare}) == 3
     page.wait_for_function("bare => document.querySelector('canvas').toDataURL() === bare", arg=bare)
+    film = ward.asks(f"/pictures/{ward.job}").json()
+    after = min([at for at in film["keys"] if at > int(slider.input_value())], default=film["keys"][0])
     page.get_by_role("button", name="Next key slice").press("Enter")
-    expect(slider).to_have_value("0")  # the one slice of the heat map
-    assert picture(page) != second
+    expect(slider).to_have_value(str(after))
     page.get_by_label("Show").select_option("Heat map")
-    expect(page.get_by_role("img")).to_have_accessible_name("works 1.0.0: heat map, picture 1 of 1")
+    expect(page.get_by_role("img")).to_have_accessible_name(f"works 1.0.0: heat map, picture {film['captures'].index(after) + 1} of 6")
 
 
 def test_one_look_at_many_slices_is_one_record(ward):
@@ -245,6 +251,20 @@ def test_what_an_archive_refused_is_sent_again_by_hand_with_a_reason(ward):
     expect(table).not_to_contain_text("QUEUED")  # the page renews itself
     expect(table).not_to_contain_text("REFUSED")
     assert {record.facts["reason"] for record in trail(ward, ward.chest, "delivery queued again")} == {WHY}
+
+
+def test_a_job_that_was_given_up_is_tried_again_and_the_trail_says_why(ward):
+    page = opened(ward, ward.given_up, Role.INTEGRATOR)
+    expect(page.get_by_text("CANCELED")).to_be_visible()
+    page.get_by_role("button", name="Retry raises").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Why?").fill(WHY)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_text("SCHEDULED")).to_be_visible()
+    [record] = trail(ward, ward.given_up, "job tried again")
+    assert (record.who, record.facts["reason"]) == ("user:a-integrator", WHY)
 
 
 def test_a_purge_asks_for_the_study_s_own_name_and_then_nothing_is_left(ward):
@@ -307,7 +327,7 @@ def test_the_list_goes_on_a_page_at_a_time(ward, monkeypatch):
     page = ward.page()
     page.goto(f"{ward.url}/studies")
     link = page.get_by_role("table").get_by_role("link")
-    newest = link.inner_text()
+    newest = link.text_content()
 
     page.get_by_role("button", name="Older").click()
     expect(link).not_to_have_text(newest)
@@ -351,23 +371,18 @@ def test_the_first_page_renews_itself_in_place(ward):
 
 
 # --- all of them --------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("look", ["light", "dark"])
-def test_nothing_keeps_anybody_out_and_nothing_is_cut_off(ward, look):
-    for width, height in SIZES:
-        page = ward.page(look=look, width=width, height=height)
-        for path in ("/", "/studies", f"/studies/{ward.chest}"):
-            page.goto(ward.url + path)
-            if path.count("/") == 2:
-                drawn(page)
-            page.locator(".page").wait_for()
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
-            if width == SIZES[0][0]:
-                found = Axe().run(page).response["violations"]
-                bad = [
-                    (one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found if one["impact"] in ("serious", "critical")
-                ]
-                assert bad == [], path
-        page.context.close()
+@pytest.mark.parametrize(("look", "width", "height"), [("light", 1280, 800), ("dark", 1920, 1080)])
+def test_nothing_keeps_anybody_out_and_nothing_is_cut_off(ward, look, width, height):
+    page = ward.page(look=look, width=width, height=height)
+    for path in ("/", "/studies", f"/studies/{ward.chest}"):
+        page.goto(ward.url + path)
+        page.locator(".page h1").wait_for()
+        if path.count("/") == 2:
+            drawn(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        found = Axe().run(page).response["violations"]
+        bad = [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found if one["impact"] in ("serious", "critical")]
+        assert bad == [], path
     assert ward.strangers == []
 
 

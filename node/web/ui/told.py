@@ -176,8 +176,9 @@ def delivered(told: Story) -> Step:
 
 
 def _stands(one: Delivery) -> Html:
-    """The state, and below it what the destination said."""
-    return joined([chip(one.state), tag("span", one.reason, class_="reason soft") if one.reason else ""])
+    """The state, and below it what the destination said, unless it simply took the object."""
+    taken = one.state in ("SENT", "CONFIRMED")
+    return joined([chip(one.state), "" if taken or not one.reason else tag("span", one.reason, class_="reason soft")])
 
 
 def trail(told: Story) -> Html:
@@ -214,7 +215,7 @@ def found_words(job: WholeJob) -> Html:
 
 def _finding(one: Mapping[str, Any]) -> list[object]:
     probability = one.get("probability")
-    decided = {True: chip("present", "bad"), False: chip("not present", "good")}.get(one.get("present"), Html("not trained"))  # type: ignore[arg-type]
+    decided = {True: chip("present", "busy"), False: chip("not present", "plain")}.get(one.get("present"), Html("not trained"))  # type: ignore[arg-type]
     where = " ".join(str(word) for word in (one.get("laterality"), one.get("site")) if word)
     measured = [
         f"{m['name']} {m['value']:.4g} {m['unit'] if not m['unit'].startswith('{') else ''}".rstrip() for m in one.get("measurements") or ()
