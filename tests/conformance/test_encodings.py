@@ -21,9 +21,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossl
 from skimage.draw import polygon2mask
 
 from node import codes
-from node.derived import frame_count
 from node.domain import Finding, Measurement, Region, Result, Role, Study
 from node.errors import ResultInvalid
+from node.imaging.decode import frame_count
 from node.imaging.volume import Volume
 from node.profiles import PROFILES
 from node.provenance import Provenance
