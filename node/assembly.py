@@ -648,11 +648,6 @@ class House:
         """A second person's approval."""
         return self.reveal.approve(id, who=who or os_user())
 
-    def token_name(self, token: str) -> str:
-        """Whose token it is."""
-        found = self.tokens.bearer(token)
-        return found.name if found else ""
-
     def deidentification_table(self) -> str:
         """What happens to each attribute with these settings."""
         return deidentification_table(self.profile.options)

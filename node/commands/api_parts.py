@@ -40,7 +40,6 @@ def api_parts(home: House) -> ApiParts:
         refusals=home.refusals,
         results=ResultsParts(of=results.of, header=results.header, whole=results.whole),
         record=home.trail.record,
-        name_of=home.token_name,
         decisions=home.decisions.of_study,
         arrival=lambda study: arrivals.one(CleanUid(study)),
         proof=lambda study: home.proof_of(CleanUid(study)),

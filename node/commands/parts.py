@@ -98,7 +98,6 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
         accept_instance=partial(home.intake.accept, writer=writer),
         spool=home.spool,
         hook=lambda peer, study: sources[peer].study_is_stable(study),
-        check_token=home.tokens.check,
         bearer=home.tokens.bearer,
         reception=home.reception,
         record=home.trail.record,
@@ -112,7 +111,6 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
         address=chosen.address,
         audit=AuditParts(find=home.trail.find, verify=home.trail.verify, export=home.trail.export),
         reveal=RevealParts(
-            name_of=home.token_name,
             reveal=lambda study, who, reason: home.reveal_study(study, reason, who),
             requests=lambda: list(home.reveal.requests()),
             approve=home.approve_reveal,
@@ -137,7 +135,6 @@ def _predict_parts(home: House, visits: Visits) -> PredictParts:
         examine=visits.examine,
         seat=visits.seat,
         spool=home.spool,
-        name_of=home.token_name,
         meta=partial(abilities, home),
         room_left=lambda: home.free_bytes() > 0,
         max_upload_bytes=home.settings.web.max_upload_mb << 20,

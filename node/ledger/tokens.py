@@ -86,11 +86,6 @@ class Tokens:
             raise TokenInvalid("the name is taken", name=name) from why
         return token
 
-    def check(self, token: str) -> str | None:
-        """The role of a good token; None for an unknown or disabled one."""
-        found = self.bearer(token)
-        return found.role if found else None
-
     def bearer(self, token: str) -> Bearer | None:
         """Name and role of a good token.
 

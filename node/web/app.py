@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import node
-from node.ledger.tokens import Bearer, Role
 from node.web import agreement, audit, health, metrics, orthanc_hook, predict, reveal, stow
 from node.web.api import docs as api_docs
 from node.web.api import rooms as api_rooms
@@ -49,7 +48,7 @@ def create_app(parts: WebParts) -> FastAPI:
     knocks = {orthanc_hook.PATH: orthanc_hook.knock(parts, counted, alarm)}
     app.add_middleware(
         Doorkeeper,
-        check_token=parts.bearer or (lambda token: Bearer(name="", role=Role(role)) if (role := parts.check_token(token)) else None),
+        check_token=parts.bearer,
         check_session=parts.reception.signed if parts.reception else None,
         own_checks=knocks,
         open_paths=OPEN if parts.reception else (),

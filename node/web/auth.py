@@ -204,6 +204,11 @@ def may(scope: Scope, roles: Collection[Role]) -> bool:
     return not frozenset(roles).isdisjoint(scope.get("radnode.roles", ()))
 
 
+def who_of(scope: Scope) -> str:
+    """Whom the doorkeeper let in, as the audit trail names it: `user:NAME` of a session, or `token:NAME`."""
+    return str(scope["radnode.who"])
+
+
 def bearer(scope: Scope) -> str:
     """The token of the Authorization header, or empty."""
     for name, value in scope["headers"]:

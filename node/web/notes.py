@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fastapi import Request
 
 from node.audit import Action, AuditEvent, Event, Record, Type
-from node.web.auth import bearer, peer_of
+from node.web.auth import peer_of, who_of
 
 
 class Notes:
     """Writes the audit records of a room of routes. Each returns when it is durable; what can't be written down isn't shown."""
 
-    def __init__(self, record: Record, name_of: Callable[[str], str] = lambda _: "") -> None:
-        self._record, self._name_of = record, name_of
+    def __init__(self, record: Record) -> None:
+        self._record = record
 
     def who(self, request: Request) -> str:
         """`user:NAME` of a session, or `token:NAME`."""
-        return str(request.scope.get("radnode.who") or f"token:{self._name_of(bearer(request.scope))}")
+        return who_of(request.scope)
 
     def looked(self, request: Request, study: str, what: str, **facts: str) -> None:
         """Somebody is shown something of a study (PS3.15 A.5.3.6)."""

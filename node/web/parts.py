@@ -46,9 +46,8 @@ class WebParts:
 
     spool: Callable[[], BinaryIO]  #: an empty file for one instance on its way in
     hook: Callable[[str, str], None]  #: (name of an Orthanc, its id of a study); returns when it is written down
-    check_token: Callable[[str], str | None]  #: the role of a good token, else None
+    bearer: Callable[[str], Bearer | None]  #: whose token it is, with role and scopes; None for one that opens nothing
     record: Record  #: the audit trail
-    bearer: Callable[[str], Bearer | None] | None = None  #: the same with the token's name and scopes
     reception: Reception | None = None  #: people who sign in; None: no pages, tokens only
     hook_secret: str = field(default="", repr=False)  #: shared with Orthanc's script; empty: the hook is closed
     peers: Collection[str] = ()  #: names of the Orthancs in the settings

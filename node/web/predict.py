@@ -17,7 +17,7 @@ from node.imaging.clinical import validated
 from node.imaging.plain import page_as_png
 from node.ledger.tokens import Role
 from node.uploads import Limits, OneFile, Upload, sorted_out
-from node.web.auth import bearer, needs, peer_of
+from node.web.auth import needs, peer_of, who_of
 from node.web.form import FIELDS, Form, read_form
 from node.web.predictions import NOT_TRAINED, Meta, Prediction, ProblemDocument
 from node.web.problems import Problem
@@ -70,7 +70,6 @@ class PredictParts:
     examine: Examines
     seat: Callable[[], AbstractContextManager[None]]  #: a place for one request; raises NobodyFree
     spool: Callable[[], BinaryIO]  #: an empty file for one part on its way in
-    name_of: Callable[[str], str]  #: whose token it is
     meta: Callable[[], Mapping[str, Any]]
     room_left: Callable[[], bool] = lambda: True
     max_upload_bytes: int = 4096 << 20
@@ -212,7 +211,7 @@ async def _in_a_thread(
 ) -> tuple[Examined, int]:
     """Waits for the answer, and looks now and then whether anybody else does."""
     gone = threading.Event()
-    who, peer = f"token:{await run_in_threadpool(parts.name_of, bearer(request.scope))}", peer_of(request.scope)
+    who, peer = who_of(request.scope), peer_of(request.scope)
 
     def work() -> tuple[Examined, int]:
         fields = {name: form.fields.get(name, "") for name in FIELDS}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from node.errors import KeyMissing, ReasonRefused, RevealRefused
 from node.ledger.tokens import Role
-from node.web.auth import bearer, needs
+from node.web.auth import needs, who_of
 from node.web.problems import Problem
 
 _HEADERS = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -59,7 +59,6 @@ class Answer(Protocol):
 class RevealParts:
     """Handed in by assembly."""
 
-    name_of: Callable[[str], str]  #: whose token it is
     reveal: Callable[[str, str, str], Answer]  #: (clean Study Instance UID, who asks, why); returns when it is in the audit trail
     requests: Callable[[], list[Waiting]]
     approve: Callable[[str, str], Waiting]  #: (request, who approves)
@@ -81,7 +80,7 @@ def routes(parts: RevealParts) -> APIRouter:
     def reveal(study: Uid, why: Why, request: Request) -> JSONResponse:
         """Who the study belongs to; 202 when a second person must approve first."""
         try:
-            answer = parts.reveal(study, _who(request, parts), why.reason)
+            answer = parts.reveal(study, who_of(request.scope), why.reason)
         except ReasonRefused as no:
             raise Problem(422, str(no)) from None
         except KeyMissing:
@@ -99,17 +98,11 @@ def routes(parts: RevealParts) -> APIRouter:
     def approve(id: Annotated[str, Path(max_length=16, pattern="^[0-9a-f]+$")], request: Request) -> JSONResponse:
         """A second person agrees."""
         try:
-            return JSONResponse(_said(parts.approve(id, _who(request, parts))), 200, _HEADERS)
+            return JSONResponse(_said(parts.approve(id, who_of(request.scope))), 200, _HEADERS)
         except RevealRefused as no:
             raise Problem(409, str(no)) from None
 
     return router
-
-
-def _who(request: Request, parts: RevealParts) -> str:
-    if "radnode.signed" in request.scope:
-        return str(request.scope["radnode.who"])
-    return f"token:{parts.name_of(bearer(request.scope))}"
 
 
 def _said(one: Waiting) -> dict[str, str]:

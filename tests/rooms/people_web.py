@@ -42,7 +42,6 @@ class Office:
             "accept_instance": nothing,
             "spool": nothing,
             "hook": nothing,
-            "check_token": self.tokens.check,
             "bearer": self.tokens.bearer,
             "record": self.trail.record,
             "ready": lambda: {"ledger": True},

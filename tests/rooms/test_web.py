@@ -24,6 +24,7 @@ from node.destinations.stow import Stow, StowSettings
 from node.domain import Channel, Origin
 from node.errors import DeliveryFailed, DeliveryRefused, DiskFull, InstanceUnreadable, SopClassRefused
 from node.identified.spool import spool
+from node.ledger.tokens import Bearer, Role
 from node.web.app import WebParts, create_app
 from tests.contracts.test_every_destination import a_picture
 from tests.ports import free_port
@@ -40,6 +41,11 @@ class Taken:
     sop_class_uid: str
     sop_instance_uid: str
     study: str
+
+
+def bearer_of(token: str) -> Bearer | None:
+    """Tokens of these tests are called as they read."""
+    return Bearer(name=token, role=Role(ROLES[token])) if token in ROLES else None
 
 
 class House:
@@ -84,7 +90,7 @@ class House:
             "accept_instance": self.accept,
             "spool": self.spool,
             "hook": self.hook,
-            "check_token": ROLES.get,
+            "bearer": bearer_of,
             "record": self.trail.append,
             "hook_secret": SECRET,
             "peers": ("archive",),
@@ -130,7 +136,7 @@ class Lobby:
             accept_instance=lambda file, origin: self.house.accept(file, origin),
             spool=lambda: self.house.spool(),
             hook=lambda peer, study: self.house.hook(peer, study),
-            check_token=ROLES.get,
+            bearer=bearer_of,
             record=lambda event: self.house.trail.append(event),
             hook_secret=SECRET,
             peers=("archive",),

@@ -24,7 +24,7 @@ ROLES = list(Role)
 
 @pytest.fixture(scope="module")
 def office(tmp_path_factory) -> Iterator[Office]:
-    reveal = RevealParts(name_of=lambda token: "x", reveal=nothing, requests=list, approve=nothing)
+    reveal = RevealParts(reveal=nothing, requests=list, approve=nothing)
     office = Office(tmp_path_factory.mktemp("office"), reveal=reveal)
     trail = office.trail
     office.with_parts(audit=AuditParts(find=trail.find, verify=trail.verify, export=trail.export)).opens()

@@ -61,7 +61,6 @@ class ApiParts:
     refusals: Refusals
     results: ResultsParts
     record: Record
-    name_of: Callable[[str], str]  #: whose token it is
     decisions: Callable[[str], Sequence[Mapping[str, Any]]]  #: of the router about a study
     arrival: Callable[[str], Arrival]  #: raises NotThere
     proof: Callable[[str], Proven | None]

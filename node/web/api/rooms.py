@@ -14,7 +14,7 @@ from node.web.notes import Notes
 
 def routes(parts: ApiParts) -> APIRouter:
     """`/api/v1/…`, `GET /dicom-web/…` and `/docs`."""
-    notes = Notes(parts.record, parts.name_of)
+    notes = Notes(parts.record)
     route = route_class(parts.answers, notes.who)
     api = APIRouter(prefix="/api/v1", responses={**PROBLEMS})
     api.include_router(today.routes(parts, route))
