@@ -84,6 +84,7 @@ def _web(home: House) -> None:
             timeout_graceful_shutdown=10,
         )
     )
+    _end_asked()  # uvicorn raises the signal once more when it has ended, and what comes after it must still be done
     threading.Thread(target=_tell_when_started, args=(server,), daemon=True).start()
     with closing(visits):
         server.run()
