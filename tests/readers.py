@@ -137,6 +137,7 @@ def _document(report: Dataset, sop_class: str, title: str, reader: str) -> Datas
     ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "SR", 300, 1
     ds.Manufacturer = "Vendor"
     ds.ContentDate, ds.ContentTime = report.ContentDate, report.ContentTime
+    ds.ReferencedPerformedProcedureStepSequence, ds.PerformedProcedureCodeSequence = [], []
     ds.CompletionFlag, ds.VerificationFlag = "COMPLETE", "UNVERIFIED"
     ds.ValueType, ds.ContinuityOfContent = "CONTAINER", "SEPARATE"
     ds.ConceptNameCodeSequence = [_coded(("A0", "99VENDOR", title))]

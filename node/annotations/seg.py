@@ -67,6 +67,8 @@ def _write_one(examples: Sequence[Example], out: Path) -> None:
         ds.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
         for index in ds.DimensionIndexSequence:
             index.DimensionOrganizationUID = organization
+    if "FrameOfReferenceUID" not in ds:
+        _flat(ds, images[0])
     path = out / "segmentations" / f"{first.series.series_instance_uid}_{first.pipeline}.dcm"
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path)
@@ -96,6 +98,19 @@ def _segmentation(
         content_description="What readers made of a result",
         series_description=f"Readers' answers {first.pipeline}"[:64],
     )
+
+
+def _flat(ds: Dataset, image: Dataset) -> None:
+    """Pixel Measures and a plane for images without a frame of reference: viewers go black without them, though the Standard asks for none."""
+    measures, plane, position = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = image.get("PixelSpacing") or image.get("ImagerPixelSpacing") or [1, 1]
+    measures.SliceThickness = 1
+    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    position.ImagePositionPatient = [0, 0, 0]
+    [shared] = ds.SharedFunctionalGroupsSequence
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
+    for frame in ds.PerFrameFunctionalGroupsSequence:
+        frame.PlanePositionSequence = [position]
 
 
 def _dated(ds: Dataset, moment: datetime) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from node.annotations.coco import run_lengths
@@ -19,7 +20,8 @@ from node.errors import LinkRefused
 from node.ledger.jobs import Jobs
 from node.ledger.read_studies import Read, read_studies
 from node.ledger.reading_links import ReadingLinks
-from node.ledger.verdicts import Verdicts, verdict_id
+from node.ledger.verdicts import Rates, Verdicts, verdict_id
+from node.web.app import WebParts, create_app
 from tests.rooms.databases import postgres, postgres_server, sqlite
 from tests.rooms.test_ledger import Clock, a_job, made_by
 
@@ -95,6 +97,23 @@ def test_the_last_word_of_each_reader_is_counted(engine: Engine) -> None:
 
 def test_nobody_has_answered_a_new_node(engine: Engine) -> None:
     assert (Verdicts(engine).rates(), Verdicts(engine).heard()) == ({}, [])
+
+
+def test_prometheus_is_told_over_http() -> None:
+    nobody: Any = None
+    parts = WebParts(
+        accept_instance=nobody,
+        spool=nobody,
+        hook=nobody,
+        check_token=lambda token: "auditor" if token == "good" else None,
+        record=lambda event: None,
+        agreement=lambda: {("covid_ct", "1.0.0"): Rates(accept=3, reject=1, mean_dice=0.5)},
+    )
+
+    answer = TestClient(create_app(parts)).get("/metrics", headers={"Authorization": "Bearer good"})
+
+    assert 'radnode_verdicts{opinion="accept",pipeline="covid_ct",version="1.0.0"} 3.0' in answer.text
+    assert 'radnode_verdicts_dice{pipeline="covid_ct",version="1.0.0"} 0.5' in answer.text
 
 
 # --- links ------------------------------------------------------------------------------------------------------------------

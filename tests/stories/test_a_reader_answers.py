@@ -37,6 +37,7 @@ from node.gateway import Gateway
 from node.testing.studies import a_study, write_study
 from node.web import agreement
 from tests import readers
+from tests.conformance.cases import dciodvfy_errors
 from tests.conftest import ROOT
 
 PIPELINE = "breast_ultrasound"
@@ -143,6 +144,11 @@ def test_a_rejecting_assessment_comes_home_as_a_verdict_without_a_name(departmen
     for name in (*str(image.PatientName).replace("^", " ").split(), str(image.PatientID), "Wilma", "ntgen"):
         assert name not in everything
     assert f"a reader's SR: reject of {verdict.finding}" in everything
+    named = [str(image.PatientID), "Wilma", "Jörg", "Lüdenscheidt", str(image.SOPInstanceUID)]
+    for path in department.house.clean.rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        assert not any(word.encode(charset) in data for word in named for charset in ("utf-8", "latin-1")), path.name
+    assert list((department.house.assessments.folder / heard.study).glob("*.dcm"))
     assert len(department.house.jobs.all()) == jobs  # no new work
     assert department.house.intake.state_counts()["SETTLED"] == 0
     assert department.house.quarantine.list() == []
@@ -384,6 +390,7 @@ def test_seg_is_read_by_highdicom_on_its_images(department: Department, answered
     read = seg.get_pixels_by_source_instance([clean.of(answered[1].SOPInstanceUID)], segment_numbers=[1])
     assert (read[0, :, :, 0] > 0).tolist() == _wider(department.delivered(answered[1])["SEG"].pixel_array.astype(bool)[None])[0].tolist()
     assert seg.get_segment_description(1).segment_label == "malignant"
+    assert dciodvfy_errors(dcmread(path), department.folder) == []
     assert not list((folder / "segmentations").glob(f"{clean.of(answered[0].SeriesInstanceUID)}*"))  # nothing is there any more
 
 
