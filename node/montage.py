@@ -9,12 +9,12 @@ import numpy as np
 
 from node.domain import Algorithm, Result
 from node.imaging.volume import Volume
-from node.lettering import AMBER, BACKGROUND, GREY, TEXT, WHITE, Line, Pixels, text_height, wrapped, write_lines
+from node.lettering import AMBER, BACKGROUND, GREY, TEXT, WHITE, Line, Pixels, text_height, text_width, wrapped, write_lines
 from node.picture import MARGIN, RESEARCH, headline, left_edge, maker, overlay_of, place, said, shown_as, window_of
 
 TILE = 480  # pixels of the longer side of each image
 COLUMNS = 3
-LABEL = 44  # pixels above each image
+LABEL = 58  # pixels above each image: two lines
 MOST_FINDINGS = 10
 
 
@@ -31,7 +31,7 @@ def summary_page(volume: Volume, result: Result, algorithm: Algorithm, pipeline:
     down = -(-len(tiles) // across)
     top = MARGIN + text_height(head) + MARGIN
     canvas = np.full((top + down * (height + MARGIN) + text_height(foot) + MARGIN, page_width, 3), BACKGROUND, np.uint8)
-    write_lines(canvas, head, MARGIN, MARGIN)
+    _at_the_right(canvas, head, MARGIN, page_width - MARGIN)
     for n, which in enumerate(order):
         y, x = top + n // across * (height + MARGIN), MARGIN + n % across * (width + MARGIN)
         canvas[y : y + height, x : x + width] = tiles[which]
@@ -49,9 +49,16 @@ def _tile(volume: Volume, result: Result, at: int, first: bool) -> Pixels:
     )
     canvas = np.full((LABEL + seen.shape[0], seen.shape[1], 3), BACKGROUND, np.uint8)
     words = place(volume, at) + (" - shows most" if first and len(volume.frames) > 1 else "")
-    write_lines(canvas, wrapped([Line(words, AMBER if first else GREY)], seen.shape[1])[:2], 0, 0 if len(words) > 40 else 14)
+    lines = wrapped([Line(words, AMBER if first else GREY)], seen.shape[1])[:2]
+    _at_the_right(canvas, lines, LABEL - 6 - text_height(lines), seen.shape[1])
     canvas[LABEL:] = seen
     return canvas
+
+
+def _at_the_right(canvas: Pixels, lines: list[Line], top: int, edge: int) -> None:
+    """Lines that end at `edge`: viewers write the series over the left corner."""
+    for n, line in enumerate(lines):
+        write_lines(canvas, [line], edge - text_width(line.text, line.size), top + text_height(lines[:n]))
 
 
 def _words(volume: Volume, result: Result, algorithm: Algorithm, shown: Sequence[int], side: str) -> list[Line]:

@@ -210,10 +210,11 @@ def _drawn(text: str, style: ParagraphStyle, width: float) -> list[Flowable]:
     face = cv2.FontFace("uni")
     points = style.fontSize / size
     lines, current = [], ""
-    for letter in text:  # scripts without spaces break anywhere
+    for letter in text:  # between words, or anywhere in scripts without spaces
         if current and cv2.getTextSize((0, 0), current + letter, (0, 0), face, size, 400)[2] * points > width:
-            lines.append(current)
-            current = ""
+            line, space, rest = current.rpartition(" ")
+            lines.append(line if space else current)
+            current = rest if space else ""
         current += letter
     found: list[Flowable] = []
     for line in [*lines, current]:

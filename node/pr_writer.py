@@ -192,7 +192,7 @@ def _annotations(
         outline = outline if np.array_equal(outline[0], outline[-1]) else np.vstack([outline, outline[:1]])
         shapes.append(_polyline(outline, (provenance.tracking_id(finding), provenance.tracking_uid(finding))))
         labels.append(_beside(outline, said_briefly(finding), volume))
-    words = [_text(one) for one in _apart(labels)]
+    words = [_text(one) for one in _apart(labels, int(volume.pixels.shape[1]))]
     placeless = [f for f in told(result) if f.segment is None and f.region is None]
     words += _list([f"AI {headline(result)}", *(said_briefly(f) for f in placeless[:6])], LINE / 2)
     words += _list([RESEARCH, maker(provenance.maker)], 1 - 2.5 * LINE)
@@ -230,15 +230,22 @@ def _beside(outline: NDArray[np.float32], words: str, volume: Volume) -> _Text:
     return _Text(words, left, max(top, 0.0), left + width, max(top, 0.0) + height)
 
 
-def _apart(labels: list[_Text]) -> list[_Text]:
-    """Labels moved down where they would cover another one."""
+def _apart(labels: list[_Text], rows: int) -> list[_Text]:
+    """Labels moved where they cover no other one: down, or else up. The report has those for which no room is left."""
     placed: list[_Text] = []
     for label in sorted(labels, key=lambda one: one.top):
         height = label.bottom - label.top
-        while any(abs(label.top - other.top) < height and label.left < other.right and other.left < label.right for other in placed):
-            label = label._replace(top=label.top + height / 2, bottom=label.bottom + height / 2)
-        placed.append(label)
+        steps = [n * height / 2 for n in range(round(2 * rows / height))]
+        tops = [label.top + step for step in steps] + [label.top - step for step in steps]
+        free = (top for top in tops if 0 <= top <= rows - height and not _covered(label, top, placed))
+        if (top := next(free, None)) is not None:
+            placed.append(label._replace(top=top, bottom=top + height))
     return placed
+
+
+def _covered(label: _Text, top: float, placed: Sequence[_Text]) -> bool:
+    height = label.bottom - label.top
+    return any(abs(top - other.top) < height and label.left < other.right and other.left < label.right for other in placed)
 
 
 def _text(label: _Text) -> TextObject:

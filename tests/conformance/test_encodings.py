@@ -371,11 +371,11 @@ def test_dcmtk_finds_nothing_wrong_with_a_grey_presentation_state_and_shows_the_
         assert made.read[Role.PR].PresentationLUTShape == "INVERSE"
 
 
-def test_a_state_on_an_image_with_a_dozen_findings_keeps_its_labels_apart(case):
+def test_a_state_on_an_image_with_many_findings_keeps_its_labels_apart(case):
     made = case("phantom")
-    masks = np.zeros((12, *made.mask.shape), bool)
-    for n in range(12):
-        masks[n, 3, 8 + 3 * n : 11 + 3 * n, 8 + 3 * n : 11 + 3 * n] = True
+    masks = np.zeros((40, *made.mask.shape), bool)
+    for n in range(40):
+        masks[n, 3, 8 + n : 11 + n, 8 + n : 11 + n] = True
     result = replace(
         made.result, findings=(), segments=tuple(cases.lesion(m, n, f"Lesion {n}") for n, m in enumerate(masks, 1)), heatmap=None
     )
@@ -388,7 +388,7 @@ def test_a_state_on_an_image_with_a_dozen_findings_keeps_its_labels_apart(case):
         for text in annotation.get("TextObjectSequence", ())
         if text.BoundingBoxAnnotationUnits == "PIXEL"
     ]
-    assert len(boxes) == 12
+    assert 12 <= len(boxes) <= 40  # as many as there is room for
     for n, one in enumerate(boxes):
         for other in boxes[n + 1 :]:
             assert one[3] <= other[1] + 1e-3 or other[3] <= one[1] + 1e-3 or one[2] <= other[0] or other[2] <= one[0]
