@@ -27,6 +27,7 @@ from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.testing.studies import a_study
 from node.web.app import create_app
+from node.web.ui.markup import Html, facts, more, table, tag, took
 from node.web.ui.studies import Asked
 from tests.conftest import need
 from tests.ports import free_port
@@ -422,3 +423,22 @@ def test_pictures_are_for_those_who_may_look_and_of_jobs_that_are_known(ward):
         ward.asks(f"/pictures/{ward.job}/slices/1.png?view=one", Role.AUDITOR)
     ward.asks(f"/pictures/{ward.job}/slices/1.png?view=two", Role.AUDITOR)
     assert [one.who for one in trail(ward, ward.chest, "pictures of a result")[before:]] == ["token:a-auditor"] * 2
+
+
+# --- markup -------------------------------------------------------------------------------------------------------------------
+def test_whatever_comes_in_is_text():
+    evil = '"><img src=x onerror=alert(1)>'
+    written = (
+        table((evil,), [[evil, tag("b", evil, title=evil), Html("<i>ours</i>")]], caption=evil) + facts({evil: evil}) + more(evil, evil)
+    )
+
+    assert "<img" not in written
+    assert written.count("&lt;img") == 9
+    assert "<i>ours</i>" in written
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(None, ""), (0.04, "0.0 s"), (59.96, "60.0 s"), (61, "1 min 1 s"), (3599.6, "1 h 0 min"), (7260, "2 h 1 min")]
+)
+def test_a_time_span_reads_as_people_say_it(seconds, words):
+    assert took(seconds) == words

@@ -29,7 +29,7 @@ export default {
               <option value="slices">Slices</option><option value="captures">Heat map</option>
             </select>
           </label>
-          <a v-if="captures" :href="url(`/captures/${at}.png`)" target="_blank" rel="noopener">Full size</a>
+          <a v-if="captures" :href="url('/captures/' + at + '.png')" target="_blank" rel="noopener">Full size</a>
           <template v-else>
             <label v-if="Object.keys(film.windows).length"><span>Window</span>
               <select v-model="window"><option v-for="(title, name) in film.windows" :value="name">{{ title }}</option></select>
