@@ -109,6 +109,9 @@ class PixelsUnreadable(NotAnalysed):
 class OutsideIntendedUse(NotAnalysed):
     """The series is outside what the model was made for."""
 
+    def __str__(self) -> str:
+        return f"{self.message.removesuffix('.')}: {self.detail}" if self.detail else self.message
+
 
 # --- the vault --------------------------------------------------------------------------------------------------------
 class VaultError(NodeError):
