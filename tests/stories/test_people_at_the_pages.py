@@ -62,6 +62,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     node = NodeProcess(tmp_path_factory.mktemp("node"), half="gateway")
     node.rules()
     node.start()
+    expect.set_options(timeout=20_000)  # as patient as a person at a machine that has much to do
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=need("chromium", "chromium"), args=["--no-sandbox"])
