@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from node import codes
-from node.domain import Instance, Job, Role, WrittenObject
+from node.domain import Instance, Job, WrittenObject
 from node.errors import GeometryRefused, PixelsUnreadable
 from node.imaging.build import is_localizer
 from node.imaging.decode import LIMIT_BYTES, check_declared, frame_count, is_image, stored_frames, whole
@@ -29,6 +29,7 @@ from node.viewing.windows import SAMPLES, Window, as_grey, titles, windows_of
 Pixels = NDArray[Any]
 MOST_SLICES = 5000
 LUNGS = {codes.LUNG.meaning, codes.CHEST.meaning}
+SEGMENTATIONS = ("SEG", "SEG-LABELMAP", "SEG-FRACTIONAL")  #: kinds of objects; the first one that is there is shown
 _OPPOSITE = dict(zip("LRAPHF", "RLPAFH", strict=True))
 
 
@@ -112,8 +113,9 @@ def open_film(job: Job, objects: Collection[WrittenObject], sites: Collection[st
     first = frames[0]
     header = first.instance.header
     where = {(str(frame.instance.sop_instance_uid), frame.number): at for at, frame in enumerate(frames)}
-    paths = {written.role: written.path for written in objects}
-    capture = Instance(header=dcmread(paths[Role.SC], stop_before_pixels=True), path=paths[Role.SC]) if Role.SC in paths else None
+    paths = {str(written.role): written.path for written in objects}
+    seg = next((paths[kind] for kind in SEGMENTATIONS if kind in paths), None)
+    capture = Instance(header=dcmread(paths["SC"], stop_before_pixels=True), path=paths["SC"]) if "SC" in paths else None
     grey = not is_colour(str(header.get("PhotometricInterpretation", "")))
     spacing = numbers_of(header, first.number, "PixelMeasuresSequence", "PixelSpacing", 2)
     return Film(
@@ -123,7 +125,7 @@ def open_film(job: Job, objects: Collection[WrittenObject], sites: Collection[st
         else {},
         edges=edges_of(header, first.number),
         aspect=float(spacing[0] / spacing[1]) if spacing is not None and (spacing > 0).all() else 1.0,
-        overlays=open_overlays(paths[Role.SEG], where) if Role.SEG in paths else None,
+        overlays=open_overlays(seg, where) if seg else None,
         captures=_captured(capture.header, where) if capture else (),
         capture=capture,
     )
