@@ -45,6 +45,7 @@ class Desk:
         page.get_by_label("Name").fill(name)
         page.get_by_label("Password").fill(self.passwords[name])
         page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(lambda url: "/login" not in url)
         return page
 
     def chooses(self, page: Page, name: str, password: str = OWN) -> None:
@@ -53,6 +54,7 @@ class Desk:
         page.get_by_label("New password", exact=True).fill(password)
         page.get_by_label("New password again").fill(password)
         page.get_by_role("button", name="Change the password").click()
+        page.wait_for_url(self.url + "/")
         page.get_by_role("heading", name="Today").wait_for()
         self.passwords[name] = password
 
@@ -139,6 +141,7 @@ def test_a_radiologist_who_is_let_in_sees_no_users_page(desk):
         expect(page.get_by_text("This page is for the role")).to_be_visible()
     page.goto(desk.url)
     page.get_by_role("link", name="Emergency access").click()
+    page.get_by_role("heading", name="Emergency access").wait_for()
     looked_at(page, "emergency")
     page.get_by_label("Why?").fill("Unconscious, allergy to contrast?")
     page.get_by_role("button", name="Take emergency access").click()
