@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -21,6 +21,7 @@ from node.web.auth import bearer, needs, peer_of
 from node.web.form import FIELDS, Form, read_form
 from node.web.predictions import NOT_TRAINED, Meta, Prediction, ProblemDocument
 from node.web.problems import Problem
+from node.web.terms import Terms
 
 PNG, DICOM = "image/png", "application/dicom"
 COME_AGAIN_S = "10"
@@ -75,6 +76,7 @@ class PredictParts:
     room_left: Callable[[], bool] = lambda: True
     max_upload_bytes: int = 4096 << 20
     max_files: int = 4096
+    terms: Terms = field(default_factory=Terms)  #: who accepted what the upload page says first
 
 
 _BODY: dict[str, Any] = {
@@ -127,8 +129,8 @@ def routes(parts: PredictParts) -> APIRouter:
     @router.post("/predict", openapi_extra=_BODY, responses=_PROBLEMS)
     async def predict(request: Request) -> Prediction:
         """What a pipeline finds in an upload. Nothing of the upload is kept."""
-        examined, left_out = await _examined(request, parts, what="predict", capture=False)
-        return _prediction(examined, left_out)
+        examined, left_out = await examined_of(request, parts, what="predict", capture=False)
+        return prediction_of(examined, left_out)
 
     images: dict[str, Any] = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (PNG, DICOM)}
     pictures: dict[int | str, dict[str, Any]] = {
@@ -140,7 +142,7 @@ def routes(parts: PredictParts) -> APIRouter:
     async def heatmap(request: Request) -> Response:
         """Where the model looked: a PNG beside the original, or with `Accept: application/dicom` the Secondary Capture."""
         kind = wanted(request.headers.get("accept", "*/*"))
-        examined, _ = await _examined(request, parts, what="heatmap", capture=True)
+        examined, _ = await examined_of(request, parts, what="heatmap", capture=True)
         if not examined.summary["analysed"]:
             raise Problem(422, f"Not analysed, so there is no picture: {examined.summary['reason']}", pipeline=examined.pipeline or None)
         if not examined.capture:
@@ -189,8 +191,8 @@ def _number(text: str) -> float:
 
 
 # --- one request --------------------------------------------------------------------------------------------------------------
-async def _examined(request: Request, parts: PredictParts, *, what: str, capture: bool) -> tuple[Examined, int]:
-    """What is said of the request's upload, and how many members of a zip were left out. Raises Problem, DiskFull."""
+async def examined_of(request: Request, parts: PredictParts, *, what: str, capture: bool) -> tuple[Examined, int]:
+    """What is said of the request's upload, and how many members of a zip were left out. Nothing of it is kept. Raises Problem, DiskFull."""
     if not await run_in_threadpool(parts.room_left):
         raise DiskFull
     try:
@@ -213,7 +215,7 @@ async def _examined(request: Request, parts: PredictParts, *, what: str, capture
 async def _in_a_thread(request: Request, parts: PredictParts, form: Form, *, what: str, capture: bool) -> tuple[Examined, int]:
     """Waits for the answer, and looks now and then whether anybody else does."""
     gone = threading.Event()
-    who, peer = f"token:{await run_in_threadpool(parts.name_of, bearer(request.scope))}", peer_of(request.scope)
+    who, peer = await run_in_threadpool(_who, request, parts), peer_of(request.scope)
 
     def work() -> tuple[Examined, int]:
         fields = {name: form.fields.get(name, "") for name in FIELDS}
@@ -233,7 +235,14 @@ async def _in_a_thread(request: Request, parts: PredictParts, form: Form, *, wha
     return working.result()
 
 
-def _prediction(examined: Examined, left_out: int) -> Prediction:
+def _who(request: Request, parts: PredictParts) -> str:
+    if "radnode.signed" in request.scope:
+        return str(request.scope["radnode.who"])
+    return f"token:{parts.name_of(bearer(request.scope))}"
+
+
+def prediction_of(examined: Examined, left_out: int) -> Prediction:
+    """The answer in the words of the API."""
     summary = examined.summary
     return Prediction.model_validate(
         {
