@@ -74,6 +74,7 @@ from node.runners.interface import Queue, Runner
 if TYPE_CHECKING:
     from node import scp
     from node.assessment.told import Ours
+    from node.domain import ReaderRegion
     from node.identified.assessments import Assessments
     from node.identified.intake import Intake
     from node.identified.orthanc_source import OrthancSource
@@ -766,17 +767,41 @@ class House:
         LinkRefused, VerdictRefused
             Nothing is kept.
         """
+        linked = self.reading_links.open(token)
+        return self.answer(linked.job, opinion, reason, who, tracking_uid=linked.tracking_uid)
+
+    def told_of_job(self, job: str) -> Ours | None:
+        """What this node told the readers of a job's study; None when the job is not known."""
+        found = self.jobs.get(job)
+        return self.told(found.study.study) if found else None
+
+    def answer(
+        self,
+        job: str,
+        opinion: str,
+        reason: str = "",
+        who: str = "",
+        *,
+        tracking_uid: str = "",
+        missed: str = "",
+        region: ReaderRegion | None = None,
+    ) -> Heard:
+        """What somebody says on a page of a job's result, of one of its findings, or of one that it missed.
+
+        Words that may name somebody do not stay in the reason, and of `who` a keyed hash is kept. Raises VerdictRefused.
+        """
         from node.reading_room import of_page
 
-        linked = self.reading_links.open(token)
-        job = self.jobs.get(linked.job)
         verdict = of_page(
-            linked,
+            job,
             opinion,
             words.clean(reason[:1000]),
             self.clean_uids.reader(who),
             now(),
-            told=self.told(job.study.study) if job else None,
+            told=self.told_of_job(job),
+            tracking_uid=tracking_uid,
+            missed=missed,
+            region=region,
         )
         self.verdicts.record(verdict)
         heard = self.verdicts.get(verdict.id)

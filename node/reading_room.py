@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+import numpy as np
+
+from node.assessment import masks, outlines
 from node.assessment.answers import Answer
-from node.assessment.told import Ours
+from node.assessment.told import Ours, Told
 from node.audit import Action, AuditEvent, Event, Outcome, Record
-from node.domain import CleanUid, Opinion, Origin, StudyRef, Verdict, VerdictSource
+from node.domain import CleanUid, Opinion, Origin, ReaderRegion, StudyRef, Verdict, VerdictSource
 from node.errors import VerdictRefused
-from node.ledger.reading_links import Linked
 from node.ledger.verdicts import verdict_id
 
 
@@ -89,30 +91,67 @@ class ReadingRoom:
         )
 
 
-def of_page(linked: Linked, opinion: str, reason: str, reader: str, at: datetime, *, told: Ours | None) -> Verdict:
-    """The verdict of somebody who pressed a button on the page that a link opens.
+def of_page(
+    job: str,
+    opinion: str,
+    reason: str,
+    reader: str,
+    at: datetime,
+    *,
+    told: Ours | None,
+    tracking_uid: str = "",
+    missed: str = "",
+    region: ReaderRegion | None = None,
+) -> Verdict:
+    """The verdict of somebody who answers on a page: about one finding, about the result as a whole, or about what it missed.
+
+    Parameters
+    ----------
+    missed
+        The name of a finding of the result that the reader sees and the model did not; empty: something else.
+    region
+        Where the reader sees it; None: that is not said.
 
     Raises
     ------
     VerdictRefused
         When it is no answer that can be given there, or what it is about is gone.
     """
-    allowed = [one.value for one in Opinion if one is not Opinion.MISSED]
+    allowed = [one.value for one in Opinion if not (one is Opinion.MISSED and tracking_uid)]
     if opinion not in allowed:
         raise VerdictRefused(f"choose one of {', '.join(allowed)}")
-    if told is None or linked.job not in told.jobs:
+    if told is None or job not in told.jobs:
         raise VerdictRefused("the result that it is about is not known here any more")
-    finding = told.told.get(linked.tracking_uid)
-    if linked.tracking_uid and finding is None:
+    finding = told.told.get(tracking_uid)
+    if tracking_uid and (finding is None or finding.job != job):
         raise VerdictRefused("the finding that it is about is not known here any more")
+    if missed and missed not in {one.finding for one in told.told.values() if one.job == job}:
+        raise VerdictRefused("choose one of the findings that the result names")
+    if region is not None and region.image not in told.jobs[job].inputs:
+        raise VerdictRefused("the image that it is drawn on is none that was analysed")
+    outline = list(region.outline[:2]) if region else ""
     return Verdict(
-        id=verdict_id(linked.job, linked.tracking_uid, f"page {reader} {at.isoformat()}"),
-        job=linked.job,
+        id=verdict_id(job, tracking_uid, f"page {reader} {at.isoformat()} {outline}".rstrip(), missed),
+        job=job,
         opinion=Opinion(opinion),
         source=VerdictSource.PAGE,
         at=at,
-        tracking_uid=linked.tracking_uid,
-        finding=finding.finding if finding else "",
+        tracking_uid=tracking_uid,
+        finding=finding.finding if finding else missed,
         reader=reader,
         reason=reason,
+        region=region,
+        dice=_dice(told, finding, region) if finding and region else None,
     )
+
+
+def _dice(told: Ours, finding: Told, region: ReaderRegion) -> float | None:
+    """How far the reader's region and ours cover each other; None where ours has no place."""
+    drawn = np.asarray(region.outline, np.float64)
+    ours = told.planes(finding.job).get(finding.segment, {}) if finding.segment else {}
+    mask = ours.get((str(region.image), region.frame))
+    if mask is not None:
+        return masks.dice_of(ours, {(str(region.image), region.frame): outlines.mask_of(drawn, (mask.shape[0], mask.shape[1]))})
+    if finding.outline is None or (finding.image, finding.frame) != (region.image, region.frame):
+        return None
+    return outlines.dice_of(finding.outline, drawn)

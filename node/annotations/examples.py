@@ -189,7 +189,7 @@ def _known(job: str, said: Sequence[Heard], ours: Ours, images: Mapping[str, Ins
     for heard in (one for one in said if one.verdict.opinion is Opinion.MISSED):
         name = heard.verdict.finding or "unnamed"
         code = next((one.code for one in ours.told.values() if one.finding == name), LESION)
-        known[name] = _both(known.get(name), _Known(code, True, _planes_of_region(heard.verdict.region, images), {}))
+        known[name] = _both(known.get(name), _Known(code, True, _planes_of_region(heard.verdict.region, images) or None, {}))
     return known, frozenset(unknown - known.keys())
 
 

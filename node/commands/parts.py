@@ -26,6 +26,7 @@ from node.web.app import WebParts, create_app
 from node.web.audit import AuditParts
 from node.web.predict import PredictParts
 from node.web.provider import Provider
+from node.web.reading import ReadingParts
 from node.web.reveal import RevealParts
 
 
@@ -119,6 +120,13 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
         api=api_parts(home),
         predict=_predict_parts(home, visits) if home.settings.predict.enabled else None,
         light_box=home.light_box,
+        reading=ReadingParts(
+            open=home.reading_links.open,
+            told=home.told_of_job,
+            heard=lambda job: home.verdicts.heard(of_job=job),
+            answer=home.answer,
+            reader_of=home.clean_uids.reader,
+        ),
         clock=now,
     )
 

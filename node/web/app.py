@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import node
-from node.web import agreement, audit, health, metrics, orthanc_hook, predict, reveal, stow
+from node.web import agreement, audit, health, metrics, orthanc_hook, predict, reveal, stow, trial
 from node.web.api import docs as api_docs
 from node.web.api import rooms as api_rooms
 from node.web.auth import OPEN, Alarm, Doorkeeper, Safe
@@ -41,8 +41,12 @@ def create_app(parts: WebParts) -> FastAPI:
     if parts.predict:
         app.include_router(predict.routes(parts.predict))
     if parts.reception:
+        if parts.predict:
+            app.include_router(trial.routes(parts.predict))
         from node.web import ui  # a large library, and not every node shows pages
 
+        if parts.reading and parts.api:
+            ui.reading(app, parts, alarm)
         ui.furnish(app, parts, alarm)  # the last of the rooms: it answers for every path that is left
     app.add_middleware(Calm)  # the last one added is the first one met
     knocks = {orthanc_hook.PATH: orthanc_hook.knock(parts, counted, alarm)}

@@ -26,7 +26,9 @@ CheckSession = Callable[[str, bool], Signed | None]  #: (session id, somebody is
 HEALTH = frozenset({"/healthz", "/readyz"})
 CHOOSE_PASSWORD, SIGN_IN, SIGN_OUT, STYLE = "/password", "/login", "/logout", "/ui/style.css"
 ELSEWHERE, ELSEWHERE_BACK = "/login/oidc", "/login/oidc/back"
-OPEN = frozenset({SIGN_IN, STYLE, ELSEWHERE, ELSEWHERE_BACK})  #: for those who are not in yet, where people may sign in
+FILM, VUE = "/ui/film.js", "/ui/vue.js"
+READING = "/read/"  #: below it each path holds a signed link, which its room checks
+OPEN = frozenset({SIGN_IN, STYLE, ELSEWHERE, ELSEWHERE_BACK, FILM, VUE})  #: for those who are not in yet, where people may sign in
 SOCKETS = "/_nicegui_ws/"
 
 Knock = Callable[[Scope], Awaitable[Response | None]]  #: a door's own check; None lets in
@@ -86,13 +88,14 @@ class Doorkeeper:
             return await own(scope)
         if token := bearer(scope):
             return await self._by_token(scope, token)
-        by_cookie = path in self._open or session_of(scope)
+        open = path in self._open or (bool(self._open) and path.startswith(READING))
+        by_cookie = open or session_of(scope)
         if by_cookie and scope["method"] not in _READING and not same_origin(scope):
             return document(403, "This request came from another site. Open the node's own page and try again.")
         signed = await self._signed(scope, active=not path.startswith("/_nicegui"))
         if signed:
             _remember(scope, signed)
-        if path in self._open:
+        if open:
             return None
         if signed is None:
             return self._stay_out(scope)

@@ -18,6 +18,7 @@ from node.web.api.parts import ApiParts
 from node.web.audit import AuditParts
 from node.web.predict import PredictParts
 from node.web.provider import Provider
+from node.web.reading import ReadingParts
 from node.web.reveal import RevealParts
 
 if TYPE_CHECKING:
@@ -63,4 +64,5 @@ class WebParts:
     api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
     predict: PredictParts | None = None  #: what uploads are looked at with; None: they are not
     light_box: LightBox | None = None  #: pictures of results; None: none are shown
+    reading: ReadingParts | None = None  #: what readers answer on pages; None: nobody is asked
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

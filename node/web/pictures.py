@@ -57,12 +57,23 @@ def routes(box: LightBox, notes: Notes) -> APIRouter:
 
     def looked_at(job: JobId, request: Request, view: View = "") -> str:
         """The job's id, when it is here and the look is written down."""
-        found = box.job(job)
-        if found is None:
-            raise Problem(404, "There are no pictures of this job: it is not known, or its study was purged.")
-        looks.at(request, found, view)
-        return job
+        return admitted(box, looks, request, job, view)
 
+    show(router, box, looked_at)
+    return router
+
+
+def admitted(box: LightBox, looks: Looks, request: Request, job: str, view: str) -> str:
+    """The job's id, when it is here and the look is written down. Raises Problem."""
+    found = box.job(job)
+    if found is None:
+        raise Problem(404, "There are no pictures of this job: it is not known, or its study was purged.")
+    looks.at(request, found, view)
+    return job
+
+
+def show(router: APIRouter, box: LightBox, looked_at: Callable[..., str]) -> None:
+    """The routes of one job's pictures; `looked_at` is a dependency that says which job and lets nobody else see."""
     looked = Depends(looked_at)  # a default, since the annotation of a function in here could not name it
 
     @router.get("")
@@ -84,8 +95,6 @@ def routes(box: LightBox, notes: Notes) -> APIRouter:
     def capture(number: Number, job: str = looked) -> Response:
         """A frame of the Secondary Capture, from 0: the original beside the heat map."""
         return _png(lambda: box.capture(job, number))
-
-    return router
 
 
 def _png(render: Callable[[], bytes | None]) -> Response:

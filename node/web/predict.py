@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -21,6 +21,7 @@ from node.web.auth import needs, peer_of, who_of
 from node.web.form import FIELDS, Form, read_form
 from node.web.predictions import NOT_TRAINED, Meta, Prediction, ProblemDocument
 from node.web.problems import Problem
+from node.web.terms import Terms
 
 PNG, DICOM = "image/png", "application/dicom"
 COME_AGAIN_S = "10"
@@ -74,6 +75,7 @@ class PredictParts:
     room_left: Callable[[], bool] = lambda: True
     max_upload_bytes: int = 4096 << 20
     max_files: int = 4096
+    terms: Terms = field(default_factory=Terms)  #: who accepted what the upload page says first
 
 
 _BODY: dict[str, Any] = {
@@ -126,8 +128,8 @@ def routes(parts: PredictParts) -> APIRouter:
     @router.post("/predict", openapi_extra=_BODY, responses=_PROBLEMS)
     async def predict(request: Request) -> Prediction:
         """What a pipeline finds in an upload. Nothing of the upload is kept."""
-        examined, left_out = await _examined(request, parts, what="predict", capture=False)
-        return _prediction(examined, left_out)
+        examined, left_out = await examined_of(request, parts, what="predict", capture=False)
+        return prediction_of(examined, left_out)
 
     images: dict[str, Any] = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (PNG, DICOM)}
     pictures: dict[int | str, dict[str, Any]] = {
@@ -139,7 +141,7 @@ def routes(parts: PredictParts) -> APIRouter:
     async def heatmap(request: Request) -> Response:
         """Where the model looked: a PNG beside the original, or with `Accept: application/dicom` the Secondary Capture."""
         kind = wanted(request.headers.get("accept", "*/*"))
-        examined, _ = await _examined(request, parts, what="heatmap", capture=True)
+        examined, _ = await examined_of(request, parts, what="heatmap", capture=True)
         if not examined.summary["analysed"]:
             raise Problem(422, f"Not analysed, so there is no picture: {examined.summary['reason']}", pipeline=examined.pipeline or None)
         if not examined.capture:
@@ -188,8 +190,8 @@ def _number(text: str) -> float:
 
 
 # --- one request --------------------------------------------------------------------------------------------------------------
-async def _examined(request: Request, parts: PredictParts, *, what: str, capture: bool) -> tuple[Examined, int]:
-    """What is said of the request's upload, and how many members of a zip were left out. Raises Problem, DiskFull."""
+async def examined_of(request: Request, parts: PredictParts, *, what: str, capture: bool) -> tuple[Examined, int]:
+    """What is said of the request's upload, and how many members of a zip were left out. Nothing of it is kept. Raises Problem, DiskFull."""
     if not await run_in_threadpool(parts.room_left):
         raise DiskFull
     try:
@@ -228,7 +230,8 @@ async def _in_a_thread(
     return working.result()
 
 
-def _prediction(examined: Examined, left_out: int) -> Prediction:
+def prediction_of(examined: Examined, left_out: int) -> Prediction:
+    """The answer in the words of the API."""
     summary = examined.summary
     return Prediction.model_validate(
         {

@@ -3,7 +3,7 @@ const KEPT = 400;
 const AHEAD = 2;
 
 export default {
-  props: { job: String, view: String, label: String },
+  props: { job: String, view: String, label: String, base: String },
   template: `
     <figure class="film">
       <p v-if="problem" class="soft" role="status">{{ problem }}</p>
@@ -93,7 +93,7 @@ export default {
   },
   methods: {
     url(path, more = "") {
-      return `/pictures/${this.job}${path}?view=${this.view}${more}`;
+      return `${this.base || "/pictures/" + this.job}${path}?view=${this.view}${more}`;
     },
     slice(at) {
       return this.url(`/slices/${at}.png`, this.window ? `&window=${this.window}` : "");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from functools import partial
 
 from nicegui import run, ui
 
@@ -15,6 +16,7 @@ from node.web.api.story import Story, story
 from node.web.notes import Notes
 from node.web.parts import WebParts
 from node.web.ui.acts import Acts
+from node.web.ui.answers import ANSWERS, answers_of
 from node.web.ui.film import FilmView
 from node.web.ui.markup import show
 from node.web.ui.pages import Pages, Place, Visitor
@@ -59,6 +61,8 @@ class _Page:
     def __init__(self, api: ApiParts, notes: Notes, parts: WebParts, visitor: Visitor, study: str, told: Story) -> None:
         self._api, self._study, self._told = api, study, told
         self._pictures = parts.light_box is not None
+        self._reading = parts.reading if visitor.signed and visitor.may(Role.RADIOLOGIST) else None
+        self._visitor = visitor
         self._view = secrets.token_urlsafe(9)
         self._acts = Acts(api, notes, parts, visitor, study, self._renew)
         self._said: dict[str, object] = {}  #: piece → what it says now
@@ -115,6 +119,16 @@ class _Page:
                 show(title_of(job), found_words(job))
                 if self._pictures and job.analysed:
                     self._film(job, opened=number == 0 or job.id in self._films)
+                if self._reading and job.analysed and not job.shadow:
+                    ui.timer(0, partial(self._ask, ui.element("div"), job), once=True)
+
+    async def _ask(self, place: ui.element, job: WholeJob) -> None:
+        """What a reader may answer; read from the objects that were sent, so not in the event loop."""
+        assert self._reading
+        asked = await run.io_bound(answers_of, self._reading, job, f"{ANSWERS}{job.id}", self._visitor.name)
+        if asked:
+            with place:
+                show(asked)
 
     def _film(self, job: WholeJob, *, opened: bool) -> None:
         label = f"{job.pipeline} {job.version}"

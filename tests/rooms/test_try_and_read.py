@@ -1,0 +1,264 @@
+"""*Try it* and the reading page as people use them: one node with its real models, one browser, one phantom that went the whole way."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from argon2 import PasswordHasher
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from node.assembly import now
+from node.domain import VerdictSource
+from node.gateway import Gateway
+from node.ledger.people import People
+from node.ledger.reading_links import ReadingLinks
+from node.ledger.reception import Reception
+from node.ledger.tokens import Role
+from node.runners.inline import InlineRunner
+from node.testing.phantom_breast_ultrasound import breast_ultrasound
+from node.testing.studies import a_study, write_study
+from tests.conftest import need
+from tests.rooms.upload_desk import Desk
+
+PICTURES = os.environ.get("RADNODE_TEST_PICTURES", "")  #: a folder: every page is left there as a person sees it
+RULES = "rules:\n- {name: breast, when: {modality: US}, run: breast_ultrasound, send_to: archive}\n"
+
+
+class Clinic(Desk):
+    """A desk with a browser, people, and the result of one study."""
+
+    def people(self) -> None:
+        people = People(self.house.ledger, now, hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        self.house.__dict__["reception"] = Reception(people, self.house.reception.sessions, self.house.trail.record)
+
+    def _inline(self, queue: Any, results: Path) -> InlineRunner:
+        """The model in this process, to spare a second one; workers are tried in `test_predict.py`."""
+        home = self.house
+        return InlineRunner(queue, clean_folder=home.clean, results_folder=results, bundles_dir=home.settings.bundles_dir)
+
+    def analyses(self, folder: Path) -> None:
+        """A phantom comes in by folder and goes the whole way."""
+        self.house.runner_for = self._inline  # type: ignore[method-assign]
+        datasets = a_study("US", patient=2, kind="malignant")
+        write_study(datasets, folder / "in")
+        self.house.take_folder(folder / "in")
+        self.study = self.house.clean_uids.of(str(datasets[0].StudyInstanceUID))
+        gateway = Gateway(self.house)
+        while gateway.settle():
+            pass
+        with self._inline(self.house.jobs, self.house.results) as runner:
+            runner.run_waiting()
+        gateway.hand_over()
+        gateway.follow()
+        [job] = self.house.jobs.of_study(self.study)
+        self.job = job.id
+
+    def signed_in(self, role: Role, look: str = "light") -> Page:
+        given = self.house.reception.add(f"a-{role}-{look}", role, who="os:test")
+        session = self.house.reception.change_password(f"a-{role}-{look}", given, "four words in a row")
+        return self.window({"radnode": session, "radnode_look": look})
+
+    def window(self, cookies: dict[str, str] | None = None) -> Page:
+        """A browser of its own."""
+        context = self.browser.new_context(viewport={"width": 1280, "height": 900})
+        context.add_cookies([{"name": name, "value": value, "url": self.url} for name, value in (cookies or {}).items()])
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda why: self.complaints.append(str(why)))
+        return page
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    folder = tmp_path_factory.mktemp("clinic")
+    (folder / "rules.yaml").write_text(RULES)
+
+    clinic = Clinic(
+        folder,
+        rules=folder / "rules.yaml",
+        intake={"settle_after_s": 0, "min_free_mb": 0},
+        deidentification={"text_detection": "off"},
+        destinations={"archive": {"kind": "folder", "path": str(folder / "archive")}},
+        web={"max_upload_mb": 8},
+    )
+    clinic.complaints = []
+    clinic.analyses(folder)
+    with sync_playwright() as playwright:
+        clinic.browser = playwright.chromium.launch(executable_path=need("chromium", "chromium"), args=["--no-sandbox"])
+        yield clinic
+        clinic.browser.close()
+    clinic.close()
+
+
+def looked_at(page: Page, name: str, look: str = "light") -> None:
+    """Nothing of this page keeps anybody out (axe-core), and it fits its window."""
+    for width in (1920, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        if PICTURES:
+            page.wait_for_timeout(300)
+            page.screenshot(path=str(Path(PICTURES) / f"{name}-{look}-{width}.png"), full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} is wider than its window"
+    found = Axe().run(page).response["violations"]
+    grave = [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found if one["impact"] in {"serious", "critical"}]
+    assert grave == [], name
+
+
+def a_picture() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(breast_ultrasound("malignant").pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def a_bomb() -> bytes:
+    """A small zip that is large when it is unpacked."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.dcm", bytes(128) + b"DICM" + bytes(16 << 20))
+    return out.getvalue()
+
+
+def chooses(page: Page, name: str, content: bytes, kind: str = "application/octet-stream") -> None:
+    page.locator("input[type=file]").set_input_files({"name": name, "mimeType": kind, "buffer": content})
+
+
+# --- try it -------------------------------------------------------------------------------------------------------------------
+def test_a_picture_becomes_a_heat_map_in_three_clicks_and_is_gone(clinic: Clinic) -> None:
+    page = clinic.signed_in(Role.RADIOLOGIST)
+    page.goto(clinic.url + "/try")
+    expect(page.locator("input[type=file]")).to_have_count(0)
+    looked_at(page, "try-terms")
+
+    page.get_by_role("button", name="I accept").click()
+    chooses(page, "Duck Donald.png", a_picture(), "image/png")
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("alert")).to_have_text("A picture does not say what it shows: name the pipeline.")
+    page.get_by_label("Pipeline").select_option("breast_ultrasound")
+    page.get_by_role("button", name="Analyse").click()
+
+    found = page.get_by_role("region", name="Result")
+    expect(found.get_by_role("heading", level=2)).to_contain_text("%", timeout=120_000)
+    expect(found.get_by_role("rowheader")).to_contain_text(["normal", "benign", "malignant"])
+    picture = found.get_by_role("img")
+    assert picture.evaluate("one => one.decode().then(() => one.naturalWidth)") > 200
+    assert clinic.left() == []
+    assert clinic.house.trail.tail(50)[-1]["who"] == "user:a-radiologist-light"
+    assert not any(b"Duck" in path.read_bytes() for path in clinic.house.clean.rglob("*") if path.is_file())
+    looked_at(page, "try-found")
+
+    chooses(page, "a.dcm", b"no picture at all")
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("alert")).to_contain_text("of no kind that is taken")
+    chooses(page, "a.zip", a_bomb())
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("alert")).to_contain_text("Unpacked the upload is larger than 8 MB")
+    chooses(page, "a.dcm", bytes(9 << 20))
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("alert")).to_contain_text("larger than 8 MB")
+    page.get_by_label("Pipeline").select_option("covid_ct")
+    chooses(page, "a.png", a_picture(), "image/png")
+    page.get_by_role("button", name="Analyse").press("Enter")
+    expect(found.get_by_role("heading", level=2)).to_have_text("Not analysed")
+    expect(found).to_contain_text("A plain picture holds no Hounsfield units")
+    assert clinic.left() == []
+    looked_at(page, "try-not-analysed")
+
+    page.reload()  # accepted for the session, and the pipeline is remembered: two clicks
+    expect(page.get_by_label("Pipeline")).to_have_value("covid_ct")
+    page.context.close()
+    clinic.complaints.clear()  # of the uploads that were refused
+
+
+def test_nobody_is_told_anything_before_the_terms_are_accepted(clinic: Clinic) -> None:
+    answer = clinic.ask("/try/upload", a_picture(), pipeline="breast_ultrasound")
+
+    assert (answer.status_code, answer.json()["detail"][:6]) == (409, "Accept")
+    assert clinic.ask("/try/upload", a_picture(), role="auditor").status_code == 403
+
+
+# --- the reading page -----------------------------------------------------------------------------------------------------------
+def test_whoever_holds_a_link_rejects_with_a_reason_and_it_is_counted(clinic: Clinic) -> None:
+    page = clinic.window()
+    page.goto(f"{clinic.url}/read/{clinic.house.reading_links.make(clinic.job)}")
+    expect(page.get_by_role("table", name="Findings of breast_ultrasound")).to_contain_text("malignant")
+    expect(page.locator("canvas")).to_have_attribute("data-slice", "0")
+    looked_at(page, "read")
+
+    page.get_by_label("Reason").select_option("normal anatomy")
+    page.get_by_role("button", name="Reject: malignant").click()
+
+    expect(page.get_by_role("status").first).to_contain_text("Your answer is kept.")
+    expect(page.get_by_role("row", name=re.compile("Accept.*rejected by a reader.*normal anatomy"))).to_be_visible()
+    page.get_by_label("Missed by the model").select_option("benign")
+    page.get_by_role("button", name="Missed").click()
+    expect(page.locator("form")).to_contain_text("missed (benign) by a reader")
+    looked_at(page, "read-answered")
+    page.emulate_media(color_scheme="dark")
+    looked_at(page, "read-answered", "dark")
+    [rates] = clinic.house.verdicts.rates().values()
+    assert (rates.reject, rates.missed, rates.total) == (1, 1, 2)
+    assert {one.verdict.source for one in clinic.house.verdicts.heard()} == {VerdictSource.PAGE}
+    looks = [one for one in clinic.house.trail.tail(200) if one.get("what") == "the reading page"]
+    assert {one["who"][:5] for one in looks} == {"link:"}
+    page.context.close()
+
+
+def test_a_link_to_one_finding_asks_about_that_one_only(clinic: Clinic) -> None:
+    told = clinic.house.told_of_job(clinic.job).told
+    uids = {one.finding: uid for uid, one in told.items()}
+    token = clinic.house.reading_links.make(clinic.job, uids["malignant"])
+    with httpx.Client(base_url=clinic.url, headers={"Origin": clinic.url}) as reader:
+        shown = reader.get(f"/read/{token}")
+        other = reader.post(f"/read/{token}", data={"answer": f"accept:{uids['benign']}"})
+        elsewhere = reader.post(f"/read/{token}", data={"answer": f"accept:{uids['malignant']}"}, headers={"Origin": "http://evil"})
+
+    assert "Accept: malignant" in shown.text
+    assert "Accept: benign" not in shown.text
+    assert (other.status_code, elsewhere.status_code) == (422, 403)
+    assert "The link is for another finding." in other.text
+
+
+def test_a_forged_or_expired_link_opens_nothing_and_says_so(clinic: Clinic) -> None:
+    good = clinic.house.reading_links.make(clinic.job)
+    old = ReadingLinks(clinic.house.keyring.site_key("reading links"), clock=now, lasts=timedelta(0)).make(clinic.job)
+    before = len(clinic.house.verdicts.heard())
+    page = clinic.window()
+    for token, why in ((good[:-2] + "AA", "it was not made here, or was altered"), (old, "it has run out")):
+        assert page.goto(f"{clinic.url}/read/{token}").status == 403
+        expect(page.get_by_role("alert")).to_have_text(f"The link: {why}.")
+        assert httpx.get(f"{clinic.url}/read/{token}/pictures/slices/0.png").status_code == 403
+        assert httpx.post(f"{clinic.url}/read/{token}", data={"answer": "accept:"}, headers={"Origin": clinic.url}).status_code == 403
+
+    looked_at(page, "read-closed")
+    assert len(clinic.house.verdicts.heard()) == before
+    assert httpx.get(f"{clinic.url}/pictures/{clinic.job}/slices/0.png").status_code == 401
+    page.context.close()
+    clinic.complaints.clear()
+
+
+def test_the_story_of_the_study_takes_the_same_click(clinic: Clinic) -> None:
+    page = clinic.signed_in(Role.RADIOLOGIST, "dark")
+    page.goto(f"{clinic.url}/studies/{clinic.study}")
+    page.get_by_role("button", name="Accept: malignant").click()
+
+    expect(page.get_by_role("row", name=re.compile("Accept.*accepted by you"))).to_be_visible()
+    expect(page).to_have_url(re.compile(f"/studies/{clinic.study}"))
+    looked_at(page, "story-answered", "dark")
+    [rates] = clinic.house.verdicts.rates().values()
+    assert (rates.accept, rates.reject) == (1, 1)
+    page.context.close()
+
+
+def test_no_page_complained(clinic: Clinic) -> None:
+    assert clinic.complaints == []
