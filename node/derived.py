@@ -5,6 +5,9 @@ What viewers need beyond the Standard is said where it is done.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 from highdicom.sr.coding import CodedConcept
 from numpy.typing import NDArray
@@ -139,26 +142,50 @@ def shared_groups(volume: Volume) -> Dataset:
     return shared
 
 
-def frame_groups(volume: Volume, at: int, rank: int, *, segment: int | None = None, derivation: Code = codes.DCM.Segmentation) -> Dataset:
-    """Per-frame functional groups of the frame made of the volume's frame `at`; `rank` is its place in the stack, from 1."""
+class Place(NamedTuple):
+    """One frame of the object: made of the volume's frame `at` (from 0), its place in the stack `rank` (from 1), of which segment."""
+
+    at: int
+    rank: int
+    segment: int | None = None
+
+
+def frame_groups(volume: Volume, places: Iterable[Place], derivation: Code = codes.DCM.Segmentation) -> list[Dataset]:
+    """Per-frame functional groups. What segments have in common on one frame of the volume is built once: a hundred segments are quick."""
+    common: dict[int, Dataset] = {}
+    items = []
+    for place in places:
+        if place.at not in common:
+            common[place.at] = _common(volume, place.at, derivation)
+        item, content = Dataset(), Dataset()
+        for element in common[place.at]:
+            item[element.tag] = element
+        content.DimensionIndexValues = [place.rank] if place.segment is None else [place.segment, place.rank]
+        if volume.affine is None:
+            content.StackID, content.InStackPositionNumber = "1", place.rank
+        item.FrameContentSequence = [content]
+        if place.segment is not None:
+            named = Dataset()
+            named.ReferencedSegmentNumber = place.segment
+            item.SegmentIdentificationSequence = [named]
+        items.append(item)
+    return items
+
+
+def _common(volume: Volume, at: int, derivation: Code) -> Dataset:
+    """Where a frame lies and what it is made of."""
     source = volume.frames[at]
     image = reference_to(source, with_frame=True)
     image.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)]
-    derived, content, position, item = Dataset(), Dataset(), Dataset(), Dataset()
+    derived, position, item = Dataset(), Dataset(), Dataset()
     derived.SourceImageSequence = [image]
     derived.DerivationCodeSequence = [CodedConcept.from_code(derivation)]
-    content.DimensionIndexValues = [rank] if segment is None else [segment, rank]
     if volume.affine is None:
-        content.StackID, content.InStackPositionNumber = "1", rank
         position.ImagePositionPatient = [0, 0, 0]
     else:
         # as the source has it: a rounded position is a gap to some readers
         position.ImagePositionPatient = [decimal(v) for v in _required(plane_of(source)[0])]
-    item.DerivationImageSequence, item.FrameContentSequence, item.PlanePositionSequence = [derived], [content], [position]
-    if segment is not None:
-        named = Dataset()
-        named.ReferencedSegmentNumber = segment
-        item.SegmentIdentificationSequence = [named]
+    item.DerivationImageSequence, item.PlanePositionSequence = [derived], [position]
     return item
 
 

@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ParametricMapStorage
 
 from node.codes import Code
-from node.derived import body_part, check_frames, check_geometry, dimensions, frame_groups, lossy, references, shared_groups
+from node.derived import Place, body_part, check_frames, check_geometry, dimensions, frame_groups, lossy, references, shared_groups
 from node.domain import Result, Role, Study
 from node.errors import ResultInvalid
 from node.imaging.volume import Volume
@@ -56,10 +56,8 @@ def write_pm(study: Study, volume: Volume, result: Result, provenance: Provenanc
     if "FrameOfReferenceUID" not in ds:  # Type 1 here; one of its own relates the map to nothing else, as its flat geometry says
         ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = provenance.uid(Role.PM, "frame of reference"), None
     ds.SharedFunctionalGroupsSequence = [_shared(volume, heat.title)]
-    ds.PerFrameFunctionalGroupsSequence = [
-        frame_groups(volume, at, rank, derivation=codes.DCM.SpatiallyRelatedFramesExtractedFromTheVolume)
-        for rank, at in enumerate(shown, 1)
-    ]
+    places = (Place(at, rank) for rank, at in enumerate(shown, 1))
+    ds.PerFrameFunctionalGroupsSequence = frame_groups(volume, places, codes.DCM.SpatiallyRelatedFramesExtractedFromTheVolume)
     _pixels(ds, heat.values[shown])
     return ds
 

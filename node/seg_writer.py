@@ -26,7 +26,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from node.derived import check_frames, check_geometry, dimensions, frame_groups, lossy, references, shared_groups
+from node.derived import Place, check_frames, check_geometry, dimensions, frame_groups, lossy, references, shared_groups
 from node.domain import Result, Role, Segment, Study
 from node.errors import ResultInvalid
 from node.imaging.volume import Volume
@@ -35,6 +35,7 @@ from node.provenance import Provenance
 
 UNCOMPRESSED = ExplicitVRLittleEndian  # OHIF reads no 1-bit RLE and, before 2026, no compressed SEG; Orthanc 1.10 no JPEG 2000
 MAX_FRACTION = 255
+PLAIN = (ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 ENCODERS = {RLELossless: RLELosslessEncoder, JPEGLSLossless: JPEGLSLosslessEncoder}  # for 8 bits
 
 
@@ -118,8 +119,12 @@ def write_seg(
     ds.NumberOfFrames = len(frames)
     ds.SharedFunctionalGroupsSequence = [shared_groups(volume)]
     rank = {at: i for i, at in enumerate(sorted({frame.at for frame in frames}), 1)}
-    ds.PerFrameFunctionalGroupsSequence = [frame_groups(volume, frame.at, rank[frame.at], segment=frame.segment) for frame in frames]
-    _pixel_data(ds, storage, _stored(storage, result.segments, frames, chance), transfer_syntax)
+    places = (Place(frame.at, rank[frame.at], frame.segment) for frame in frames)
+    ds.PerFrameFunctionalGroupsSequence = frame_groups(volume, places)
+    if storage is Storage.BINARY:
+        _pixel_bits(ds, _bits(result.segments, frames), transfer_syntax)
+    else:
+        _pixel_data(ds, _stored(storage, result.segments, frames, chance), transfer_syntax)
     return ds
 
 
@@ -188,10 +193,8 @@ def _chance(result: Result) -> NDArray[np.uint8] | None:
     return np.asarray((heat.values.clip(0, 1) * MAX_FRACTION).round(), np.uint8)
 
 
-def _stored(
-    storage: Storage, segments: Items[Segment], frames: Items[SegFrame], chance: NDArray[np.uint8] | None = None
-) -> NDArray[np.uint8]:
-    """Values as they are stored, (frames, rows, columns); 0 and 1 for BINARY."""
+def _stored(storage: Storage, segments: Items[Segment], frames: Items[SegFrame], chance: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Values of 8 bits as they are stored, (frames, rows, columns)."""
     if chance is not None:
         return chance[[frame.at for frame in frames]]
     stored = np.zeros((len(frames), *segments[0].mask.shape[1:]), np.uint8)
@@ -200,21 +203,38 @@ def _stored(
             for segment in segments:
                 plane[segment.mask[frame.at]] = segment.number
         else:
-            plane[segments[frame.segment - 1].mask[frame.at]] = MAX_FRACTION if storage is Storage.FRACTIONAL else 1
+            plane[segments[frame.segment - 1].mask[frame.at]] = MAX_FRACTION
     return stored
 
 
-def _pixel_data(ds: Dataset, storage: Storage, stored: NDArray[np.uint8], transfer_syntax: str) -> None:
-    """Pixel Data, and the transfer syntax it is in. BINARY is packed across frame borders, PS3.5 8.1.1."""
-    if transfer_syntax in ENCODERS and storage is not Storage.BINARY:
-        planes = [ENCODERS[UID(transfer_syntax)].encode(plane, **_encoding(ds)) for plane in stored]
-        ds.PixelData = encapsulate(planes)
+def _bits(segments: Items[Segment], frames: Items[SegFrame]) -> bytes:
+    """One bit a pixel, packed across frame borders (PS3.5 8.1.1)."""
+    masks = [segments[(frame.segment or 1) - 1].mask[frame.at] for frame in frames]
+    if masks[0].size % 8 == 0:
+        return b"".join(np.packbits(mask, bitorder="little").tobytes() for mask in masks)
+    return np.packbits(np.concatenate([mask.ravel() for mask in masks]), bitorder="little").tobytes()
+
+
+def _pixel_bits(ds: Dataset, data: bytes, transfer_syntax: str) -> None:
+    if transfer_syntax not in PLAIN:
+        raise ValueError(f"a {ds.SegmentationType} segmentation can't be written in {transfer_syntax}")
+    _put(ds, data + b"\0" * (len(data) % 2), transfer_syntax)
+
+
+def _pixel_data(ds: Dataset, stored: NDArray[np.uint8], transfer_syntax: str) -> None:
+    """Pixel Data of 8 bits, and the transfer syntax it is in."""
+    if transfer_syntax in PLAIN:
+        data = stored.tobytes()
+        _put(ds, data + b"\0" * (len(data) % 2), transfer_syntax)
+    elif transfer_syntax in ENCODERS:
+        _put(ds, encapsulate([ENCODERS[UID(transfer_syntax)].encode(plane, **_encoding(ds)) for plane in stored]), transfer_syntax)
         ds["PixelData"].is_undefined_length = True
-    elif transfer_syntax in (ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian):
-        data = (np.packbits(stored.ravel(), bitorder="little") if storage is Storage.BINARY else stored).tobytes()
-        ds.PixelData = data + b"\0" * (len(data) % 2)
     else:
-        raise ValueError(f"a {storage} segmentation can't be written in {transfer_syntax}")
+        raise ValueError(f"a {ds.SegmentationType} segmentation can't be written in {transfer_syntax}")
+
+
+def _put(ds: Dataset, data: bytes, transfer_syntax: str) -> None:
+    ds.PixelData = data
     ds["PixelData"].VR = "OB"
     ds.file_meta.TransferSyntaxUID = transfer_syntax
 
