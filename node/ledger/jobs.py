@@ -198,12 +198,14 @@ class Jobs:
         return ""
 
     def predecessor_report(self, of: Job) -> tuple[str, str] | None:
-        """SOP Class and SOP Instance UID of the predecessor's report; None when there is no predecessor."""
+        """SOP Class and SOP Instance UID of the predecessor's SR, or else its Basic Text SR; None when there is no predecessor."""
         if not of.predecessor:
             return None
         with reading(self._engine) as connection:
             row = connection.execute(
-                select(obj.sop_class_uid, obj.sop_instance_uid).where(obj.job == of.predecessor, obj.role == Role.SR.value)
+                select(obj.sop_class_uid, obj.sop_instance_uid)
+                .where(obj.job == of.predecessor, obj.role.in_([Role.SR.value, Role.TEXT.value]))
+                .order_by(case((obj.role == Role.SR.value, 0), else_=1))
             ).first()
         return (row.sop_class_uid, row.sop_instance_uid) if row else None
 
