@@ -198,7 +198,7 @@ class Jobs:
         return ""
 
     def predecessor_report(self, of: Job) -> tuple[str, str] | None:
-        """SOP Class and SOP Instance UID of the predecessor's report; None when there is no predecessor."""
+        """SOP Class and SOP Instance UID of the predecessor's SR, or else its Basic Text SR; None when there is no predecessor."""
         if not of.predecessor:
             return None
         with reading(self._engine) as connection:

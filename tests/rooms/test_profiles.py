@@ -16,7 +16,7 @@ from node.assembly import House, now
 from node.domain import DEFAULT_KINDS, CleanUid, Role, Route
 from node.errors import SettingsInvalid
 from node.gateway import Gateway
-from node.ledger.database import LEDGER, alembic_config, migrate, open_engine, sqlite_url
+from node.ledger.database import LEDGER, alembic_config, migrate, open_engine, open_ledger, sqlite_url
 from node.ledger.jobs import Jobs
 from node.ledger.payload import job_from_json, job_to_json
 from node.profiles import PROFILES, REPORTS, beside, kinds_of, takers, wanted
@@ -115,6 +115,27 @@ def test_a_ledger_from_before_is_migrated_and_its_jobs_have_no_kinds(tmp_path: P
     [job] = Jobs(engine, now).all()
     assert (job.id, job.route.kinds) == (old.id, ())
     assert wanted(job.route) == DEFAULT_KINDS
+
+
+@pytest.mark.parametrize("kinds", [PROFILES["basic-pacs"], DEFAULT_KINDS])
+def test_a_later_revision_names_the_report_that_the_reader_had(tmp_path: Path, ct: Desk, kinds: tuple[Role, ...]) -> None:  # noqa: F811
+    jobs = Jobs(open_ledger(sqlite_url(tmp_path / "ledger.sqlite")), now)
+    first = ct.job("works")
+    first = replace(first, route=replace(first.route, destinations=("pacs",), kinds=(("pacs", kinds),)))
+    made, summary = ct.carry(first)
+    jobs.submit(first)
+    assert jobs.claim("w", 60)
+    assert jobs.done(first, made, summary)
+
+    later = replace(first, id="later", predecessor=first.id)
+    predecessor = jobs.predecessor_report(later)
+    again, _ = ct.carry(later, predecessor=predecessor)
+
+    report = next(one.object for one in again if one.object.role in (Role.SR, Role.TEXT))
+    [study] = dcmread(report.path).PredecessorDocumentsSequence
+    [before] = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert (before.ReferencedSOPClassUID, before.ReferencedSOPInstanceUID) == predecessor
+    assert before.ReferencedSOPInstanceUID in {one.object.sop_instance_uid for one in made}
 
 
 # --- as a whole -----------------------------------------------------------------------------------------------------------------------
