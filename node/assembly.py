@@ -204,8 +204,11 @@ class House:
             job = self.jobs.get(id)
             if job is None:
                 return None
-            findings = (self.jobs.summary_of(id) or {}).get("findings") or ()
-            return Exposed(job=job, objects=self.jobs.objects_of(job), sites=[str(one.get("site")) for one in findings])
+
+            def sites() -> list[str]:
+                return [str(one.get("site")) for one in (self.jobs.summary_of(id) or {}).get("findings") or ()]
+
+            return Exposed(job=job, objects=self.jobs.objects_of(job), sites=sites)
 
         return LightBox(exposed)
 

@@ -18,7 +18,7 @@ class Exposed:
 
     job: Job
     objects: Collection[WrittenObject]
-    sites: Collection[str] = ()  #: meanings of the findings' sites
+    sites: Callable[[], Collection[str]] = tuple  #: meanings of the findings' sites
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class LightBox:
         self._budget_bytes = budget_bytes
         self._most_films = films
         self._films: OrderedDict[str, _Open] = OrderedDict()
-        self._pictures: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._pictures: OrderedDict[tuple[Hashable, ...], bytes] = OrderedDict()
         self._held = 0
         self._lock = threading.Lock()
         self._opening = threading.Lock()  # one film at a time: twenty slices asked for at once open it once
@@ -76,18 +76,34 @@ class LightBox:
     def _opened(self, id: str) -> _Open | None:
         found = self._exposed(id)
         if found is None:
-            self._films.pop(id, None)
+            self._forget(id)
             return None
         objects = tuple(written.sop_instance_uid for written in found.objects)
-        with self._opening:
+        opened = self._open_already(id, objects)
+        if opened is None:
+            with self._opening:
+                opened = self._open_already(id, objects)
+                if opened is None:
+                    opened = _Open(objects, open_film(found.job, found.objects, found.sites()))
+                    with self._lock:
+                        self._films[id] = opened
+                        while len(self._films) > self._most_films:
+                            self._films.popitem(last=False)
+        return opened
+
+    def _forget(self, id: str) -> None:
+        with self._lock:
+            self._films.pop(id, None)
+            for key in [key for key in self._pictures if key[0] == id]:
+                self._held -= len(self._pictures.pop(key))
+
+    def _open_already(self, id: str, objects: tuple[str, ...]) -> _Open | None:
+        with self._lock:
             opened = self._films.get(id)
             if opened is None or opened.objects != objects:
-                opened = _Open(objects, open_film(found.job, found.objects, found.sites))
-                self._films[id] = opened
+                return None
             self._films.move_to_end(id)
-            while len(self._films) > self._most_films:
-                self._films.popitem(last=False)
-        return opened
+            return opened
 
     def _picture(self, id: str, what: tuple[Hashable, ...], render: Callable[[Film], bytes]) -> bytes | None:
         opened = self._opened(id)
@@ -106,7 +122,7 @@ class LightBox:
         self._keep(key, picture)
         return picture
 
-    def _keep(self, key: Hashable, picture: bytes) -> None:
+    def _keep(self, key: tuple[Hashable, ...], picture: bytes) -> None:
         with self._lock:
             if key in self._pictures or len(picture) > self._budget_bytes:
                 return

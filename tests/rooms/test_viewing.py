@@ -226,6 +226,7 @@ def test_nothing_of_a_purged_study_is_shown_from_memory(chest):
 
     assert box.slice("job-1", 0) is None
     assert box.described("job-1") is None
+    assert box.held_bytes == 0
 
 
 def test_a_result_that_came_later_is_seen(chest):

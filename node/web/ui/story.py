@@ -113,7 +113,8 @@ class _Page:
         done = sorted((job for job in every if job.result), key=lambda job: (job.shadow, -job.scheduled_at.timestamp()))
         Words("h2", "Results")
         if not done:
-            Words("p", "No result yet." if self._told.jobs else "Nothing was asked of a model.").classes("soft")
+            waits = self._told.jobs or self._told.arrival.state in ("RECEIVING", "SETTLED")
+            Words("p", "No result yet." if waits else "Nothing was asked of a model.").classes("soft")
         for number, job in enumerate(done):
             with ui.element("article").classes("result"):
                 show(title_of(job), found_words(job))
