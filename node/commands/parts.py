@@ -76,7 +76,7 @@ def _web(home: House) -> None:
     visits = Visits(home, EXAMPLE_RULES)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(_web_parts(home, visits)),
+            create_app(web_parts(home, visits)),
             host=settings.host,
             port=settings.port,
             access_log=False,
@@ -91,7 +91,7 @@ def _web(home: House) -> None:
         server.run()
 
 
-def _web_parts(home: House, visits: Visits) -> WebParts:
+def web_parts(home: House, visits: Visits) -> WebParts:
     """The doors over HTTP, and what stands behind each."""
     chosen = home.settings.web
     writer = home.vault.writer("web")

@@ -15,13 +15,16 @@ from pydicom.dataset import Dataset
 
 from config import Settings
 from node.assembly import House
-from node.commands.parts import _web_parts
+from node.commands.options import EXAMPLE_RULES
+from node.commands.parts import web_parts
 from node.gateway import Gateway
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.runners.inline import InlineRunner
 from node.testing.studies import a_study, write_study
+from node.visits import Visits
 from node.web.app import create_app
+from node.web.parts import WebParts
 from tests.rooms.workbench import FAULTY, bundle
 
 RULES = [
@@ -111,10 +114,15 @@ def a_site(folder: Path) -> Iterator[Site]:
     )
     home.__dict__["pipelines"] = Registry(FAULTY, Pipeline)  # type: ignore[type-abstract]
     home.check()
-    with TestClient(create_app(_web_parts(home))) as web:
+    with TestClient(create_app(doors(home))) as web:
         yield Site(home=home, gateway=Gateway(home), folder=folder, web=web)
     home.outbox.close()
     home.close()
+
+
+def doors(home: House) -> WebParts:
+    """What the web is handed of a house."""
+    return web_parts(home, Visits(home, EXAMPLE_RULES))
 
 
 def a_full_site(site: Site) -> dict[str, str]:

@@ -14,10 +14,9 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import update
 
 from node.audit import Event
-from node.commands.parts import _web_parts
 from node.ledger.tables import JobRow
 from node.testing.studies import a_study
-from tests.rooms.api_site import Site, a_site
+from tests.rooms.api_site import Site, a_site, doors
 from tests.rooms.test_web import Server
 
 
@@ -48,7 +47,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     with a_site(tmp_path_factory.mktemp("reader")) as site:
         clean = site.arrives(*a_study("CT", slices=4, rows=64, patient=2))
         site.works_off()
-        server = Server(_web_parts(site.home))
+        server = Server(doors(site.home))
         client = DICOMwebClient(f"{server.url}/dicom-web", headers={"Authorization": f"Bearer {site.token('integrator')}"})
         yield Reader(site, clean, site.sources[clean], server, client)
         server.stop()

@@ -17,7 +17,7 @@ import uvicorn
 from config import Settings
 from node.assembly import House
 from node.commands.options import EXAMPLE_RULES
-from node.commands.parts import _web_parts
+from node.commands.parts import web_parts
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.runners.local import LocalRunner
@@ -42,7 +42,7 @@ class Desk:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._http = httpx.Client(base_url=self.url, timeout=300)
-        app = create_app(_web_parts(self.house, self.visits))
+        app = create_app(web_parts(self.house, self.visits))
         self._server = uvicorn.Server(
             uvicorn.Config(app, host="127.0.0.1", port=self.port, access_log=False, log_config=None, server_header=False)
         )
