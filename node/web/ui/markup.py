@@ -54,7 +54,8 @@ def table(heads: Sequence[object], rows: Iterable[Sequence[object]], *, caption:
     head = tag("tr", *(tag("th", one, scope="col") for one in heads))
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
     named = tag("caption", caption, class_="hide" if hidden else "")
-    return tag("div", tag("table", named, tag("thead", head), tag("tbody", *body), class_="plain"), class_="scroll")
+    written = tag("table", named, tag("thead", head), tag("tbody", *body), class_="plain")
+    return tag("div", written, class_="scroll", tabindex="0", role="group", aria_label=caption)  # a wide one is moved with the keyboard
 
 
 def facts(pairs: Mapping[str, object]) -> Html:
