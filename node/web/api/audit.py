@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 
 from node.ledger.tokens import Role
@@ -18,7 +16,6 @@ from node.web.auth import needs
 from node.web.notes import Notes
 
 Code = Annotated[str, Query(pattern="^([0-9]{6})?$", description="Event code of CID 400, e.g. 110103.")]
-_FORMATS = {"json": ("application/x-ndjson", "audit.ndjson"), "xml": ("application/xml", "audit.xml")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +57,4 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
         found = parts.chain.verify()
         return Whole(intact=found.intact, records=found.records, first_wrong=found.seq, reason=found.reason, head=found.head)
 
-    @router.get("/export", response_class=StreamingResponse)
-    def export(request: Request, format: Literal["json", "xml"] = "json") -> StreamingResponse:
-        """Every record: JSON, one a line, or `AuditMessage` of PS3.15 A.5 in one document."""
-        notes.read_the_trail(request, "audit trail exported", format=format)
-        kind, name = _FORMATS[format]
-        return StreamingResponse(_whole(parts, format), media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
-
     return router
-
-
-def _whole(parts: ApiParts, format: Literal["json", "xml"]) -> Iterator[str]:
-    if format == "xml":
-        yield '<?xml version="1.0" encoding="UTF-8"?>\n<AuditMessages>\n'
-    for one in parts.chain.export(format):
-        yield f"{one}\n"
-    if format == "xml":
-        yield "</AuditMessages>\n"

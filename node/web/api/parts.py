@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from node.audit import Record
 from node.ledger.answers import Answers
@@ -43,7 +43,6 @@ class Chain(Protocol):
     """The audit trail as a whole."""
 
     def verify(self) -> Verdict: ...
-    def export(self, format: Literal["xml", "json"] = "xml") -> Iterator[str]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
