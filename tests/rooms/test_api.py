@@ -499,7 +499,7 @@ def test_an_altered_record_is_named(fresh: Site) -> None:
     fresh.arrives(*a_study("CT", slices=2, rows=64))
     fresh.works_off()
     with fresh.home.ledger.begin() as db:
-        db.execute(text("UPDATE audit SET event = replace(event, 'folder', 'nobody') WHERE seq = 1"))
+        db.execute(text("UPDATE audit SET event = replace(event, 'who', 'whose') WHERE seq = 1"))
 
     said = fresh.get("audit/verify").json()
 
