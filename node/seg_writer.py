@@ -36,7 +36,8 @@ from node.provenance import Provenance
 UNCOMPRESSED = ExplicitVRLittleEndian  # OHIF reads no 1-bit RLE and, before 2026, no compressed SEG; Orthanc 1.10 no JPEG 2000
 MAX_FRACTION = 255
 PLAIN = (ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
-ENCODERS = {RLELossless: RLELosslessEncoder, JPEGLSLossless: JPEGLSLosslessEncoder}  # for 8 bits
+# for 8 bits; left to choose, pydicom takes GDCM for RLE, which brings the process down over an odd number of columns
+ENCODERS = {RLELossless: (RLELosslessEncoder, "pylibjpeg"), JPEGLSLossless: (JPEGLSLosslessEncoder, "pyjpegls")}
 
 
 class Storage(StrEnum):
@@ -227,7 +228,9 @@ def _pixel_data(ds: Dataset, stored: NDArray[np.uint8], transfer_syntax: str) ->
         data = stored.tobytes()
         _put(ds, data + b"\0" * (len(data) % 2), transfer_syntax)
     elif transfer_syntax in ENCODERS:
-        _put(ds, encapsulate([ENCODERS[UID(transfer_syntax)].encode(plane, **_encoding(ds)) for plane in stored]), transfer_syntax)
+        encoder, plugin = ENCODERS[UID(transfer_syntax)]
+        planes = [encoder.encode(plane, encoding_plugin=plugin, **_encoding(ds)) for plane in stored]
+        _put(ds, encapsulate(planes), transfer_syntax)
         ds["PixelData"].is_undefined_length = True
     else:
         raise ValueError(f"a {ds.SegmentationType} segmentation can't be written in {transfer_syntax}")

@@ -12,7 +12,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from node import codes
 from node.domain import Instance
@@ -219,7 +219,9 @@ def test_an_ultrasound_clip_keeps_its_frame_numbers_and_a_flat_geometry(tmp_path
     np.testing.assert_array_equal(masks_by_source(ds, seg, volume)[1], mask)
 
 
-@pytest.mark.parametrize(("transfer_syntax", "size"), [(DeflatedExplicitVRLittleEndian, 64), (RLELossless, 50)])
+@pytest.mark.parametrize(
+    ("transfer_syntax", "size"), [(DeflatedExplicitVRLittleEndian, 64), (RLELossless, 50), (RLELossless, 63), (JPEGLSLossless, 63)]
+)
 def test_it_can_be_compressed_for_archives_that_unpack_it(tmp_path, transfer_syntax, size):
     study = cases.study_of(cases.ct_files(tmp_path / "ct", size=size))
     volume = cases.stack(study)
