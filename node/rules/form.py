@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from node.conditions._lines import LARGEST, parse_yaml
-from node.conditions.interface import Condition
+from node.conditions.interface import Condition, OneOf, Range, Words
 from node.domain import Priority
 from node.errors import RulesInvalid
 from node.registry import Registry
@@ -44,7 +44,15 @@ def words(pipelines: Mapping[str, Needs], destinations: Collection[str]) -> dict
     return {
         "keys": list(RULE_KEYS),
         "send_if_keys": list(SEND_IF_KEYS),
-        "conditions": {name: {"help": conditions[name].help, "about": (conditions[name].__doc__ or "").strip()} for name in conditions},
+        "conditions": {
+            name: {
+                "help": conditions[name].help,
+                "about": (conditions[name].__doc__ or "").strip(),
+                "kind": _kind(conditions[name]),
+                "allowed": list(getattr(conditions[name], "allowed", ())),
+            }
+            for name in conditions
+        },
         "pipelines": {
             name: {"modalities": list(one.modalities), "findings": list(one.findings)} for name, one in sorted(pipelines.items())
         },
@@ -52,6 +60,19 @@ def words(pipelines: Mapping[str, Needs], destinations: Collection[str]) -> dict
         "priority": [one.value.lower() for one in Priority],
         "series": [one.value for one in Choice],
     }
+
+
+def _kind(condition: type[Condition]) -> str:
+    """What is typed: `number` (one, or from and to), `words`, `yes or no`; `other`: only YAML can say it."""
+    if issubclass(condition, Range):
+        return "number"
+    if issubclass(condition, OneOf | Words):
+        return "words"
+    try:
+        condition.parse(True)
+    except ValueError:
+        return "other"
+    return "yes or no"
 
 
 # --- a form as a text -----------------------------------------------------------------------------------------------------

@@ -20,11 +20,20 @@ from node.web.auth import STYLE, Alarm
 from node.web.notes import Notes
 from node.web.openid import OpenId
 from node.web.parts import WebParts
-from node.web.ui import audit, emergency, login, openid, password, story, studies, today, users
+from node.web.ui import audit, destinations, emergency, login, models, openid, password, rules, story, studies, today, users
 from node.web.ui.frame import frame
 from node.web.ui.pages import Pages
 
-ROOMS = (today, studies, story, audit, users)  #: each file with a `register(pages, parts)`, in the order of the navigation
+ROOMS = (
+    today,
+    studies,
+    story,
+    rules,
+    models,
+    destinations,
+    audit,
+    users,
+)  #: each file with a `register(pages, parts)`, in the order of the navigation
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0b5f7a"/>'
