@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, case, func, select, update
 
-from node.domain import CleanUid
+from node.domain import Channel, CleanUid
 from node.errors import NotNow, NotThere
 from node.identified.tables import InstanceRow, StudyRow
 from node.ledger.cards import ON_ITS_WAY, Seen
@@ -48,11 +48,15 @@ class Arrivals:
 
     def sources(self) -> list[SourceShown]:
         """Where the studies that are known here came from: each door, and each who came through it."""
-        channel, caller, peer = (func.coalesce(study.origin[part].as_string(), "") for part in ("channel", "calling_ae", "peer"))
-        name = case((channel == "orthanc", peer), else_=caller)
-        query = select(channel, name, func.count(), func.max(study.last_arrival)).group_by(channel, name).order_by(channel, name)
+        channel, caller, peer = (study.origin[part].as_string() for part in ("channel", "calling_ae", "peer"))
+        name = case((channel == Channel.ORTHANC.value, peer), else_=caller)
+        came = select(func.coalesce(channel, "").label("channel"), func.coalesce(name, "").label("name"), study.last_arrival).subquery()
+        query = select(came.c.channel, came.c.name, func.count(), func.max(came.c.last_arrival)).group_by(came.c.channel, came.c.name)
         with reading(self._engine) as db:
-            return [SourceShown(channel=row[0], name=row[1], studies=row[2], last=_aware(row[3])) for row in db.execute(query)]
+            return [
+                SourceShown(channel=row[0], name=row[1], studies=row[2], last=_aware(row[3]))
+                for row in db.execute(query.order_by(came.c.channel, came.c.name))
+            ]
 
     def one(self, uid: CleanUid) -> Arrival:
         """How a study came. Raises NotThere."""

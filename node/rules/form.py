@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from io import StringIO
 from typing import Any
@@ -118,7 +119,7 @@ def _into(base: str, wanted: list[dict[str, Any]]) -> str:
         form_of(base)
     rt = YAML(typ="rt")
     rt.preserve_quotes, rt.width = True, WIDEST
-    rt.indent(mapping=2, sequence=4, offset=2)
+    rt.indent(mapping=2, sequence=2 + _dash(base), offset=_dash(base))
     top = rt.load(base) if base.strip() else CommentedMap({"rules": CommentedSeq()})
     listed = top["rules"]
     known = {str(rule.get("name")): rule for rule in listed}
@@ -130,6 +131,12 @@ def _into(base: str, wanted: list[dict[str, Any]]) -> str:
     listed[:] = []
     listed.extend(rules)
     return _written(rt, top)
+
+
+def _dash(base: str) -> int:
+    """How far in the dashes of the list of rules stand, so that a change of one value is no change of every line."""
+    found = re.search(r"^( {0,4})- ", base, re.MULTILINE)
+    return len(found[1]) if found else 2
 
 
 def _written(rt: YAML, top: CommentedMap) -> str:

@@ -156,6 +156,7 @@ def test_a_draft_is_kept_and_watched_by_the_administrator_and_looked_at_by_other
     yaml_of(page).fill("rules: []\n")
     page.get_by_role("button", name="Save as draft").click()
     because(page, "Save as draft")
+    expect(page.get_by_role("dialog")).to_be_hidden()
     draft = len(book.history())
     expect(page.get_by_role("button", name=f"Open revision {draft}", exact=True)).to_be_visible()
     page.get_by_role("button", name="Watch", exact=True).click()
@@ -163,7 +164,8 @@ def test_a_draft_is_kept_and_watched_by_the_administrator_and_looked_at_by_other
     expect(page.get_by_label("Watched draft")).to_contain_text("0 differences on 0 studies")
     office.site.arrives(*a_study("CT", slices=2, rows=64, patient=3))
     office.site.works_off()
-    expect(page.get_by_role("table", name="What the watched draft would have done otherwise")).to_contain_text("fewer")
+    otherwise = page.get_by_role("table", name="What the watched draft would have done otherwise")
+    expect(otherwise).to_contain_text("fewer", timeout=20_000)  # the page renews itself
 
     look = opened(office, "/rules", Role.AUDITOR)
     for name in ("Publish", "Save as draft", "Watch", "Stop watching"):
@@ -171,6 +173,24 @@ def test_a_draft_is_kept_and_watched_by_the_administrator_and_looked_at_by_other
     assert book.watched().text == "rules: []\n"
     with suppress(RevisionRefused):
         book.stop_watching(who="os:test")
+
+
+def test_a_proposal_is_approved_by_another_person_than_who_made_it(office, monkeypatch):
+    book = office.home.rule_book
+    monkeypatch.setattr(book, "_second_person", True)
+    text = book.active().text
+    mine = book.publish(text + "# mine\n", who="user:a-admin", reason="a word of mine")
+    theirs = book.publish(text + "# theirs\n", who="user:another", reason="a word of theirs")
+    page = opened(office, "/rules")
+    expect(page.get_by_role("button", name=f"Approve {mine.number}")).to_be_disabled()
+
+    page.get_by_role("button", name=f"Approve {theirs.number}").click()
+    expect(page.get_by_role("dialog")).to_contain_text("+# theirs")
+    because(page, f"Approve {theirs.number}")
+
+    expect(page.get_by_label("Rules in force")).to_contain_text("by user:another, approved by user:a-admin")
+    expect(page.get_by_role("button", name=f"Approve {mine.number}")).to_have_count(0)  # made from what is active no more
+    assert book.active().number == theirs.number
 
 
 # --- models ---------------------------------------------------------------------------------------------------------------

@@ -165,15 +165,18 @@ def _licence(told: VersionShown) -> Html:
 
 
 def _about(told: VersionShown) -> Html:
-    use = {
-        key.replace("_", " ").capitalize(): ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        for key, value in told.intended_use.items()
-    }
+    use = {key.replace("_", " ").capitalize(): _word(value) for key, value in told.intended_use.items()}
     findings = {"Findings": ", ".join(told.labels)}
     whole = more("The whole model card", tag("div", told.model_card, class_="card-text", tabindex="0")) if told.model_card else Html("")
     return joined(
         [tag("h3", "Intended use"), facts({**use, **findings}) if use or told.labels else tag("p", "Not told.", class_="soft"), whole]
     )
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _figures(told: VersionShown) -> Html:

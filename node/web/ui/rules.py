@@ -21,7 +21,7 @@ from node.web.desks import RulesDesk
 from node.web.notes import Notes
 from node.web.parts import WebParts
 from node.web.ui.asking import Act, Asking
-from node.web.ui.markup import Html, at, chip, joined, more, show, tag
+from node.web.ui.markup import Html, at, chip, joined, more, tag
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.rules_editor import Editor
 from node.web.ui.rules_form import SENDS, Sheet, acted, rules_from
@@ -66,7 +66,7 @@ class _Page:
     async def build(self, book: Book) -> None:
         """All of it."""
         self._book = book
-        self._head = ui.element("section").classes("story-head").props('aria-label="Rules in force"')
+        self._build_head()
         with ui.element("div").classes("columns halves"):
             with ui.element("section").props('aria-label="The draft as a form"'):
                 Words("h2", "As a form")
@@ -101,11 +101,10 @@ class _Page:
             if self._rules is None:
                 return
             self._opened = [bool(one) for one in told.get("opened") or ()]
+            rules = rules_from(_entries(told.get("fields")), self._rules, self._sheet.kinds)
             if "act" in told:
-                rules = acted(self._rules, told["act"], self._sheet.kinds)
+                rules = acted(rules, told["act"], self._sheet.kinds)
                 self._opened = [*self._opened, True] if len(rules) > len(self._rules) else self._opened
-            else:
-                rules = rules_from(_entries(told.get("fields")), self._rules, self._sheet.kinds)
             try:
                 text = await run.io_bound(text_of, {"rules": rules}, self._text)
             except RulesInvalid as why:
@@ -149,28 +148,37 @@ class _Page:
             self._past.renew(book)
         self._write_head()
 
+    def _build_head(self) -> None:
+        """The buttons stay where they are, whatever is said beside them."""
+        with ui.element("section").classes("story-head").props('aria-label="Rules in force"'):
+            self._says = ui.html("", sanitize=False)
+            with ui.element("div").classes("strip"):
+                for act in self._acts():
+                    self._asking.button(act)
+                self._back = self._button("Take back all changes", self._take_back)
+        self._alert = ui.element("div").props('role="alert"')
+        self._stale = 0  #: the revision that the alert is about
+
     def _write_head(self) -> None:
         active = self._book.active
         changed = self._text != (active.text if active else EMPTY)
-        stale = active is not None and active.number != self._base
-        says = (active, changed, stale, [one.number for one in self._book.proposals])
-        if says == getattr(self, "_said", None):
-            return
-        self._said = says
-        self._head.clear()
-        with self._head:
-            show(_in_force(active, changed, self._base, self._book.proposals))
-            with ui.element("div").classes("strip"):
-                if stale:
+        self._says.set_content(_in_force(active, changed, self._base, self._book.proposals))
+        self._back.set_visibility(changed)
+        stale = active.number if active is not None and active.number != self._base else 0
+        if stale != self._stale:
+            self._stale = stale
+            self._alert.clear()
+            if stale:
+                with self._alert:
                     self._after_somebody_else(active)
-                for act in self._acts():
-                    self._asking.button(act)
-                if changed and active:
-                    self._button("Take back all changes", lambda: self._take(active.text, active.number))
+
+    async def _take_back(self) -> None:
+        active = self._book.active
+        await self._take(active.text if active else EMPTY, active.number if active else 0)
 
     def _after_somebody_else(self, active: Revision | None) -> None:
         assert active
-        with ui.element("div").classes("said bad").props('role="alert"'):
+        with ui.element("div").classes("said bad"):
             Words("p", f"Revision {active.number} was published by {active.who} after your draft was begun: {active.reason}")
             held = ui.html("", sanitize=False)
             with ui.element("div").classes("strip"):
@@ -187,8 +195,8 @@ class _Page:
                     self._button("What did it change?", what)
                 self._button(f"I saw it: mine takes the place of {active.number}", go_on)
 
-    def _button(self, label: str, do: Any) -> None:
-        Words("button", label).props('type="button"').classes("act").on("click", do)
+    def _button(self, label: str, do: Any) -> Words:
+        return Words("button", label).props('type="button"').classes("act").on("click", do)
 
     # --- acts -------------------------------------------------------------------------------------------------------------
     def _acts(self) -> list[Act]:

@@ -48,7 +48,7 @@ class Editor:
         good = joined([chip("valid", "good"), f" {counted(rules, 'rule')}"])
         self._said.set_content(tag("ul", *map(_problem, problems), class_="wrong") if problems else good)
 
-    async def _changed(self, event: ValueChangeEventArguments[str]) -> None:
+    async def _changed(self, event: ValueChangeEventArguments[str | None]) -> None:
         text = event.value or ""
         if text != self._text:
             self._text = text

@@ -19,20 +19,23 @@ GROUPS = {"any_of": "At least one of these groups", "none_of": "None of these gr
 NEW: Rule = {"name": "new rule", "when": {}, "run": "", "send_to": []}
 _SERIES = {"all": "all that meet the rule", "thinnest": "the thinnest of them", "largest": "the largest of them"}
 
-#: what the browser sends: all fields, or the act of a button with the rules that lie open
+#: what the browser sends: all fields, which rules lie open, and the act of a button if it was one
 SENDS = """(event) => {
-  const form = event.currentTarget.closest('form') || event.target.closest('form');
-  const opened = [...form.querySelectorAll('details.rule')].map((one) => one.open);
+  const at = event.target, form = at.closest('form');
   if (event.type === 'submit') { event.preventDefault(); return; }
+  const told = {
+    fields: [...new FormData(form).entries()],
+    opened: [...form.querySelectorAll('details.rule')].map((one) => one.open),
+  };
   if (event.type === 'click') {
-    const button = event.target.closest('[data-act]');
-    if (button) emit({act: JSON.parse(button.dataset.act), opened});
-    return;
+    const button = at.closest('[data-act]');
+    if (button) emit({...told, act: JSON.parse(button.dataset.act)});
+  } else if (at.dataset.add) {
+    emit({...told, act: ['condition', JSON.parse(at.dataset.add), at.value]});
+  } else {
+    if (at.name.endsWith('.name')) at.closest('details').querySelector('.rule-name').textContent = at.value;
+    emit(told);
   }
-  const at = event.target;
-  if (at.dataset.add) { emit({act: ['condition', JSON.parse(at.dataset.add), at.value], opened}); return; }
-  if (at.name.endsWith('.name')) at.closest('details').querySelector('.rule-name').textContent = at.value;
-  emit({fields: [...new FormData(form).entries()], opened});
 }"""
 
 
@@ -274,6 +277,12 @@ class Sheet:
             _line("Name", _text(f"{at}.name", name, size=40, maxlength="80")),
             self._conditions("All of these", f"{at}.when", [number, "when"], rule.get("when", {})),
             *(self._groups(number, key, rule.get(key)) for key in GROUPS),
+            tag(
+                "div",
+                _act("Add a group: at least one of", ["put", [number, "any_of"], {}]),
+                _act("Add a group: none of", ["put", [number, "none_of"], {}]),
+                class_="strip",
+            ),
             self._boxes("Run", f"{at}.run", rule.get("run", []), list(self.words["pipelines"])),
             self._boxes("Send to", f"{at}.send_to", rule.get("send_to", []), self.words["destinations"]),
             self._send_ifs(number, rule.get("send_if")),
@@ -326,7 +335,7 @@ class Sheet:
             return joined([about, _choice(at, "yes" if value else "no", {"yes": "yes", "no": "no"}, label=name)])
         if kind == "words":
             hint = ", ".join(known.get("allowed", ())) or str(known.get("help", ""))
-            return joined([about, _text(at, words_in(value), size=26, aria_label=name, placeholder=hint)])
+            return joined([about, _text(at, words_in(value), size=20, aria_label=name, placeholder=hint)])
         return joined([about, _only_yaml(value)])
 
     def _groups(self, number: int, key: str, value: Any) -> Html:
@@ -341,8 +350,7 @@ class Sheet:
                 )
                 for index, group in enumerate(value or [])
             ]
-            more = _act("Add a group: at least one of" if key == "any_of" else "Add a group: none of", ["put", [number, key], {}])
-            return joined([*groups, tag("div", more, class_="strip")])
+            return joined(groups)
         return _fieldset(GROUPS[key], _only_yaml(value))
 
     def _boxes(self, title: str, at: str, value: Any, known: Sequence[str]) -> Html:
