@@ -334,6 +334,19 @@ def test_buttons_change_the_rules_and_an_odd_one_changes_nothing():
         assert acted(rules, odd, KINDS) == rules
 
 
+def test_of_many_rules_those_that_lie_closed_have_no_fields_and_stay_as_they_are():
+    many = [{"name": str(n), "when": {"modality": "CT", "contrast": False}, "run": ["a", "b"], "send_to": "pacs"} for n in range(31)]
+    sheet = Sheet({"conditions": {}, "pipelines": {}, "destinations": [], "priority": ["routine"], "series": ["all"]})
+    html = sheet.html(many, [False, True])
+
+    assert "r1.name" in html
+    assert "r2.name" not in html
+    assert rules_from([("r1.name", "one")], many, KINDS) == [
+        {**rule, **({"name": "one", "was": "1"} if rule["name"] == "1" else {})} for rule in many
+    ]
+    assert acted(many, ["open", 2], KINDS) == many
+
+
 def test_a_value_that_a_field_can_t_say_is_left_to_the_yaml():
     sheet = Sheet(
         {

@@ -14,7 +14,9 @@ Cell = Html | str | int | Callable[[], object]  #: a callable puts elements into
 
 def grid(heads: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str) -> None:
     """Looks like `markup.table`. The first cell of a row is its header; `caption` is for those who can't see where it stands."""
-    with ui.element("div").classes("scroll"), ui.element("table").classes("plain"):
+    scroll = ui.element("div").classes("scroll").props('tabindex="0" role="group"')  # a wide one is moved with the keyboard
+    scroll.props["aria-label"] = caption
+    with scroll, ui.element("table").classes("plain"):
         Words("caption", caption).classes("hide")
         with ui.element("thead"), ui.element("tr"):
             for head in heads:

@@ -44,7 +44,7 @@ def register(pages: Pages, parts: WebParts) -> None:
         book = await run.io_bound(Book.of, desk)
         words = await run.io_bound(desk.words)
         if book is not None and words is not None:
-            await _Page(desk, api, parts, visitor, Sheet(words), one_replay).build(book)
+            await _Page(pages, desk, api, parts, visitor, Sheet(words), one_replay).build(book)
 
     pages.add(RULES, build)
 
@@ -52,7 +52,9 @@ def register(pages: Pages, parts: WebParts) -> None:
 class _Page:
     """One open page: a text, the revision it was made from, and all that is shown of both."""
 
-    def __init__(self, desk: RulesDesk, api: ApiParts, parts: WebParts, visitor: Visitor, sheet: Sheet, one_replay: threading.Lock) -> None:
+    def __init__(
+        self, pages: Pages, desk: RulesDesk, api: ApiParts, parts: WebParts, visitor: Visitor, sheet: Sheet, one_replay: threading.Lock
+    ) -> None:
         self._desk, self._visitor, self._sheet = desk, visitor, sheet
         notes = Notes(parts.record)
         self._text, self._base = EMPTY, 0
@@ -60,7 +62,7 @@ class _Page:
         self._opened: Sequence[bool] = ()
         self._turn = asyncio.Lock()  # form and editor change the same text, one after the other
         self._asking = Asking(parts, visitor, self._renew)
-        self._trials = Trials(desk, api, notes, visitor, lambda: self._text, one_replay)
+        self._trials = Trials(desk, api, notes, visitor, lambda: self._text, lambda: pages.still(RULES, visitor), one_replay)
         self._past = Past(desk, notes, visitor, self._asking, self._open)
 
     async def build(self, book: Book) -> None:
@@ -104,13 +106,13 @@ class _Page:
             rules = rules_from(_entries(told.get("fields")), self._rules, self._sheet.kinds)
             if "act" in told:
                 rules = acted(rules, told["act"], self._sheet.kinds)
-                self._opened = [*self._opened, True] if len(rules) > len(self._rules) else self._opened
+                self._opened = _opened_by(told["act"], self._opened, added=len(rules) > len(self._rules))
             try:
                 text = await run.io_bound(text_of, {"rules": rules}, self._text)
             except RulesInvalid as why:
                 ui.notify(why.detail, type="negative")
                 return
-            if text is not None and text != self._text:
+            if text is not None and (text != self._text or "act" in told):
                 self._editor.write(text)
                 await self._changed(text, form="act" in told)
 
@@ -243,6 +245,14 @@ def _entries(told: Any) -> list[tuple[str, str]]:
     """The fields that a browser sent."""
     listed = told if isinstance(told, list) else []
     return [(str(one[0]), str(one[1])) for one in listed if isinstance(one, list | tuple) and len(one) == 2]
+
+
+def _opened_by(act: Any, before: Sequence[bool], *, added: bool) -> list[bool]:
+    """Which rules lie open after a button."""
+    opened = [*before, True] if added else list(before)
+    if isinstance(act, list) and len(act) == 2 and act[0] == "open" and isinstance(act[1], int) and 0 <= act[1] < len(opened):
+        opened[act[1]] = True
+    return opened
 
 
 def _in_force(active: Revision | None, changed: bool, base: int, proposals: Sequence[Revision]) -> Html:

@@ -30,7 +30,7 @@ class Editor:
             self._numbers = ui.html("", sanitize=False).classes("numbers").props('aria-hidden="true"')
             self._area = ui.textarea(on_change=self._changed).classes("yaml")
             self._area.props(
-                'borderless dense autogrow debounce=300 wrap=off spellcheck=false autocomplete=off aria-label="The rules as YAML"'
+                'borderless dense autogrow debounce=300 wrap=off maxlength=500000 spellcheck=false autocomplete=off aria-label="The rules as YAML"'
             )
         self._said = ui.html("", sanitize=False).classes("problems").props('role="status"')
         self._said.on("click", js_handler=_GO)

@@ -16,6 +16,7 @@ from node.web.ui.markup import Html, joined, safe, tag
 Rule = dict[str, Any]
 Entries = Sequence[tuple[str, str]]  #: names and values of all fields, as a browser's FormData has them
 GROUPS = {"any_of": "At least one of these groups", "none_of": "None of these groups"}
+MOST_IN_FULL = 30  #: rules; of more, those that lie closed have no fields, and stay as they are
 NEW: Rule = {"name": "new rule", "when": {}, "run": "", "send_to": []}
 _SERIES = {"all": "all that meet the rule", "thinnest": "the thinnest of them", "largest": "the largest of them"}
 
@@ -170,7 +171,7 @@ def _group(fields: _Fields, at: str, before: Mapping[str, Any], kinds: Mapping[s
             if typed is not None and typed != words_in(value):
                 group[name] = words_from(typed)
         elif kind == "yes or no":
-            group[name] = fields.one(f"{at}.{name}") != "no"
+            group[name] = {"yes": True, "no": False}.get(fields.one(f"{at}.{name}") or "", value)
     return group
 
 
@@ -201,7 +202,7 @@ def _groups(value: Any) -> bool:
 
 # --- acts of buttons ----------------------------------------------------------------------------------------------------
 def acted(rules: Sequence[Rule], act: Any, kinds: Mapping[str, str]) -> list[Rule]:
-    """The rules after a button: `["add"]`, `["drop", path]`, `["move", from, to]`, `["condition", path, name]`, `["put", path, value]`.
+    """The rules after a button: `["open", number]` (they stay), `["add"]`, `["drop", path]`, `["move", from, to]`, `["condition", path, name]`, `["put", path, value]`.
 
     What makes no sense changes nothing: an act comes from a browser whose form may be older than the rules.
     """
@@ -267,6 +268,9 @@ class Sheet:
             tag("span", f" → {words_in(rule.get('run')) or 'nothing'} → {words_in(rule.get('send_to')) or 'nowhere'}", class_="soft"),
         )
         about = f"rule {number + 1}, {name}"
+        if count > MOST_IN_FULL and not opened:
+            shut = tag("div", _act("Show the fields", ["open", number], about), class_="strip")
+            return Html(f'<details class="rule">{head}{shut}</details>')
         moves = [
             _act("Up", ["move", number, number - 1], about) if number else Html(""),
             _act("Down", ["move", number, number + 1], about) if number + 1 < count else Html(""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -26,12 +26,30 @@ NOT_KEPT = "Nothing is kept of that study: it was not routed here, or its header
 
 
 class Trials:
-    """The two forms and their answers. `text`: the draft as it stands. `one_replay`: held while any page of this node replays."""
+    """The two forms and their answers.
+
+    Parameters
+    ----------
+    text
+        The draft as it stands.
+    still
+        Whether the visitor may still ask.
+    one_replay
+        Held while any page of this node replays.
+    """
 
     def __init__(
-        self, desk: RulesDesk, api: ApiParts, notes: Notes, visitor: Visitor, text: Callable[[], str], one_replay: threading.Lock
+        self,
+        desk: RulesDesk,
+        api: ApiParts,
+        notes: Notes,
+        visitor: Visitor,
+        text: Callable[[], str],
+        still: Callable[[], Awaitable[bool]],
+        one_replay: threading.Lock,
     ) -> None:
-        self._desk, self._api, self._notes, self._visitor, self._text, self._one = desk, api, notes, visitor, text, one_replay
+        self._desk, self._api, self._notes, self._visitor = desk, api, notes, visitor
+        self._text, self._still, self._one = text, still, one_replay
 
     def build(self) -> None:
         """Both, side by side."""
@@ -55,6 +73,8 @@ class Trials:
 
     # --- one study --------------------------------------------------------------------------------------------------------
     async def _try(self) -> None:
+        if not await self._still():
+            return
         found = await run.io_bound(self._try_on, str(self._study.value or ""))
         if found is not None:
             self._tried.set_content(found)
@@ -87,6 +107,8 @@ class Trials:
         days = float(self._days.value or 0)
         if not 0 < days <= LONGEST_DAYS:
             self._count.set_text(f"Give a number of days, 1 to {LONGEST_DAYS}.")
+            return
+        if not await self._still():
             return
         if not self._one.acquire(blocking=False):
             self._count.set_text("Somebody else replays rules now; try again in a moment.")
