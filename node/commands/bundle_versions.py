@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from node.assembly import House, os_user
+from node.commands.desks import compared
 from node.commands.evaluate import evaluate
 from node.commands.options import Config, Json, house
 from node.commands.verdicts import readers_in_words
-from node.errors import VersionRefused
-from node.ledger.comparison import Comparison, compare
+from node.ledger.comparison import Comparison
 from node.ledger.verdicts import Rates
 from node.shelf import Standing
 
@@ -49,13 +49,7 @@ def rollback(name: Name, reason: Reason, config: Config = None) -> None:
 def compare_(name: Name, a: Version, b: Version, config: Config = None, as_json: Json = False) -> None:
     """Over the series that versions A and B have both read: the same decision? How far apart are the probabilities (B minus A)?"""
     home = house(config, quiet=True)
-    known = [one.installed.version for one in home.shelf.all().get(name, [])]
-    readings = []
-    for version in (a, b):
-        readings.append(home.jobs.readings(name, version))
-        if not readings[-1] and version not in known:
-            raise VersionRefused(f"it is not installed and has read nothing; installed: {', '.join(known) or 'none'}", version=version)
-    found = compare(*readings)
+    found = compared(home, name, a, b)
     rates = home.verdicts.rates()
     readers = {version: rates.get((name, version), Rates()) for version in (a, b)}
     if as_json:

@@ -17,6 +17,7 @@ from node import scp
 from node.abilities import abilities
 from node.assembly import House, now
 from node.commands.api_parts import api_parts
+from node.commands.desks import compared, rules_desk, sending_desk
 from node.commands.options import EXAMPLE_RULES, Config, house
 from node.gateway import Gateway
 from node.housekeeping import Housekeeping
@@ -127,6 +128,9 @@ def web_parts(home: House, visits: Visits) -> WebParts:
             answer=home.answer,
             reader_of=home.clean_uids.reader,
         ),
+        rules=rules_desk(home),
+        compare=partial(compared, home),
+        sending=sending_desk(home),
         clock=now,
     )
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, case, func, select, update
 
-from node.domain import CleanUid
+from node.domain import Channel, CleanUid
 from node.errors import NotNow, NotThere
 from node.identified.tables import InstanceRow, StudyRow
 from node.ledger.cards import ON_ITS_WAY, Seen
 from node.ledger.database import reading
-from node.ledger.shown import Arrival, Revision
+from node.ledger.shown import Arrival, Revision, SourceShown
 
 _BATCH = 500
 study = StudyRow.__table__.c
@@ -45,6 +45,18 @@ class Arrivals:
                 return
             yield [CleanUid(one) for one in some]
             last = some[-1]
+
+    def sources(self) -> list[SourceShown]:
+        """Where the studies that are known here came from: each door, and each who came through it."""
+        channel, caller, peer = (study.origin[part].as_string() for part in ("channel", "calling_ae", "peer"))
+        name = case((channel == Channel.ORTHANC.value, peer), else_=caller)
+        came = select(func.coalesce(channel, "").label("channel"), func.coalesce(name, "").label("name"), study.last_arrival).subquery()
+        query = select(came.c.channel, came.c.name, func.count(), func.max(came.c.last_arrival)).group_by(came.c.channel, came.c.name)
+        with reading(self._engine) as db:
+            return [
+                SourceShown(channel=row[0], name=row[1], studies=row[2], last=_aware(row[3]))
+                for row in db.execute(query.order_by(came.c.channel, came.c.name))
+            ]
 
     def one(self, uid: CleanUid) -> Arrival:
         """How a study came. Raises NotThere."""

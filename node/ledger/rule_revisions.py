@@ -25,7 +25,7 @@ row_of = RuleRevisionRow.__table__.c
 class RevisionState(StrEnum):
     """How far a revision came."""
 
-    DRAFT = "draft"  #: written down to be watched
+    DRAFT = "draft"  #: written down to be gone on with, or to be watched
     PROPOSED = "proposed"  #: waits for a second person
     PUBLISHED = "published"
 
@@ -37,6 +37,7 @@ class Step(StrEnum):
     PUBLISH = "publish"
     ROLLBACK = "rollback"
     WATCH = "watch"
+    KEEP = "keep"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,11 @@ class RuleRevisions:
             connection.execute(update(RuleRevisionRow).where(row_of.watched == true()).values(watched=False))
             return self._add(connection, rules, RevisionState.DRAFT, Step.WATCH, who, reason, watched=True)
 
+    def keep(self, rules: str, *, base: int, who: str, reason: str) -> Revision:
+        """A draft that somebody goes on with later; it does nothing."""
+        with self._changing() as connection:
+            return self._add(connection, rules, RevisionState.DRAFT, Step.KEEP, who, reason, base=base)
+
     def stop_watching(self) -> int:
         """No draft is watched any more; which one it was, 0: none."""
         with self._changing() as connection:
@@ -177,7 +183,16 @@ class RuleRevisions:
             yield connection
 
     def _add(
-        self, connection: Connection, rules: str, state: RevisionState, step: Step, who: str, reason: str, *, watched: bool = False
+        self,
+        connection: Connection,
+        rules: str,
+        state: RevisionState,
+        step: Step,
+        who: str,
+        reason: str,
+        *,
+        base: int | None = None,
+        watched: bool = False,
     ) -> Revision:
         number = int(connection.scalar(select(func.max(row_of.number))) or 0) + 1
         connection.execute(
@@ -187,7 +202,7 @@ class RuleRevisions:
                 sha256=digest_of(rules),
                 state=state.value,
                 step=step.value,
-                base=_active_number(connection),
+                base=_active_number(connection) if base is None else base,
                 who=who,
                 reason=reason,
                 at=self._clock(),

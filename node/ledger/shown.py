@@ -105,6 +105,16 @@ class Echo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceShown:
+    """Where studies come from: a door, and who came through it."""
+
+    channel: str
+    name: str  #: calling AE title, or the name of an Orthanc; empty where nobody says it
+    studies: int
+    last: datetime | None  #: None: nothing came yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turnaround:
     """Seconds from a study's first image to its last result at a destination, over the studies of a day."""
 

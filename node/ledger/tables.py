@@ -108,7 +108,7 @@ class RuleRevisionRow(Base):
     text: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))  #: draft, proposed, published
-    step: Mapped[str] = mapped_column(String(16))  #: file, publish, rollback, watch
+    step: Mapped[str] = mapped_column(String(16))  #: file, publish, rollback, watch, keep
     base: Mapped[int] = mapped_column(Integer)  #: the revision it was made from; 0: none
     who: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)

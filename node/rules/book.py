@@ -9,6 +9,7 @@ from typing import Any
 
 from node import log
 from node.audit import Action, AuditEvent, Event, Record, Type
+from node.conditions._lines import LARGEST
 from node.domain import Study
 from node.errors import RevisionRefused, RulesInvalid
 from node.ledger.rule_revisions import Revision, RevisionState, RuleRevisions, Step
@@ -183,6 +184,16 @@ class RuleBook:
         self.read(text)
         made = self._revisions.watch(text, who=who, reason=reason)
         self._tell("draft watched", self.active(), made, who, reason)
+        return made
+
+    def keep(self, text: str, *, who: str, reason: str, base: int = 0) -> Revision:
+        """A draft that somebody goes on with later. It need not be right yet. Raises RevisionRefused."""
+        _check_reason(reason)
+        said, text = made_from(text)
+        if not text.strip() or len(text) > LARGEST:
+            raise RevisionRefused(f"a draft holds something, and at most {LARGEST // 2**20} MiB")
+        made = self._revisions.keep(text, base=base if said is None else said, who=who, reason=reason)
+        self._tell("draft kept", self.active(), made, who, reason)
         return made
 
     def stop_watching(self, *, who: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from io import StringIO
 from typing import Any
@@ -14,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from node.conditions._lines import LARGEST, parse_yaml
-from node.conditions.interface import Condition
+from node.conditions.interface import Condition, OneOf, Range, Words
 from node.domain import Priority
 from node.errors import RulesInvalid
 from node.registry import Registry
@@ -44,7 +45,15 @@ def words(pipelines: Mapping[str, Needs], destinations: Collection[str]) -> dict
     return {
         "keys": list(RULE_KEYS),
         "send_if_keys": list(SEND_IF_KEYS),
-        "conditions": {name: {"help": conditions[name].help, "about": (conditions[name].__doc__ or "").strip()} for name in conditions},
+        "conditions": {
+            name: {
+                "help": conditions[name].help,
+                "about": (conditions[name].__doc__ or "").strip(),
+                "kind": _kind(conditions[name]),
+                "allowed": list(getattr(conditions[name], "allowed", ())),
+            }
+            for name in conditions
+        },
         "pipelines": {
             name: {"modalities": list(one.modalities), "findings": list(one.findings)} for name, one in sorted(pipelines.items())
         },
@@ -52,6 +61,19 @@ def words(pipelines: Mapping[str, Needs], destinations: Collection[str]) -> dict
         "priority": [one.value.lower() for one in Priority],
         "series": [one.value for one in Choice],
     }
+
+
+def _kind(condition: type[Condition]) -> str:
+    """What is typed: `number` (one, or from and to), `words`, `yes or no`; `other`: only YAML can say it."""
+    if issubclass(condition, Range):
+        return "number"
+    if issubclass(condition, OneOf | Words):
+        return "words"
+    try:
+        condition.parse(True)
+    except ValueError:
+        return "other"
+    return "yes or no"
 
 
 # --- a form as a text -----------------------------------------------------------------------------------------------------
@@ -97,7 +119,7 @@ def _into(base: str, wanted: list[dict[str, Any]]) -> str:
         form_of(base)
     rt = YAML(typ="rt")
     rt.preserve_quotes, rt.width = True, WIDEST
-    rt.indent(mapping=2, sequence=4, offset=2)
+    rt.indent(mapping=2, sequence=2 + _dash(base), offset=_dash(base))
     top = rt.load(base) if base.strip() else CommentedMap({"rules": CommentedSeq()})
     listed = top["rules"]
     known = {str(rule.get("name")): rule for rule in listed}
@@ -109,6 +131,12 @@ def _into(base: str, wanted: list[dict[str, Any]]) -> str:
     listed[:] = []
     listed.extend(rules)
     return _written(rt, top)
+
+
+def _dash(base: str) -> int:
+    """How far in the dashes of the list of rules stand, so that a change of one value is no change of every line."""
+    found = re.search(r"^( {0,4})- ", base, re.MULTILINE)
+    return len(found[1]) if found else 2
 
 
 def _written(rt: YAML, top: CommentedMap) -> str:

@@ -16,6 +16,7 @@ from node.ledger.tokens import Bearer
 from node.web.agreement import Agreement
 from node.web.api.parts import ApiParts
 from node.web.audit import AuditParts
+from node.web.desks import Compare, RulesDesk, SendingDesk
 from node.web.predict import PredictParts
 from node.web.provider import Provider
 from node.web.reading import ReadingParts
@@ -65,4 +66,7 @@ class WebParts:
     predict: PredictParts | None = None  #: what uploads are looked at with; None: they are not
     light_box: LightBox | None = None  #: pictures of results; None: none are shown
     reading: ReadingParts | None = None  #: what readers answer on pages; None: nobody is asked
+    rules: RulesDesk | None = None  #: the rule book and what is asked beside it; None: no page of rules
+    compare: Compare | None = None  #: two versions of a pipeline side by side; None: they are not compared
+    sending: SendingDesk | None = None  #: what destinations get, and where studies come from; None: no page of them
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

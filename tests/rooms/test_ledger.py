@@ -33,6 +33,7 @@ from node.domain import (
     VersionState,
     WrittenObject,
 )
+from node.identified.arrivals import Arrivals
 from node.identified.tables import Base as IdentifiedBase
 from node.ledger.database import (
     IDENTIFIED,
@@ -554,6 +555,8 @@ def test_both_sides_may_stand_in_one_postgresql(server: str) -> None:
             newest = ScriptDirectory.from_config(alembic_config(migrations)).get_current_head()
             assert revision_of(connection, migrations) == newest
         tables = set(inspect(connection).get_table_names())
+    assert Arrivals(wing).sources() == []
+    with wing.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
 

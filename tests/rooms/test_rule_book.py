@@ -174,6 +174,21 @@ def test_a_text_of_ten_megabytes_or_of_aliases_within_aliases_is_refused(book: R
             book.publish(text, who="eve", reason="a try")
 
 
+def test_a_kept_draft_does_nothing_need_not_be_right_and_knows_what_it_was_made_from(book: RuleBook, told: list[AuditEvent]) -> None:
+    first = book.publish(rules("CT"), who="os:eve", reason="a beginning")
+    book.publish(rules("CT", "MR"), who="os:eve", reason="heads as well")
+    draft = book.keep("rules: [", who="os:adam", reason="to go on tomorrow", base=first.number)
+
+    assert (draft.state, draft.base, draft.watched) == (RevisionState.DRAFT, first.number, False)
+    assert (book.active().number, book.watched()) == (2, None)
+    assert told[-1].what == f"rules {draft.number}: draft kept"
+    with pytest.raises(RevisionRefused, match="never published"):
+        book.rollback(draft.number, who="os:adam", reason="by mistake")
+    for empty in ("  ", "x" * (2**20 + 1)):
+        with pytest.raises(RevisionRefused, match="at most 1 MiB"):
+            book.keep(empty, who="os:adam", reason="to go on tomorrow")
+
+
 def test_the_difference_of_two_revisions_is_told_by_line_and_by_rule(book: RuleBook) -> None:
     book.publish(rules("CT", "MR", "PT"), who="eve", reason="first")
     book.publish(rules("CT", "PT", "MR", "US").replace("modality: CT", "modality: [CT, PT]"), who="eve", reason="second")

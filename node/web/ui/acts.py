@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from nicegui import run, ui
+from nicegui import ui
 
-from node.errors import NodeError
 from node.ledger.shown import Delivery
 from node.ledger.tokens import Role
 from node.web.api.parts import ApiParts
 from node.web.api.story import Story
 from node.web.notes import Notes
 from node.web.parts import WebParts
+from node.web.ui.asking import Act, Asking, Do
 from node.web.ui.pages import Visitor
-from node.web.ui.words import Words
-
-SHORTEST, LONGEST = 8, 300  #: characters of a reason
-Do = Callable[[str], None]  #: with the reason
 
 
 class Acts:
@@ -27,8 +23,8 @@ class Acts:
     def __init__(
         self, api: ApiParts, notes: Notes, parts: WebParts, visitor: Visitor, study: str, renew: Callable[[], Awaitable[None]]
     ) -> None:
-        self._api, self._notes, self._visitor, self._study, self._renew = api, notes, visitor, study, renew
-        self._sessions = parts.reception.sessions if parts.reception else None
+        self._api, self._notes, self._visitor, self._study = api, notes, visitor, study
+        self._asking = Asking(parts, visitor, renew, lambda why: api.check_reason(study, why))
 
     # --- where they stand -----------------------------------------------------------------------------------------------
     def for_study(self, told: Story) -> None:
@@ -84,59 +80,5 @@ class Acts:
             self._notes.did(self._visitor.request, "delivery queued again", self._study, destination=one.destination, reason=reason)
             self._api.outgoing.replay(one.id)
 
-    # --- asking ---------------------------------------------------------------------------------------------------------
     def _button(self, title: str, words: str, do: Do, *roles: Role, confirm: str = "") -> None:
-        button = Words("button", title).props('type="button"').classes("act" + (" danger" if confirm else ""))
-        button.on("click", partial(self._ask, title, words, do, roles, confirm))
-
-    def _ask(self, title: str, words: str, do: Do, roles: tuple[Role, ...], confirm: str) -> None:
-        with ui.dialog() as dialog, ui.card().classes("ask"):
-            Words("h2", title).props('id="ask-title"')
-            Words("p", words)
-            name = ui.input(f"Type {confirm} to go on").props("outlined dense autocomplete=off").classes("full") if confirm else None
-            reason = (
-                ui.input("Why? It goes into the audit trail and must name nobody")
-                .props(f"outlined dense maxlength={LONGEST}")
-                .classes("full")
-            )
-            said = Words("p", "").classes("said").props('role="alert"')
-            said.set_visibility(False)
-
-            async def go() -> None:
-                why = (reason.value or "").strip()
-                trouble = ""
-                if name is not None and (name.value or "").strip() != confirm:
-                    trouble = "What you typed is not the study's name here. Nothing was done."
-                elif len(why) < SHORTEST or not why.isprintable():
-                    trouble = f"Say why, in {SHORTEST} to {LONGEST} characters on one line."
-                elif not await run.io_bound(self._may_still, roles):
-                    trouble = "You may not do this any more; sign in again."
-                trouble = trouble or await run.io_bound(self._tried, do, why) or ""
-                if trouble:
-                    said.set_text(trouble)
-                    said.set_visibility(True)
-                    return
-                dialog.close()
-                ui.notify(f"{title}: done.", type="positive")
-                await self._renew()
-
-            with ui.element("div").classes("strip"):
-                Words("button", title).props('type="button"').classes("act" + (" danger" if confirm else "")).on("click", go)
-                Words("button", "Cancel").props('type="button"').classes("act").on("click", dialog.close)
-        dialog.props('aria-labelledby="ask-title"')
-        dialog.on("hide", dialog.delete)
-        dialog.open()
-
-    def _tried(self, do: Do, why: str) -> str:
-        """What went wrong, or nothing."""
-        try:
-            do(self._api.check_reason(self._study, why))
-        except NodeError as refusal:
-            return getattr(refusal, "detail", "") or str(refusal)
-        return ""
-
-    def _may_still(self, roles: tuple[Role, ...]) -> bool:
-        """As things are now: the page may have been open for long."""
-        signed = self._visitor.signed
-        now = self._sessions.by_key(signed.key) if self._sessions and signed else None
-        return now is not None and not now.roles.isdisjoint({*roles, Role.ADMIN})
+        self._asking.button(Act(title=title, words=words, do=do, roles=roles, confirm=confirm))

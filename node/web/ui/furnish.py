@@ -20,11 +20,26 @@ from node.web.auth import STYLE, Alarm
 from node.web.notes import Notes
 from node.web.openid import OpenId
 from node.web.parts import WebParts
-from node.web.ui import audit, emergency, login, openid, password, story, studies, today, trial, users
+from node.web.ui import (
+    audit,
+    destinations,
+    emergency,
+    login,
+    models,
+    openid,
+    password,
+    rules,
+    story,
+    studies,
+    today,
+    trial,
+    users,
+)
 from node.web.ui.frame import frame
 from node.web.ui.pages import Pages
 
-ROOMS = (today, studies, story, trial, audit, users)  #: each file with a `register(pages, parts)`, in the order of the navigation
+#: each file with a `register(pages, parts)`, in the order of the navigation
+ROOMS = (today, studies, story, trial, rules, models, destinations, audit, users)
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0b5f7a"/>'

@@ -17,7 +17,8 @@ from node.ledger.tokens import Role
 from node.web.api.parts import ApiParts
 from node.web.api.today import Whole, whole
 from node.web.parts import WebParts
-from node.web.ui.markup import BAD, BUSY, GOOD, PLAIN, Html, at, chip, counted, joined, more, size, table, tag, took, zone
+from node.web.ui.destinations import up
+from node.web.ui.markup import BAD, GOOD, Html, at, chip, counted, joined, more, size, table, tag, took, zone
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.words import Words
 
@@ -169,7 +170,7 @@ def _destinations(seen: Seen) -> Html:
     rows = [
         [
             one.name,
-            _up(one),
+            up(one),
             one.kind,
             one.counts.get("QUEUED", 0),
             one.counts.get("REFUSED", 0),
@@ -183,15 +184,6 @@ def _destinations(seen: Seen) -> Html:
         return tag("p", "No destination is configured.", class_="soft")
     heads = ("Destination", "State", "Kind", "Waiting", "Refused", "Last success", "Last failure", "It said")
     return joined([tag("h2", "Destinations"), table(heads, rows, caption="Destinations")])
-
-
-def _up(one: DestinationShown) -> Html:
-    """By what became of the latest delivery."""
-    if not one.configured:
-        return chip("not configured", PLAIN)
-    if one.last_failure and (one.last_success is None or one.last_failure > one.last_success):
-        return chip("down", BAD)
-    return chip("up", GOOD) if one.last_success else chip("not used yet", BUSY if one.counts.get("QUEUED") else PLAIN)
 
 
 # --- the chart ----------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,432 @@
+"""The rules as a form: HTML out of the values of a text, and changed values out of what the browser says stands in the fields.
+
+A field that says what it said before leaves its value as it was, however that was written; only what somebody changed is read anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from node.rules.form import WAS
+from node.web.ui.markup import Html, joined, safe, tag
+
+Rule = dict[str, Any]
+Entries = Sequence[tuple[str, str]]  #: names and values of all fields, as a browser's FormData has them
+GROUPS = {"any_of": "At least one of these groups", "none_of": "None of these groups"}
+MOST_IN_FULL = 30  #: rules; of more, those that lie closed have no fields, and stay as they are
+NEW: Rule = {"name": "new rule", "when": {}, "run": "", "send_to": []}
+_SERIES = {"all": "all that meet the rule", "thinnest": "the thinnest of them", "largest": "the largest of them"}
+
+#: what the browser sends: all fields, which rules lie open, and the act of a button if it was one
+SENDS = """(event) => {
+  const at = event.target, form = at.closest('form');
+  if (event.type === 'submit') { event.preventDefault(); return; }
+  const told = {
+    fields: [...new FormData(form).entries()],
+    opened: [...form.querySelectorAll('details.rule')].map((one) => one.open),
+  };
+  if (event.type === 'click') {
+    const button = at.closest('[data-act]');
+    if (button) emit({...told, act: JSON.parse(button.dataset.act)});
+  } else if (at.dataset.add) {
+    emit({...told, act: ['condition', JSON.parse(at.dataset.add), at.value]});
+  } else {
+    if (at.name.endsWith('.name')) at.closest('details').querySelector('.rule-name').textContent = at.value;
+    emit(told);
+  }
+}"""
+
+
+# --- values and what fields say of them -----------------------------------------------------------------------------------
+def kind_of(value: Any, usual: str) -> str:
+    """How a condition's value is typed: as is usual for it, or `other` where a field can't say it."""
+    fits = {
+        "number": _number_like(value)
+        or (isinstance(value, dict) and set(value) <= {"min", "max"} and all(map(_number_like, value.values()))),
+        "words": _words_like(value),
+        "yes or no": isinstance(value, bool),
+    }
+    return usual if fits.get(usual) else "other"
+
+
+def _number_like(value: Any) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
+
+
+def _words_like(value: Any) -> bool:
+    words = value if isinstance(value, list) else [value]
+    return all(_number_like(word) and "," not in str(word) and str(word).strip() == str(word) for word in words)
+
+
+def words_in(value: Any) -> str:
+    """Words as they are typed: `CHEST, THORAX`."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def words_from(text: str) -> Any:
+    """One word, or a list."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    return words if len(words) > 1 else words[0] if words else ""
+
+
+def range_in(value: Any) -> tuple[str, str]:
+    """From and to, as they are typed."""
+    if isinstance(value, dict):
+        return str(value.get("min", "")), str(value.get("max", ""))
+    return str(value), str(value)
+
+
+def range_from(low: str, high: str) -> Any:
+    """A number, or what is between two."""
+    if low and low == high:
+        return number(low)
+    return {key: number(text) for key, text in (("min", low), ("max", high)) if text}
+
+
+def number(text: str) -> Any:
+    """As a number; a text that is none stays, so that the check says what is wrong with it."""
+    for read in (int, float):
+        try:
+            value = read(text)
+        except ValueError:
+            continue
+        return value if value == value and abs(value) != float("inf") else text
+    return text
+
+
+# --- what stands in the fields, as values -----------------------------------------------------------------------------------
+class _Fields:
+    """What the browser sent, by name."""
+
+    def __init__(self, entries: Entries) -> None:
+        self._all: dict[str, list[str]] = {}
+        for name, value in entries:
+            self._all.setdefault(name, []).append(value)
+
+    def one(self, name: str) -> str | None:
+        return self._all[name][0].strip() if name in self._all else None
+
+    def several(self, name: str) -> list[str]:
+        return [value for value in self._all.get(name, ()) if value]
+
+
+def rules_from(entries: Entries, before: Sequence[Rule], kinds: Mapping[str, str]) -> list[Rule]:
+    """The rules with what was changed in the fields. `kinds`: of each condition."""
+    fields = _Fields(entries)
+    return [_rule(fields, f"r{number}", rule, kinds) for number, rule in enumerate(before)]
+
+
+def _rule(fields: _Fields, at: str, before: Rule, kinds: Mapping[str, str]) -> Rule:
+    rule = dict(before)
+    name = fields.one(f"{at}.name")
+    if name is not None and name != str(before.get("name", "")):
+        rule["name"], rule[WAS] = name, str(before.get("name", ""))
+    for key in ("run", "send_to"):
+        _choose(rule, key, fields.several(f"{at}.{key}"), fields.one(f"{at}.{key}?") is not None)
+    for key, usual in (("series", "all"), ("priority", "routine")):
+        _set(rule, key, fields.one(f"{at}.{key}"), str(before.get(key, usual)))
+    _set(rule, "between", fields.one(f"{at}.between"), words_in(before.get("between", "")), words_from)
+    if isinstance(rule.get("when"), dict):
+        rule["when"] = _group(fields, f"{at}.when", rule["when"], kinds)
+    for key in GROUPS:
+        if _groups(rule.get(key)):
+            rule[key] = [_group(fields, f"{at}.{key}.{index}", group, kinds) for index, group in enumerate(rule[key])]
+    if _groups(rule.get("send_if")):
+        rule["send_if"] = [_send_if(fields, f"{at}.send_if.{index}", one) for index, one in enumerate(rule["send_if"])]
+    return rule
+
+
+def _set(rule: Rule, key: str, typed: str | None, shown: str, read: Any = str) -> None:
+    if typed is None or typed == shown:
+        return
+    if typed:
+        rule[key] = read(typed)
+    else:
+        rule.pop(key, None)
+
+
+def _choose(rule: Rule, key: str, chosen: list[str], there: bool) -> None:
+    """Of a list of boxes; the order of those that stay is kept."""
+    now = rule.get(key, [])
+    had = now if isinstance(now, list) else [now]
+    if not there or not _words_like(now) or set(map(str, had)) == set(chosen):
+        return
+    wanted = [one for one in had if one in chosen] + [one for one in chosen if one not in had]
+    rule[key] = wanted if len(wanted) != 1 else wanted[0]
+
+
+def _group(fields: _Fields, at: str, before: Mapping[str, Any], kinds: Mapping[str, str]) -> Rule:
+    group = dict(before)
+    for name, value in before.items():
+        kind = kind_of(value, kinds.get(name, "other"))
+        if kind == "number":
+            low, high = fields.one(f"{at}.{name}.min"), fields.one(f"{at}.{name}.max")
+            if low is not None and high is not None and (low, high) != range_in(value):
+                group[name] = range_from(low, high)
+        elif kind == "words":
+            typed = fields.one(f"{at}.{name}")
+            if typed is not None and typed != words_in(value):
+                group[name] = words_from(typed)
+        elif kind == "yes or no":
+            group[name] = {"yes": True, "no": False}.get(fields.one(f"{at}.{name}") or "", value)
+    return group
+
+
+def _send_if(fields: _Fields, at: str, before: Mapping[str, Any]) -> Rule:
+    one = dict(before)
+    _set(one, "finding", fields.one(f"{at}.finding"), str(before.get("finding", "")))
+    _choose(one, "send_to", fields.several(f"{at}.send_to"), fields.one(f"{at}.send_to?") is not None)
+    low, high = fields.one(f"{at}.min"), fields.one(f"{at}.max")
+    if low is not None and high is not None and (low, high) != range_in(before.get("probability", {})):
+        one["probability"] = {key: number(text) for key, text in (("min", low), ("max", high)) if text}
+        if not one["probability"]:
+            del one["probability"]
+    present = fields.one(f"{at}.present")
+    if present is not None and present != _told(before.get("present")):
+        one.pop("present", None)
+        if present:
+            one["present"] = present == "yes"
+    return one
+
+
+def _told(value: Any) -> str:
+    return "" if value is None else "yes" if value else "no"
+
+
+def _groups(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+# --- acts of buttons ----------------------------------------------------------------------------------------------------
+def acted(rules: Sequence[Rule], act: Any, kinds: Mapping[str, str]) -> list[Rule]:
+    """The rules after a button: `["open", number]` (they stay), `["add"]`, `["drop", path]`, `["move", from, to]`, `["condition", path, name]`, `["put", path, value]`.
+
+    What makes no sense changes nothing: an act comes from a browser whose form may be older than the rules.
+    """
+    after: list[Rule] = json.loads(json.dumps(list(rules)))
+    try:
+        what, *more = act
+        if what == "add":
+            after.append(dict(NEW))
+        elif what == "move":
+            start, end = int(more[0]), int(more[1])
+            if 0 <= start < len(after) and 0 <= end < len(after):
+                after.insert(end, after.pop(start))
+        elif what == "drop":
+            *way, last = more[0]
+            del _at(after, way)[last]
+            if len(way) == 2 and not _at(after, way):  # an empty list of groups is no list of groups
+                del after[way[0]][way[1]]
+        elif what == "condition":
+            group = _at(after, more[0], make={})
+            group.setdefault(str(more[1]), {"number": {}, "yes or no": True}.get(kinds[str(more[1])], ""))
+        elif what == "put":
+            _at(after, more[0], make=[]).append(more[1])
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+        return list(rules)
+    return after
+
+
+def _at(found: Any, way: Sequence[Any], make: Any = None) -> Any:
+    for step in way[:-1]:
+        found = found[step]
+    if not way:
+        return found
+    if make is not None and isinstance(found, dict):
+        found.setdefault(way[-1], make)
+    return found[way[-1]]
+
+
+# --- HTML ---------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Writes the form. `words`: what may be chosen, as `node.rules.form.words` says it."""
+
+    words: Mapping[str, Any]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """How each condition is typed."""
+        return {name: str(one["kind"]) for name, one in self.words["conditions"].items()}
+
+    def html(self, rules: Sequence[Rule], opened: Sequence[bool]) -> Html:
+        """All rules, in their order."""
+        cards = [
+            self._rule(number, rule, len(rules), opened[number] if number < len(opened) else len(rules) < 3)
+            for number, rule in enumerate(rules)
+        ]
+        return joined([*cards, tag("div", _act("Add a rule", ["add"]), class_="strip")])
+
+    def _rule(self, number: int, rule: Rule, count: int, opened: bool) -> Html:
+        at, name = f"r{number}", str(rule.get("name", ""))
+        head = tag(
+            "summary",
+            tag("span", name, class_="rule-name"),
+            tag("span", f" → {words_in(rule.get('run')) or 'nothing'} → {words_in(rule.get('send_to')) or 'nowhere'}", class_="soft"),
+        )
+        about = f"rule {number + 1}, {name}"
+        if count > MOST_IN_FULL and not opened:
+            shut = tag("div", _act("Show the fields", ["open", number], about), class_="strip")
+            return Html(f'<details class="rule">{head}{shut}</details>')
+        moves = [
+            _act("Up", ["move", number, number - 1], about) if number else Html(""),
+            _act("Down", ["move", number, number + 1], about) if number + 1 < count else Html(""),
+            _act("Remove the rule", ["drop", [number]], about),
+        ]
+        between = words_in(rule["between"]) if _words_like(rule.get("between", "")) and "between" in rule else ""
+        pieces = [
+            _line("Name", _text(f"{at}.name", name, size=40, maxlength="80")),
+            self._conditions("All of these", f"{at}.when", [number, "when"], rule.get("when", {})),
+            *(self._groups(number, key, rule.get(key)) for key in GROUPS),
+            tag(
+                "div",
+                _act("Add a group: at least one of", ["put", [number, "any_of"], {}]),
+                _act("Add a group: none of", ["put", [number, "none_of"], {}]),
+                class_="strip",
+            ),
+            self._boxes("Run", f"{at}.run", rule.get("run", []), list(self.words["pipelines"])),
+            self._boxes("Send to", f"{at}.send_to", rule.get("send_to", []), self.words["destinations"]),
+            self._send_ifs(number, rule.get("send_if")),
+            tag(
+                "div",
+                _line(
+                    "Series",
+                    _choice(f"{at}.series", str(rule.get("series", "all")), {one: _SERIES.get(one, one) for one in self.words["series"]}),
+                ),
+                _line(
+                    "Priority",
+                    _choice(f"{at}.priority", str(rule.get("priority", "routine")), {one: one for one in self.words["priority"]}),
+                ),
+                _line("Only between", _text(f"{at}.between", between, size=14, placeholder="20:00-06:00")),
+                class_="lines",
+            ),
+            tag("div", *moves, class_="strip"),
+        ]
+        return Html(f'<details class="rule"{" open" if opened else ""}>{head}{joined(pieces)}</details>')
+
+    def _conditions(self, title: str, at: str, way: list[Any], group: Any, *more: Html) -> Html:
+        if not isinstance(group, dict):
+            return _fieldset(title, _only_yaml(group))
+        rows = [
+            tag("div", self._condition(f"{at}.{name}", name, value), _act("Remove", ["drop", [*way, name]], name), class_="condition")
+            for name, value in group.items()
+        ]
+        free = {"": "add a condition …", **{name: name for name in self.words["conditions"] if name not in group}}
+        add = Html(
+            _choice(f"{at}+", "", free).replace(
+                "<select", f'<select data-add="{safe(json.dumps(way))}" aria-label="Add a condition to: {safe(title)}"', 1
+            )
+        )
+        return _fieldset(title, *rows, tag("div", add, *more, class_="strip"))
+
+    def _condition(self, at: str, name: str, value: Any) -> Html:
+        known = self.words["conditions"].get(name, {})
+        kind = kind_of(value, str(known.get("kind", "other")))
+        about = tag("span", name, title=f"{known.get('about', '')} {known.get('help', '')}".strip(), class_="name")
+        if kind == "number":
+            low, high = range_in(value)
+            return joined(
+                [
+                    about,
+                    _text(f"{at}.min", low, size=6, aria_label=f"{name} from", placeholder="from"),
+                    _text(f"{at}.max", high, size=6, aria_label=f"{name} to", placeholder="to"),
+                ]
+            )
+        if kind == "yes or no":
+            return joined([about, _choice(at, "yes" if value else "no", {"yes": "yes", "no": "no"}, label=name)])
+        if kind == "words":
+            hint = ", ".join(known.get("allowed", ())) or str(known.get("help", ""))
+            return joined([about, _text(at, words_in(value), size=20, aria_label=name, placeholder=hint)])
+        return joined([about, _only_yaml(value)])
+
+    def _groups(self, number: int, key: str, value: Any) -> Html:
+        if value is None or _groups(value):
+            groups = [
+                self._conditions(
+                    f"{GROUPS[key]}: group {index + 1}",
+                    f"r{number}.{key}.{index}",
+                    [number, key, index],
+                    group,
+                    _act("Remove the group", ["drop", [number, key, index]]),
+                )
+                for index, group in enumerate(value or [])
+            ]
+            return joined(groups)
+        return _fieldset(GROUPS[key], _only_yaml(value))
+
+    def _boxes(self, title: str, at: str, value: Any, known: Sequence[str]) -> Html:
+        if not _words_like(value):
+            return _fieldset(title, _only_yaml(value))
+        chosen = [str(one) for one in (value if isinstance(value, list) else [value]) if str(one)]
+        boxes = [
+            Html(
+                f'<label><input type="checkbox" name="{safe(at)}" value="{safe(one)}"{" checked" if one in chosen else ""}> {safe(one)}</label>'
+            )
+            for one in [*known, *(one for one in chosen if one not in known)]
+        ]
+        there = Html(f'<input type="hidden" name="{safe(at)}?" value="1">')
+        return _fieldset(title, tag("div", there, *boxes, class_="boxes"))
+
+    def _send_ifs(self, number: int, value: Any) -> Html:
+        if value is not None and not _groups(value):
+            return _fieldset("Send on by finding", _only_yaml(value))
+        findings = list(dict.fromkeys(finding for one in self.words["pipelines"].values() for finding in one["findings"]))
+        pieces = []
+        for index, one in enumerate(value or []):
+            at, found = f"r{number}.send_if.{index}", str(one.get("finding", ""))
+            chance = one.get("probability", {})
+            low, high = range_in(chance) if isinstance(chance, dict) else ("", "")
+            pieces.append(
+                _fieldset(
+                    f"Send on by finding: {index + 1}",
+                    tag(
+                        "div",
+                        _line("Finding", _choice(f"{at}.finding", found, {name: name for name in dict.fromkeys(["", *findings, found])})),
+                        _line("Probability from", _text(f"{at}.min", low, size=5)),
+                        _line("to", _text(f"{at}.max", high, size=5)),
+                        _line(
+                            "Present",
+                            _choice(f"{at}.present", _told(one.get("present")), {"": "does not matter", "yes": "yes", "no": "no"}),
+                        ),
+                        class_="lines",
+                    ),
+                    self._boxes("goes to", f"{at}.send_to", one.get("send_to", []), self.words["destinations"]),
+                    _act("Remove", ["drop", [number, "send_if", index]], f"send on by finding {index + 1}"),
+                )
+            )
+        new: Rule = {"finding": findings[0] if findings else "", "probability": {"min": 0.5}, "send_to": []}
+        return joined([*pieces, tag("div", _act("Send on by finding …", ["put", [number, "send_if"], new]), class_="strip")])
+
+
+def _fieldset(title: str, *inside: object) -> Html:
+    return tag("fieldset", tag("legend", title), *inside)
+
+
+def _only_yaml(value: Any) -> Html:
+    return tag("span", tag("code", json.dumps(value, ensure_ascii=False)), " is changed in the YAML.", class_="soft")
+
+
+def _line(title: str, control: Html) -> Html:
+    return tag("label", tag("span", title), control, class_="line")
+
+
+def _text(name: str, value: str, *, size: int, **more: str) -> Html:
+    told = "".join(f' {key.replace("_", "-")}="{safe(one)}"' for key, one in more.items())
+    return Html(f'<input name="{safe(name)}" value="{safe(value)}" size="{size}" autocomplete="off" spellcheck="false"{told}>')
+
+
+def _choice(name: str, value: str, choices: Mapping[str, str], label: str = "") -> Html:
+    options = {**choices, **({} if value in choices else {value: value})}
+    inside = "".join(
+        f'<option value="{safe(key)}"{" selected" if key == value else ""}>{safe(title)}</option>' for key, title in options.items()
+    )
+    named = f' aria-label="{safe(label)}"' if label else ""
+    return Html(f'<select name="{safe(name)}"{named}>{inside}</select>')
+
+
+def _act(title: str, act: list[Any], about: str = "") -> Html:
+    more = {"aria_label": f"{title}: {about}"} if about else {}
+    return tag("button", title, type="button", class_="act", data_act=json.dumps(act), **more)

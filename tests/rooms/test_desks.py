@@ -1,0 +1,381 @@
+"""Rules, models and destinations as an administrator works with them: one node, one browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from node.commands.options import EXAMPLE_RULES
+from node.commands.parts import _web_parts
+from node.errors import RevisionRefused
+from node.ledger.tokens import Role
+from node.rules.form import form_of, text_of
+from node.testing.studies import a_study
+from node.visits import Visits
+from node.web.ui.model_card import as_html, figures
+from node.web.ui.rules_form import Sheet, acted, range_from, rules_from, words_from
+from tests.conftest import need
+from tests.rooms import test_pages
+from tests.rooms.test_pages import SIZES, Ward
+from tests.rooms.workbench import bundle
+
+WHY = "thin slices read better"
+KINDS = {"modality": "words", "slice_thickness_mm": "number", "contrast": "yes or no", "body_part": "words"}
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory) -> Iterator[Ward]:
+    """A node whose archive refuses, with two versions of a pipeline, and a browser."""
+    with sync_playwright() as playwright:
+        browser: Browser = playwright.chromium.launch(executable_path=need("chromium", "chromium"), args=["--no-sandbox"])
+        folder: Path = tmp_path_factory.mktemp("office")
+        office = Ward(folder, browser)
+        bundle(folder / "models", "works", "0.9.0")
+        visits = Visits(office.home, EXAMPLE_RULES)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(test_pages, "_web_parts", lambda home, *_: _web_parts(home, visits))
+            office.opens()
+        office.home.take_rules_file()
+        office.chest = office.site.arrives(*a_study("CT", slices=4, rows=64, patient=1))
+        office.site.works_off()
+        office.pseudonym = office.home.cards.one(office.chest).pseudonym
+        yield office
+        office.closes()
+        visits.close()
+        browser.close()
+
+
+def opened(office: Ward, path: str, role: Role = Role.ADMIN, **look) -> Page:
+    page = office.page(role, **look)
+    page.goto(office.url + path)
+    return page
+
+
+def because(page: Page, button: str, why: str = WHY) -> None:
+    """The dialog is answered."""
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Why?").fill(why)
+    dialog.get_by_role("button", name=button, exact=True).click()
+
+
+def yaml_of(page: Page) -> Locator:
+    return page.get_by_label("The rules as YAML")
+
+
+def holding(piece: str) -> re.Pattern[str]:
+    return re.compile(re.escape(piece))
+
+
+def changes(office: Ward) -> list[str]:
+    """What the audit trail says was changed, the latest last."""
+    return [str(one.get("what")) for one in office.home.trail.tail(200)]
+
+
+# --- rules ----------------------------------------------------------------------------------------------------------------
+def test_a_rule_is_changed_in_the_form_tried_published_and_rolled_back(office):
+    book = office.home.rule_book
+    first = book.active().number
+    page = opened(office, "/rules")
+    expect(yaml_of(page)).to_have_value(book.active().text)
+
+    page.locator("details.rule").first.locator("input[name='r0.name']").fill("thin chest CT")
+    page.get_by_label("Add a condition to: All of these").first.select_option("slice_thickness_mm")
+    expect(yaml_of(page)).to_have_value(holding("slice_thickness_mm: {}"))
+    expect(page.locator(".problems")).to_contain_text("column")
+    page.get_by_label("slice_thickness_mm to").fill("0.1")
+    page.get_by_label("slice_thickness_mm to").press("Tab")
+    expect(yaml_of(page)).to_have_value(holding("max: 0.1"))
+    expect(page.locator(".problems")).to_contain_text("valid")
+
+    page.get_by_label("Pseudonym or clean UID").fill(office.pseudonym)
+    page.get_by_role("button", name="Try", exact=True).click()
+    expect(page.get_by_role("table", name="Rule thin chest CT")).to_contain_text("is not at most 0.1")
+    expect(page.get_by_role("table", name="Rule thin chest CT")).to_contain_text("modality CT is one of CT")
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_text("1 fewer; here they are")).to_be_visible()
+
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 added, 1 removed")
+    because(page, "Publish")
+    expect(page.get_by_label("Rules in force")).to_contain_text(f"Revision {first + 1}")
+    assert "max: 0.1" in book.active().text
+    assert (book.active().who, book.active().reason) == ("user:a-admin", WHY)
+
+    page.get_by_role("button", name=f"Roll back to {first}").click()
+    because(page, f"Roll back to {first}")
+    expect(page.get_by_label("Rules in force")).to_contain_text(f"Revision {first + 2}")
+    assert book.active().text == book.get(first).text
+    assert f"rules {first + 2}: rolled back to {first}" in changes(office)
+
+
+def test_a_typing_error_is_named_with_its_line_and_the_form_waits(office):
+    page = opened(office, "/rules")
+    yaml_of(page).fill("rules:\n  - name: x\n    when: {modality: CT}\n    run: nothing\n")
+    expect(page.locator(".problems")).to_contain_text("line 4, column 10")
+    expect(page.locator(".numbers .bad")).to_have_text("4")
+    expect(page.locator("input[name='r0.name']")).to_have_value("x")
+
+    yaml_of(page).fill("rules: [")
+    expect(page.get_by_text("The form is back")).to_be_visible()
+    page.get_by_role("button", name="Take back all changes").click()
+    expect(page.locator(".problems")).to_contain_text("valid")
+
+
+def test_two_at_once_are_told_and_nothing_is_lost(office):
+    book = office.home.rule_book
+    page = opened(office, "/rules")
+    mine = book.active().text + "# mine\n"
+    yaml_of(page).fill(mine)
+    expect(page.get_by_label("Rules in force")).to_contain_text("Changed, made from")
+    other = book.publish(book.active().text + "# theirs\n", who="os:other", reason="a word of theirs")
+
+    page.get_by_role("button", name="Publish").click()
+    because(page, "Publish")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text(f"revision {other.number} by os:other is active now")
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(yaml_of(page)).to_have_value(mine)
+    page.get_by_role("button", name="What did it change?").click()
+    expect(page.get_by_text("+# theirs")).to_be_visible()
+    page.get_by_role("button", name="I saw it").click()
+    page.get_by_role("button", name="Publish").click()
+    because(page, "Publish")
+
+    expect(page.get_by_label("Rules in force")).to_contain_text(f"Revision {other.number + 1}")
+    assert book.active().text == mine
+
+
+def test_a_draft_is_kept_and_watched_by_the_administrator_and_looked_at_by_others(office):
+    book = office.home.rule_book
+    page = opened(office, "/rules")
+    yaml_of(page).fill("rules: []\n")
+    page.get_by_role("button", name="Save as draft").click()
+    because(page, "Save as draft")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    draft = len(book.history())
+    expect(page.get_by_role("button", name=f"Open revision {draft}", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Watch", exact=True).click()
+    because(page, "Watch")
+    expect(page.get_by_label("Watched draft")).to_contain_text("0 differences on 0 studies")
+    office.site.arrives(*a_study("CT", slices=2, rows=64, patient=3))
+    office.site.works_off()
+    otherwise = page.get_by_role("table", name="What the watched draft would have done otherwise")
+    expect(otherwise).to_contain_text("fewer", timeout=20_000)  # the page renews itself
+
+    look = opened(office, "/rules", Role.AUDITOR)
+    for name in ("Publish", "Save as draft", "Watch", "Stop watching"):
+        expect(look.get_by_role("button", name=name, exact=True)).to_be_disabled()
+    assert book.watched().text == "rules: []\n"
+    with suppress(RevisionRefused):
+        book.stop_watching(who="os:test")
+
+
+def test_a_proposal_is_approved_by_another_person_than_who_made_it(office, monkeypatch):
+    book = office.home.rule_book
+    monkeypatch.setattr(book, "_second_person", True)
+    text = book.active().text
+    mine = book.publish(text + "# mine\n", who="user:a-admin", reason="a word of mine")
+    theirs = book.publish(text + "# theirs\n", who="user:another", reason="a word of theirs")
+    page = opened(office, "/rules")
+    expect(page.get_by_role("button", name=f"Approve {mine.number}")).to_be_disabled()
+
+    page.get_by_role("button", name=f"Approve {theirs.number}").click()
+    expect(page.get_by_role("dialog")).to_contain_text("+# theirs")
+    because(page, f"Approve {theirs.number}")
+
+    expect(page.get_by_label("Rules in force")).to_contain_text("by user:another, approved by user:a-admin")
+    expect(page.get_by_role("button", name=f"Approve {mine.number}")).to_have_count(0)  # made from what is active no more
+    assert book.active().number == theirs.number
+
+
+# --- models ---------------------------------------------------------------------------------------------------------------
+def test_a_version_is_promoted_and_rolled_back(office):
+    page = opened(office, "/models")
+    table = page.get_by_role("table", name="Versions of works")
+    row = table.get_by_role("row", name="0.9.0")
+    expect(row).to_contain_text("retired")
+
+    page.get_by_role("button", name="Promote works 0.9.0").press("Enter")
+    because(page, "Promote works 0.9.0")
+    expect(row).to_contain_text("active")
+    expect(row).to_contain_text(f"user:a-admin: {WHY}")
+    page.get_by_role("button", name="Compare two versions of works").click()
+    expect(page.get_by_text("No series was read by both 0.9.0 and 1.0.0")).to_be_visible()
+    page.get_by_role("button", name="Roll back works").click()
+    because(page, "Roll back works")
+
+    expect(row).to_contain_text("retired")
+    assert "works: rolled back to 1.0.0" in changes(office)
+    look = opened(office, "/models", Role.RADIOLOGIST)
+    expect(look.get_by_role("button", name="Promote works 0.9.0")).to_be_disabled()
+
+
+# --- destinations ---------------------------------------------------------------------------------------------------------
+def test_a_dead_letter_is_replayed_by_hand(office):
+    page = opened(office, "/destinations", Role.INTEGRATOR)
+    letters = page.get_by_role("table", name="Dead letters")
+    expect(letters).to_contain_text("Not a directory")
+    page.get_by_role("button", name="Echo archive").click()
+    expect(page.get_by_text("no answer")).to_be_visible()
+    (office.folder / "archive").unlink()
+    page.get_by_role("button", name="Echo archive").click()
+    expect(page.get_by_text("answers", exact=True)).to_be_visible()
+    before = letters.locator("tbody tr").count()
+
+    letters.get_by_role("button").first.click()
+    because(page, page.get_by_role("dialog").get_by_role("heading").inner_text(), "the disk was put back")
+    expect(letters.locator("tbody tr")).to_have_count(before - 1)
+    page.get_by_role("button", name="Send all again").click()
+    because(page, f"Send all again ({before - 1})", "the disk was put back")
+    expect(page.get_by_text("Nothing was refused.")).to_be_visible()
+    office.home.outbox.send_due()
+
+    assert office.home.deliveries.counts()["archive"]["REFUSED"] == 0
+    assert changes(office).count("delivery queued again") == before
+    expect(page.get_by_role("table", name="Sources")).to_contain_text("a folder")
+    look = opened(office, "/destinations", Role.AUDITOR)
+    expect(look.get_by_role("button", name="Echo archive")).to_be_disabled()
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_nothing_keeps_anybody_out_and_nothing_is_cut_off(office, look):
+    for width, height in SIZES:
+        page = office.page(look=look, width=width, height=height)
+        for path in ("/rules", "/models", "/destinations"):
+            page.goto(office.url + path)
+            page.get_by_role("table").first.wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
+            if width == SIZES[0][0]:
+                found = Axe().run(page).response["violations"]
+                bad = [
+                    (one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found if one["impact"] in ("serious", "critical")
+                ]
+                assert bad == [], path
+        page.context.close()
+    assert office.strangers == []
+
+
+# --- the form, without a browser --------------------------------------------------------------------------------------------
+TEXT = """\
+rules:
+  - name: chest CT        # all of them
+    when: {modality: CT, slice_thickness_mm: {max: 3}}   # thin
+    any_of:
+      - body_part: [CHEST, THORAX]
+    run: works
+    send_to: [pacs]
+"""
+
+
+def fields(rules: list) -> list[tuple[str, str]]:
+    """What a browser would send of a form in which nobody changed anything."""
+    return [
+        ("r0.name", "chest CT"),
+        ("r0.when.modality", "CT"),
+        ("r0.when.slice_thickness_mm.min", ""),
+        ("r0.when.slice_thickness_mm.max", "3"),
+        ("r0.any_of.0.body_part", "CHEST, THORAX"),
+        ("r0.run?", "1"),
+        ("r0.run", "works"),
+        ("r0.send_to?", "1"),
+        ("r0.send_to", "pacs"),
+        ("r0.series", "all"),
+        ("r0.priority", "routine"),
+        ("r0.between", ""),
+    ]
+
+
+def test_a_form_that_nobody_changed_leaves_the_text_as_it_is():
+    rules = form_of(TEXT)["rules"]
+
+    assert text_of({"rules": rules_from(fields(rules), rules, KINDS)}, TEXT) == TEXT
+
+
+def test_what_was_changed_in_a_field_is_all_that_changes_in_the_text():
+    rules = form_of(TEXT)["rules"]
+    changed = [
+        (name, {"r0.when.slice_thickness_mm.max": "2.5", "r0.between": "20:00-06:00", "r0.name": "thin chest CT"}.get(name, value))
+        for name, value in fields(rules)
+    ] + [("r0.send_to", "ward")]
+
+    text = text_of({"rules": rules_from(changed, rules, KINDS)}, TEXT)
+
+    assert "# all of them" in text
+    assert "# thin" in text
+    [rule] = form_of(text)["rules"]
+    assert rule["when"] == {"modality": "CT", "slice_thickness_mm": {"max": 2.5}}
+    assert (rule["name"], rule["between"], rule["send_to"], rule["run"]) == ("thin chest CT", "20:00-06:00", ["pacs", "ward"], "works")
+
+
+def test_buttons_change_the_rules_and_an_odd_one_changes_nothing():
+    rules = form_of(TEXT)["rules"]
+
+    assert acted(rules, ["condition", [0, "when"], "contrast"], KINDS)[0]["when"]["contrast"] is True
+    assert "any_of" not in acted(rules, ["drop", [0, "any_of", 0]], KINDS)[0]
+    assert acted(rules, ["put", [0, "none_of"], {}], KINDS)[0]["none_of"] == [{}]
+    assert [rule["name"] for rule in acted(acted(rules, ["add"], KINDS), ["move", 1, 0], KINDS)] == ["new rule", "chest CT"]
+    for odd in (
+        None,
+        [],
+        ["drop", [9]],
+        ["drop", []],
+        ["move", 0, 7],
+        ["condition", [0, "when"], "nobody"],
+        ["put", [0, "name"], 1],
+        "x",
+        ["?"],
+    ):
+        assert acted(rules, odd, KINDS) == rules
+
+
+def test_of_many_rules_those_that_lie_closed_have_no_fields_and_stay_as_they_are():
+    many = [{"name": str(n), "when": {"modality": "CT", "contrast": False}, "run": ["a", "b"], "send_to": "pacs"} for n in range(31)]
+    sheet = Sheet({"conditions": {}, "pipelines": {}, "destinations": [], "priority": ["routine"], "series": ["all"]})
+    html = sheet.html(many, [False, True])
+
+    assert "r1.name" in html
+    assert "r2.name" not in html
+    assert rules_from([("r1.name", "one")], many, KINDS) == [
+        {**rule, **({"name": "one", "was": "1"} if rule["name"] == "1" else {})} for rule in many
+    ]
+    assert acted(many, ["open", 2], KINDS) == many
+
+
+def test_a_value_that_a_field_can_t_say_is_left_to_the_yaml():
+    sheet = Sheet(
+        {
+            "conditions": {"modality": {"kind": "words"}},
+            "pipelines": {},
+            "destinations": [],
+            "priority": ["routine"],
+            "series": ["all"],
+        }
+    )
+    html = sheet.html([{"name": "<b>x</b>", "when": {"modality": [["CT"]]}, "any_of": 3, "run": {}, "send_if": "x"}], [])
+
+    assert html.count("is changed in the YAML") == 4
+    assert "<b>" not in html
+    assert (words_from("CT, MR,"), words_from(" CT "), range_from("3", "3"), range_from("1", "x")) == (
+        ["CT", "MR"],
+        "CT",
+        3,
+        {"min": 1, "max": "x"},
+    )
+
+
+def test_the_figures_of_a_card_are_text_whatever_they_hold():
+    card = "# A\n\n## Data\nno\n\n## Figures\nOn **9** images.\n\n| | <i> |\n|---|---|\n| Dice | 0.7 |\n\n- one\n  more\n- two\n\n## Limits\nno\n"
+    html = as_html(figures(card), caption="Figures")
+
+    assert "On 9 images." in html
+    assert "<td>0.7</td>" in html
+    assert "<i>" not in html
+    assert html.count("<li>") == 2
+    assert "no" not in figures(card)
+    assert figures("# nothing") == ""
