@@ -135,7 +135,10 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
             told=home.told_of_job,
             heard=lambda job: home.verdicts.heard(of_job=job),
             answer=home.answer,
+            answers=home.answers,
             reader_of=home.clean_uids.reader,
+            worth=home.worth_labelling,
+            shows_images=home.shows_images,
         ),
         clock=now,
     )
