@@ -800,8 +800,8 @@ class House:
         told, reader, at = self.told_of_job(job), self.clean_uids.reader(who), now()
         verdicts = [of_page(replace(one, reason=words.clean(one.reason[:1000])), reader, at, told=told) for one in said]
         self.verdicts.record(*verdicts)
-        kept = {one.id for one in verdicts}
-        heard = [one for one in self.verdicts.heard(of_job=job) if one.verdict.id in kept]
+        kept = {one.verdict.id: one for one in self.verdicts.heard(of_job=job)}
+        heard = [kept[one.id] for one in verdicts]
         for one in heard:
             self.trail.record(
                 AuditEvent(

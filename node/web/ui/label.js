@@ -1,6 +1,75 @@
 // Outlines on an image. Coordinates are pixels of the image: its top left corner is (0, 0), the first pixel's centre (0.5, 0.5).
 const NEAR = 8; // of the screen
 
+const MOST_CORNERS = 400;
+const WAYS = [[1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1]]; // clockwise
+
+// The pixels of the largest part, as a mask; its first pixel is the topmost one.
+function largest(mask, wide, high) {
+  const seen = new Uint8Array(wide * high);
+  let best = [];
+  for (let start = 0; start < mask.length; start++) {
+    if (!mask[start] || seen[start]) continue;
+    const part = [start];
+    seen[start] = 1;
+    for (let i = 0; i < part.length; i++) {
+      const at = part[i];
+      const x = at % wide;
+      for (const next of [x > 0 ? at - 1 : -1, x < wide - 1 ? at + 1 : -1, at - wide, at + wide]) {
+        if (next < 0 || next >= mask.length || !mask[next] || seen[next]) continue;
+        seen[next] = 1;
+        part.push(next);
+      }
+    }
+    if (part.length > best.length) best = part;
+  }
+  const only = new Uint8Array(wide * high);
+  best.forEach((at) => (only[at] = 1));
+  return { only, first: best.length > 3 ? best[0] : -1 };
+}
+
+// The border of a mask's largest part, clockwise through the centres of its pixels (Moore's neighbours).
+function border(mask, wide, high) {
+  const { only, first } = largest(mask, wide, high);
+  if (first < 0) return [];
+  const found = [];
+  let [x, y, from, begun] = [first % wide, Math.floor(first / wide), 4, -1];
+  for (let steps = 0; steps < 2 * wide * high; steps++) {
+    let way = -1;
+    for (let turn = 1; turn <= 8 && way < 0; turn++) {
+      const [dx, dy] = WAYS[(from + turn) % 8];
+      if (x + dx >= 0 && x + dx < wide && y + dy >= 0 && y + dy < high && only[(y + dy) * wide + x + dx]) way = (from + turn) % 8;
+    }
+    if (way < 0 || (y * wide + x === first && way === begun)) break;
+    if (begun < 0) begun = way;
+    found.push([x + 0.5, y + 0.5]);
+    [x, y, from] = [x + WAYS[way][0], y + WAYS[way][1], (way + 4) % 8];
+  }
+  return found;
+}
+
+// Fewer corners, none of them farther than `off` from the line that stands for it (Douglas and Peucker).
+function thinned(line, off) {
+  const kept = new Uint8Array(line.length);
+  const open = [[0, line.length - 1]];
+  kept[0] = kept[line.length - 1] = 1;
+  while (open.length) {
+    const [a, b] = open.pop();
+    const [[x, y], [u, v]] = [line[a], line[b]];
+    const length = Math.hypot(u - x, v - y);
+    let [worst, at] = [off, -1];
+    for (let i = a + 1; i < b; i++) {
+      const [p, q] = line[i];
+      const away = length ? Math.abs((u - x) * (y - q) - (x - p) * (v - y)) / length : Math.hypot(p - x, q - y);
+      if (away > worst) [worst, at] = [away, i];
+    }
+    if (at < 0) continue;
+    kept[at] = 1;
+    open.push([a, at], [at, b]);
+  }
+  return line.filter((_, i) => kept[i]);
+}
+
 export default {
   props: { job: String, view: String, places: Array, proposals: Array, names: Array, reasons: Array },
   emits: ["save"],
@@ -14,10 +83,12 @@ export default {
             <polygon :points="points(one.outline)" :class="['region', { mine: !one.uid, chosen: one.key === chosen }]" @pointerdown="begin($event, one, -1)"></polygon>
             <template v-if="one.key === chosen"><circle v-for="(corner, i) in one.outline" :cx="corner[0]" :cy="corner[1]" :r="4 * scale" class="corner" @pointerdown="begin($event, one, i)"></circle></template>
           </g>
-          <polyline v-if="drawing.length" :points="points(tool === 'box' ? corners(drawing[0], drawing[1]).concat([drawing[0]]) : drawing)" class="drawn"></polyline>
+          <polyline v-if="drawing.length && painting" :points="points(drawing)" class="painted" :class="tool" :stroke-width="2 * radius"></polyline>
+          <polyline v-else-if="drawing.length" :points="points(tool === 'box' ? corners(drawing[0], drawing[1]).concat([drawing[0]]) : drawing)" class="drawn"></polyline>
         </svg>
         <div class="strip" role="group" aria-label="Tools">
           <button v-for="(title, name) in tools" type="button" :aria-pressed="String(tool === name)" @click="take(name)">{{ title }}</button>
+          <label v-if="painting">Width <input type="range" min="1" :max="Math.ceil(place.columns / 10)" v-model.number="radius" :aria-valuetext="2 * radius + ' pixels'"></label>
           <template v-if="places.length > 1">
             <button type="button" :disabled="at === 0" @click="at--">‹ image</button><output>{{ at + 1 }} / {{ places.length }}</output>
             <button type="button" :disabled="at === places.length - 1" @click="at++">image ›</button></template>
@@ -49,13 +120,14 @@ export default {
     </div>`,
   data() {
     return {
-      regions: [], at: 0, tool: "choose", chosen: 0, drawing: [], reason: "", scale: 1,
-      tools: { choose: "Choose and move", box: "Box", polygon: "Polygon" },
+      regions: [], at: 0, tool: "choose", chosen: 0, drawing: [], reason: "", scale: 1, radius: 4,
+      tools: { choose: "Choose and move", box: "Box", polygon: "Polygon", brush: "Brush", eraser: "Eraser" },
     };
   },
   created() {
     this.next = 1;
     this.held = null;
+    this.radius = Math.max(2, Math.round(this.place.columns / 40));
     this.again();
   },
   mounted() {
@@ -80,8 +152,13 @@ export default {
     },
     help() {
       if (this.tool === "box") return "Press at one corner and let go at the other.";
+      if (this.tool === "brush") return "Paint over the image: onto the chosen region, or a new one where none is chosen.";
+      if (this.tool === "eraser") return "Take away from the chosen region. Its largest part stays.";
       if (this.tool === "polygon") return "Click corner after corner; a click at the first one, or a double click, closes it.";
       return "Choose a region, then drag it or its corners. By keyboard: the arrows move the chosen region, with Shift they change its size, with Ctrl by ten pixels; Delete removes it.";
+    },
+    painting() {
+      return this.tool === "brush" || this.tool === "eraser";
     },
     outcome() {
       const gone = new Set(this.proposals.map((one) => one.uid).filter((uid) => !this.regions.some((one) => one.uid === uid)));
@@ -134,8 +211,8 @@ export default {
     },
     down(event) {
       const at = this.where(event);
-      if (this.tool === "box") {
-        this.drawing = [at, at];
+      if (this.tool === "box" || this.painting) {
+        this.drawing = [at, [at[0] + 0.01, at[1]]]; // a line without a length would not be painted
         this.$refs.svg.setPointerCapture(event.pointerId);
       } else if (this.tool === "polygon") {
         const [x, y] = this.drawing[0] || [Infinity, Infinity];
@@ -145,6 +222,7 @@ export default {
     },
     moved(event) {
       if (this.tool === "box" && this.drawing.length) this.drawing = [this.drawing[0], this.where(event)];
+      if (this.painting && this.drawing.length) this.drawing.push(this.where(event));
       if (!this.held) return;
       const at = this.where(event);
       const { one, corner, from, outline } = this.held;
@@ -154,6 +232,7 @@ export default {
     },
     up() {
       this.held = null;
+      if (this.painting && this.drawing.length) return this.paint(this.drawing.splice(0));
       if (this.tool !== "box" || !this.drawing.length) return;
       const [from, to] = this.drawing;
       this.drawing = [];
@@ -164,12 +243,41 @@ export default {
       this.drawing = [];
       if (this.tool === "polygon" && outline.length > 2) this.add(outline);
     },
-    add(outline) {
+    paint(stroke) {
+      const one = this.here.find((other) => other.key === this.chosen);
+      if (!one && this.tool === "eraser") return;
+      const { columns, rows } = this.place;
+      const sheet = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
+      const pen = sheet.getContext("2d", { willReadFrequently: true });
+      const along = (corners) => {
+        pen.beginPath();
+        corners.forEach(([x, y]) => pen.lineTo(x, y));
+      };
+      if (one) {
+        along(one.outline);
+        pen.fill();
+      }
+      pen.globalCompositeOperation = this.tool === "eraser" ? "destination-out" : "source-over";
+      Object.assign(pen, { lineWidth: 2 * this.radius, lineCap: "round", lineJoin: "round" });
+      along(stroke);
+      pen.stroke();
+      const mask = pen.getImageData(0, 0, columns, rows).data.filter((_, i) => i % 4 === 3).map((alpha) => (alpha > 127 ? 1 : 0));
+      const line = border(mask, columns, rows);
+      if (line.length < 4) return one && this.remove(one);
+      const half = Math.floor(line.length / 2); // a closed line has no ends of its own
+      let outline = line;
+      for (let off = 0.7; off < 50 && (outline === line || outline.length > MOST_CORNERS); off *= 1.5)
+        outline = [...thinned(line.slice(0, half + 1), off).slice(0, -1), ...thinned([...line.slice(half), line[0]], off).slice(0, -1)];
+      if (outline.length < 3) return;
+      if (one) Object.assign(one, { outline, changed: true });
+      else this.add(outline, this.tool);
+    },
+    add(outline, then = "choose") {
       const called = this.proposals[0] ? this.proposals[0].finding : "";
       const made = this.region("", called, this.place.image, this.place.frame, outline);
       this.regions.push(made);
       this.chosen = made.key;
-      this.tool = "choose";
+      this.tool = then;
     },
     middle() {
       const { columns, rows } = this.place;

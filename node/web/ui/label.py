@@ -118,11 +118,10 @@ class _Desk:
             title_of(job),
             tag("p", tag("a", "The story of its study", href=f"/studies/{job.study}"), " · ", tag("a", "The list", href=LABELS.path)),
         )
-        desk = LabelDesk(job.id, places, first, names)
         self._said = Words("p", "").classes("said").props('role="status"')
         self._said.set_visibility(False)
-        with ui.element("div").classes("strip") as self._on:
-            pass
+        self._on = ui.element("div").classes("strip")
+        desk = LabelDesk(job.id, places, first, names)
         desk.on("save", self._saved)
         with ui.element("section").classes("result").props('aria-label="Findings"'):
             show(found_words(job))
