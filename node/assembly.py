@@ -73,8 +73,9 @@ from node.runners.interface import Queue, Runner
 
 if TYPE_CHECKING:
     from node import scp
+    from node.annotations.worth import Worth
+    from node.assessment.answers import Answer as ReaderAnswer
     from node.assessment.told import Ours
-    from node.domain import ReaderRegion
     from node.identified.assessments import Assessments
     from node.identified.intake import Intake
     from node.identified.orthanc_source import OrthancSource
@@ -778,48 +779,52 @@ class House:
         found = self.jobs.get(job)
         return self.told(found.study.study) if found else None
 
-    def answer(
-        self,
-        job: str,
-        opinion: str,
-        reason: str = "",
-        who: str = "",
-        *,
-        tracking_uid: str = "",
-        missed: str = "",
-        region: ReaderRegion | None = None,
-    ) -> Heard:
-        """What somebody says on a page of a job's result, of one of its findings, or of one that it missed.
+    def answer(self, job: str, opinion: str, reason: str = "", who: str = "", *, tracking_uid: str = "", missed: str = "") -> Heard:
+        """What somebody says on a page of a result, of one of its findings, or of one that it missed. Raises VerdictRefused."""
+        from node.assessment.answers import Answer as ReaderAnswer
+        from node.reading_room import opinion_named
 
-        Words that may name somebody do not stay in the reason, and of `who` a keyed hash is kept. Raises VerdictRefused.
+        chosen = opinion_named(opinion, about_one=bool(tracking_uid))
+        said = ReaderAnswer(job=job, opinion=chosen, tracking_uid=tracking_uid, finding=missed, reason=reason)
+        return self.answers(job, [said], who)[0]
+
+    def answers(self, job: str, said: Sequence[ReaderAnswer], who: str = "") -> list[Heard]:
+        """All that somebody says on a page of one result, or nothing of it.
+
+        Words that may name somebody do not stay in the reasons, and of `who` a keyed hash is kept. Raises VerdictRefused.
         """
         from node.reading_room import of_page
 
-        verdict = of_page(
-            job,
-            opinion,
-            words.clean(reason[:1000]),
-            self.clean_uids.reader(who),
-            now(),
-            told=self.told_of_job(job),
-            tracking_uid=tracking_uid,
-            missed=missed,
-            region=region,
-        )
-        self.verdicts.record(verdict)
-        heard = self.verdicts.get(verdict.id)
-        assert heard is not None
-        self.trail.record(
-            AuditEvent(
-                event=Event.INSTANCES_ACCESSED,
-                action=Action.CREATE,
-                who=verdict.reader or "reader",
-                study=heard.study,
-                patient=heard.pseudonym,
-                what=f"a reader on the page: {verdict.opinion} of {verdict.finding or 'the result'}",
+        told, reader, at = self.told_of_job(job), self.clean_uids.reader(who), now()
+        verdicts = [of_page(replace(one, reason=words.clean(one.reason[:1000])), reader, at, told=told) for one in said]
+        self.verdicts.record(*verdicts)
+        kept = {one.verdict.id: one for one in self.verdicts.heard(of_job=job)}
+        heard = [kept[one.id] for one in verdicts]
+        for one in heard:
+            self.trail.record(
+                AuditEvent(
+                    event=Event.INSTANCES_ACCESSED,
+                    action=Action.CREATE,
+                    who=reader or "reader",
+                    study=one.study,
+                    patient=one.pseudonym,
+                    what=f"a reader on the page: {one.verdict.opinion} of {one.verdict.finding or 'the result'}",
+                )
             )
-        )
         return heard
+
+    def worth_labelling(self, pipeline: str = "") -> list[Worth]:
+        """Results that nobody has answered, the least certain first."""
+        from node.annotations.worth import worth_labelling
+        from node.ledger.read_studies import read_studies
+
+        thresholds = {name: bundle.thresholds for name, bundle in self.bundles.items()}
+        return worth_labelling(read_studies(self.ledger, pipeline), self.verdicts.answered(), thresholds)
+
+    def shows_images(self, pipeline: str) -> bool:
+        """Whether the pipeline looks at each image by itself: what can be drawn on."""
+        bundle = self.bundles.get(pipeline)
+        return bundle is not None and self.kind_of(pipeline, bundle).takes.value == "image"
 
     @cached_property
     def destinations(self) -> Mapping[str, Destination]:

@@ -91,55 +91,46 @@ class ReadingRoom:
         )
 
 
-def of_page(
-    job: str,
-    opinion: str,
-    reason: str,
-    reader: str,
-    at: datetime,
-    *,
-    told: Ours | None,
-    tracking_uid: str = "",
-    missed: str = "",
-    region: ReaderRegion | None = None,
-) -> Verdict:
+def opinion_named(word: str, *, about_one: bool) -> Opinion:
+    """What somebody pressed. Of one finding nobody can say that it was missed. Raises VerdictRefused."""
+    allowed = [one.value for one in Opinion if not (about_one and one is Opinion.MISSED)]
+    if word not in allowed:
+        raise VerdictRefused(f"choose one of {', '.join(allowed)}")
+    return Opinion(word)
+
+
+def of_page(said: Answer, reader: str, at: datetime, *, told: Ours | None) -> Verdict:
     """The verdict of somebody who answers on a page: about one finding, about the result as a whole, or about what it missed.
 
-    Parameters
-    ----------
-    missed
-        The name of a finding of the result that the reader sees and the model did not; empty: something else.
-    region
-        Where the reader sees it; None: that is not said.
+    `said.finding` is read of what was missed only, and is then a finding that the result names, or empty: something else.
 
     Raises
     ------
     VerdictRefused
-        When it is no answer that can be given there, or what it is about is gone.
+        When what it is about is gone.
     """
-    allowed = [one.value for one in Opinion if not (one is Opinion.MISSED and tracking_uid)]
-    if opinion not in allowed:
-        raise VerdictRefused(f"choose one of {', '.join(allowed)}")
-    if told is None or job not in told.jobs:
+    if told is None or said.job not in told.jobs:
         raise VerdictRefused("the result that it is about is not known here any more")
-    finding = told.told.get(tracking_uid)
-    if tracking_uid and (finding is None or finding.job != job):
+    finding = told.told.get(said.tracking_uid)
+    if said.tracking_uid and (finding is None or finding.job != said.job):
         raise VerdictRefused("the finding that it is about is not known here any more")
-    if missed and missed not in {one.finding for one in told.told.values() if one.job == job}:
+    missed = said.finding if said.opinion is Opinion.MISSED else ""
+    if missed and missed not in {one.finding for one in told.told.values() if one.job == said.job}:
         raise VerdictRefused("choose one of the findings that the result names")
-    if region is not None and region.image not in told.jobs[job].inputs:
+    region = said.region
+    if region is not None and region.image not in told.jobs[said.job].inputs:
         raise VerdictRefused("the image that it is drawn on is none that was analysed")
     outline = list(region.outline[:2]) if region else ""
     return Verdict(
-        id=verdict_id(job, tracking_uid, f"page {reader} {at.isoformat()} {outline}".rstrip(), missed),
-        job=job,
-        opinion=Opinion(opinion),
+        id=verdict_id(said.job, said.tracking_uid, f"page {reader} {at.isoformat()} {outline}".rstrip(), missed),
+        job=said.job,
+        opinion=said.opinion,
         source=VerdictSource.PAGE,
         at=at,
-        tracking_uid=tracking_uid,
+        tracking_uid=said.tracking_uid,
         finding=finding.finding if finding else missed,
         reader=reader,
-        reason=reason,
+        reason=said.reason,
         region=region,
         dice=_dice(told, finding, region) if finding and region else None,
     )

@@ -61,12 +61,7 @@ def worth_labelling(
     as_json: Json = False,
 ) -> None:
     """Results that nobody has answered, the most uncertain first: near a threshold, spread over dropout, or versions that disagree."""
-    from node.annotations.worth import worth_labelling as ordered
-    from node.ledger.read_studies import read_studies
-
-    home = house(config, quiet=True)
-    thresholds = {name: bundle.thresholds for name, bundle in home.bundles.items()}
-    found = ordered(read_studies(home.ledger, pipeline), home.verdicts.answered(), thresholds)[:limit]
+    found = house(config, quiet=True).worth_labelling(pipeline)[:limit]
     if as_json:
         names = ("job", "study", "series", "pipeline", "version")
         facts = [{**{name: getattr(one.read, name) for name in names}, "score": one.score, "reasons": one.reasons} for one in found]

@@ -21,6 +21,16 @@ class Exposed:
     sites: Callable[[], Collection[str]] = tuple  #: meanings of the findings' sites
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a slice comes from."""
+
+    image: str  #: clean SOP Instance UID
+    frame: int  #: from 1
+    rows: int
+    columns: int
+
+
 @dataclass(slots=True)
 class _Open:
     objects: tuple[str, ...]
@@ -55,6 +65,16 @@ class LightBox:
         """What there is to show of a job, in JSON values; None when nothing is here. Raises PixelsUnreadable."""
         opened = self._opened(id)
         return opened.film.described() if opened else None
+
+    def places(self, id: str) -> list[Place] | None:
+        """Which image and frame each slice is; None when nothing is here. Raises PixelsUnreadable."""
+        opened = self._opened(id)
+        if opened is None:
+            return None
+        return [
+            Place(str(one.instance.sop_instance_uid), one.number, int(one.instance.header.Rows), int(one.instance.header.Columns))
+            for one in opened.film.frames
+        ]
 
     def slice(self, id: str, at: int, window: str = "") -> bytes | None:
         """PNG of one slice of the source; None when there is none. Raises PixelsUnreadable."""

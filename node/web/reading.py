@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from node.annotations.worth import Worth
+from node.assessment.answers import Answer
 from node.assessment.told import Ours
 from node.ledger.reading_links import Linked
 from node.ledger.verdicts import Heard
@@ -17,5 +19,8 @@ class ReadingParts:
     open: Callable[[str], Linked]  #: what a signed link names; raises LinkRefused
     told: Callable[[str], Ours | None]  #: of a job's study; reads the objects that were sent
     heard: Callable[[str], Sequence[Heard]]  #: answers about a job, the oldest first
-    answer: Callable[..., Heard]  #: (job, opinion, reason, who, tracking_uid=, missed=, region=); raises VerdictRefused
+    answer: Callable[..., Heard]  #: (job, opinion, reason, who, tracking_uid=, missed=); raises VerdictRefused
+    answers: Callable[[str, Sequence[Answer], str], Sequence[Heard]]  #: (job, answers, who): all or none; raises VerdictRefused
     reader_of: Callable[[str], str]  #: the keyed hash under which a reader's answers are kept
+    worth: Callable[[], Sequence[Worth]]  #: results that nobody answered, the least certain first
+    shows_images: Callable[[str], bool]  #: whether a pipeline looks at each image by itself

@@ -7,23 +7,24 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from argon2 import PasswordHasher
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
+from node.annotations.drawn import Drawn, answers, proposals
+from node.annotations.examples import gather
 from node.assembly import now
 from node.domain import VerdictSource
+from node.errors import VerdictRefused
 from node.gateway import Gateway
-from node.ledger.people import People
 from node.ledger.reading_links import ReadingLinks
-from node.ledger.reception import Reception
 from node.ledger.tokens import Role
 from node.runners.inline import InlineRunner
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
@@ -37,10 +38,6 @@ RULES = "rules:\n- {name: breast, when: {modality: US}, run: breast_ultrasound, 
 
 class Clinic(Desk):
     """A desk with a browser, people, and the result of one study."""
-
-    def people(self) -> None:
-        people = People(self.house.ledger, now, hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        self.house.__dict__["reception"] = Reception(people, self.house.reception.sessions, self.house.trail.record)
 
     def _inline(self, queue: Any, results: Path) -> InlineRunner:
         """The model in this process, to spare a second one; workers are tried in `test_predict.py`."""
@@ -65,8 +62,11 @@ class Clinic(Desk):
         self.job = job.id
 
     def signed_in(self, role: Role, look: str = "light") -> Page:
-        given = self.house.reception.add(f"a-{role}-{look}", role, who="os:test")
-        session = self.house.reception.change_password(f"a-{role}-{look}", given, "four words in a row")
+        name, sessions = f"a-{role}-{look}", self.house.reception.sessions
+        if self.house.reception.people.find(name) is None:
+            given = self.house.reception.add(name, role, who="os:test")
+            self.house.reception.change_password(name, given, "four words in a row")
+        session = sessions.open(name)
         return self.window({"radnode": session, "radnode_look": look})
 
     def window(self, cookies: dict[str, str] | None = None) -> Page:
@@ -234,9 +234,9 @@ def test_a_forged_or_expired_link_opens_nothing_and_says_so(clinic: Clinic) -> N
     old = ReadingLinks(clinic.house.keyring.site_key("reading links"), clock=now, lasts=timedelta(0)).make(clinic.job)
     before = len(clinic.house.verdicts.heard())
     page = clinic.window()
-    for token, why in ((good[:-2] + "AA", "it was not made here, or was altered"), (old, "it has run out")):
+    for token, why in ((good[:-2] + "AA", "It was not made here, or was altered."), (old, "It has run out.")):
         assert page.goto(f"{clinic.url}/read/{token}").status == 403
-        expect(page.get_by_role("alert")).to_have_text(f"The link: {why}.")
+        expect(page.get_by_role("alert")).to_have_text(why)
         assert httpx.get(f"{clinic.url}/read/{token}/pictures/slices/0.png").status_code == 403
         assert httpx.post(f"{clinic.url}/read/{token}", data={"answer": "accept:"}, headers={"Origin": clinic.url}).status_code == 403
 
@@ -257,6 +257,75 @@ def test_the_story_of_the_study_takes_the_same_click(clinic: Clinic) -> None:
     looked_at(page, "story-answered", "dark")
     [rates] = clinic.house.verdicts.rates().values()
     assert (rates.accept, rates.reject) == (1, 1)
+    page.context.close()
+
+
+# --- labelling ------------------------------------------------------------------------------------------------------------------
+def test_a_drawing_says_what_became_of_each_proposal(clinic: Clinic) -> None:
+    ours = clinic.house.told_of_job(clinic.job)
+    [place] = clinic.house.light_box.places(clinic.job)
+    sizes = {place.image: (place.rows, place.columns)}
+    [first] = proposals(ours, clinic.job, sizes)
+    corner = ((1.0, 1.0), (9.0, 1.0), (9.0, 9.0), (1.0, 9.0))
+    new = replace(first, uid="", finding="", outline=corner)
+
+    def said(*drawn: Drawn) -> list[tuple[str, bool]]:
+        return [(str(one.opinion), one.region is not None) for one in answers(clinic.job, [first], drawn, sizes, "")]
+
+    assert first.finding == "malignant"
+    assert said(first) == [("accept", False)]
+    assert said() == [("reject", False)]
+    assert said(replace(first, outline=corner), new) == [("modify", True), ("missed", True)]
+    assert said(first, replace(new, uid=first.uid)) == [("modify", True), ("missed", True)]
+    for wrong in (corner[:2], ((0.0, 0.0), (1e9, 0.0), (0.0, 5.0)), ((1.0, 1.0),) * 3):
+        with pytest.raises(VerdictRefused):
+            said(replace(new, outline=wrong))
+
+
+def test_a_finding_that_was_missed_somewhere_is_there_without_a_mask(clinic: Clinic) -> None:
+    [example] = gather(clinic.house.verdicts.heard(), clinic.house.told).examples
+
+    benign = example.labels["benign"]
+    assert (benign.present, benign.mask) == (True, None)
+
+
+def test_a_proposal_is_moved_by_keyboard_and_a_box_is_drawn_and_both_are_exported(clinic: Clinic) -> None:
+    page = clinic.signed_in(Role.RADIOLOGIST, "dark")
+    page.goto(f"{clinic.url}/label")
+    expect(page.get_by_text("No result is uncertain, or all were answered.")).to_be_visible()
+    page.goto(f"{clinic.url}/label/{clinic.job}")
+    region = page.get_by_role("button", name="Region 1", exact=True)
+    for _ in range(3):
+        region.press("Control+ArrowRight")
+    looked_at(page, "label", "dark")
+    drawing = page.locator("svg.drawing")
+    page.get_by_role("button", name="Box", exact=True).click()
+    drawing.scroll_into_view_if_needed()
+    place = drawing.bounding_box()
+    page.mouse.move(place["x"] + place["width"] * 0.5, place["y"] + 12)
+    page.mouse.down()
+    page.mouse.move(place["x"] + place["width"] * 0.5 + 60, place["y"] + 60)
+    page.mouse.up()
+    box = drawing.locator("polygon").nth(1).get_attribute("points")
+    page.get_by_role("button", name="Brush").click()
+    page.mouse.move(place["x"] + place["width"] * 0.5 + 30, place["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(place["x"] + place["width"] * 0.5 + 120, place["y"] + 40, steps=4)
+    page.mouse.up()
+    painted = drawing.locator("polygon").nth(1).get_attribute("points")
+    width = [max(xs) - min(xs) for xs in ([float(one.split(",")[0]) for one in points.split()] for points in (box, painted))]
+    assert width[1] > 1.4 * width[0]  # the box and what the brush added to it
+    page.get_by_label("Finding of Region 2").select_option("benign")
+    expect(page.get_by_text("Save says: 1 modified, 1 missed by the model.")).to_be_visible()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Kept: modify of malignant, missed of benign.")).to_be_visible()
+    looked_at(page, "label-kept", "dark")
+
+    drawn = {str(one.verdict.opinion): one.verdict for one in clinic.house.verdicts.heard() if one.verdict.region}
+    assert set(drawn) == {"modify", "missed"}
+    assert 0.5 < drawn["modify"].dice < 1
+    [example] = gather(clinic.house.verdicts.heard(), clinic.house.told).examples
+    assert example.labels["malignant"].mask.any()
     page.context.close()
 
 

@@ -26,7 +26,7 @@ from node.web.ui.markup import Html, at, joined, table, tag
 from node.web.ui.plain import form, page, person
 
 ANSWERS = "/answers/"
-WHOLE = "The result as a whole"
+WHOLE = "The whole result"
 REASONS = (
     "image quality",
     "artifact",

@@ -24,6 +24,7 @@ from node.web.ui import (
     audit,
     destinations,
     emergency,
+    label,
     login,
     models,
     openid,
@@ -39,7 +40,7 @@ from node.web.ui.frame import frame
 from node.web.ui.pages import Pages
 
 #: each file with a `register(pages, parts)`, in the order of the navigation
-ROOMS = (today, studies, story, trial, rules, models, destinations, audit, users)
+ROOMS = (today, studies, story, trial, label, rules, models, destinations, audit, users)
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0b5f7a"/>'
@@ -79,6 +80,9 @@ def _mount(app: FastAPI) -> None:
     core.app.middleware_stack = None  # of an app before, in the same process
     core.app.user_middleware.clear()
     core.app.config.socket_io_js_transports = ["websocket"]
+    core.app.config.quasar_config["loadingBar"]["skipHijack"] = (
+        True  # its bar has no name that is read out; pages say themselves what goes on
+    )
     ui.run_with(
         app,
         title="Radnode",

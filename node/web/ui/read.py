@@ -156,7 +156,7 @@ def _name(request: Request) -> str:
 
 def _closed(request: Request, why: LinkRefused) -> Response:
     return page(
-        request, "This link opens nothing", "<p>Ask for a new one where it came from.</p>", said=f"The link: {why.detail}.", status=403
+        request, "This link opens nothing", "<p>Ask for a new one where it came from.</p>", said=f"{why.detail.capitalize()}.", status=403
     )
 
 
@@ -183,7 +183,7 @@ def _wide(request: Request, title: str, body: str, script: str, nonce: str, name
         f"""<!doctype html>
 <html lang="en" class="{look_of(request)}">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)} · Radnode</title><link rel="stylesheet" href="{STYLE}"></head>
+<title>{escape(title)} · Radnode</title><link rel="icon" href="data:,"><link rel="stylesheet" href="{STYLE}"></head>
 <body class="reading"><header><span class="brand">Radnode</span><strong class="research">RESEARCH USE ONLY</strong>{who}</header>
 <main class="page"><h1>{escape(title)}</h1>{body}</main>{script}</body></html>
 """,
