@@ -54,6 +54,22 @@ def a_breast_ultrasound(shared: Path) -> tuple[Study, dict[str, Dataset]]:
     return study, {role: results[role] for role in ("SEG", "SR")}
 
 
+def a_brain_mr(shared: Path) -> tuple[Study, dict[str, Dataset]]:
+    study = cases.study_of(real(shared, "mr_brain_tumor_btp/PGBM_01*"))
+    volume = cases.stack(study)
+    result = cases.infection(cases.ball(volume.pixels.shape, (0, 0.1, 0.2), (0.3, 0.2, 0.15)), site=codes.BRAIN)
+    results = write_all(study, volume, result, "brain_mri")
+    return study, {role: results[role] for role in ("SEG", "SR")}
+
+
+def a_chest_film(shared: Path) -> tuple[Study, dict[str, Dataset]]:
+    study = cases.study_of(real(shared, "wrapped/cr_chest/cr_01.dcm"))
+    volume = cases.still(study)
+    result = cases.infection(cases.ball(volume.pixels.shape[:3], (0, 0.1, 0.3), (1, 0.2, 0.15)))
+    results = write_all(study, volume, result, "covid_xray")
+    return study, {role: results[role] for role in ("SEG", "SR")}
+
+
 def an_odd_sized_ct(folder: Path) -> tuple[Study, dict[str, Dataset]]:
     study = cases.study_of(cases.ct_files(folder / "odd", size=250))
     volume = cases.stack(study)
@@ -71,7 +87,7 @@ def a_refused_clip(folder: Path) -> tuple[Study, dict[str, Dataset]]:
 
 @pytest.fixture(scope="module")
 def seen(shared, tmp_path_factory) -> dict[str, dict]:
-    """Four studies with their results, opened one after the other: what was drawn, by story. Fetches OHIF once with npm."""
+    """Six studies with their results, opened one after the other: what was drawn, by story. Fetches OHIF once with npm."""
     check = shared / "tools" / "viewer" / "ohif_check.py"
     if not check.is_file():
         pytest.skip("the viewer check is not here")
@@ -81,6 +97,8 @@ def seen(shared, tmp_path_factory) -> dict[str, dict]:
     stories = {
         "ct": a_chest_ct(shared),
         "us": a_breast_ultrasound(shared),
+        "mr": a_brain_mr(shared),
+        "film": a_chest_film(shared),
         "odd": an_odd_sized_ct(folder),
         "refused": a_refused_clip(folder),
     }
@@ -118,6 +136,12 @@ def test_a_chest_ct_opens_with_segment_outline_numbers_and_heat_map(seen):
 def test_an_ultrasound_opens_though_it_has_no_frame_of_reference(seen):
     assert seen["us"]["problems"] == []
     assert seen["us"]["drawn"] == {"SEG", "SR"}
+
+
+@pytest.mark.parametrize("story", ["mr", "film"])
+def test_a_brain_and_a_chest_film_open_with_segment_and_outline(seen, story):
+    assert seen[story]["problems"] == []
+    assert seen[story]["drawn"] == {"SEG", "SR"}
 
 
 def test_slices_of_an_odd_size_are_not_drawn_shifted(seen):
