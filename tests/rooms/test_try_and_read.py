@@ -6,6 +6,7 @@ import io
 import os
 import re
 import zipfile
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -30,7 +31,7 @@ from node.runners.inline import InlineRunner
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
 from node.testing.studies import a_study, write_study
 from tests.conftest import need
-from tests.rooms.upload_desk import Desk
+from tests.rooms.upload_desk import Desk, part10, zipped
 
 PICTURES = os.environ.get("RADNODE_TEST_PICTURES", "")  #: a folder: every page is left there as a person sees it
 RULES = "rules:\n- {name: breast, when: {modality: US}, run: breast_ultrasound, send_to: archive}\n"
@@ -133,6 +134,19 @@ def chooses(page: Page, name: str, content: bytes, kind: str = "application/octe
     page.locator("input[type=file]").set_input_files({"name": name, "mimeType": kind, "buffer": content})
 
 
+def drops(page: Page, name: str, content: bytes, kind: str) -> None:
+    """As from a folder's window."""
+    carried = page.evaluate_handle(
+        """([text, name, type]) => {
+          const carried = new DataTransfer();
+          carried.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name, { type }));
+          return carried;
+        }""",
+        [b64encode(content).decode(), name, kind],
+    )
+    page.dispatch_event(".drop", "drop", {"dataTransfer": carried})
+
+
 # --- try it -------------------------------------------------------------------------------------------------------------------
 def test_a_picture_becomes_a_heat_map_in_three_clicks_and_is_gone(clinic: Clinic) -> None:
     page = clinic.signed_in(Role.RADIOLOGIST)
@@ -141,7 +155,8 @@ def test_a_picture_becomes_a_heat_map_in_three_clicks_and_is_gone(clinic: Clinic
     looked_at(page, "try-terms")
 
     page.get_by_role("button", name="I accept").click()
-    chooses(page, "Duck Donald.png", a_picture(), "image/png")
+    drops(page, "Duck Donald.png", a_picture(), "image/png")
+    expect(page.get_by_text("1 file, ")).to_be_visible()
     page.get_by_role("button", name="Analyse").click()
     expect(page.get_by_role("alert")).to_have_text("A picture does not say what it shows: name the pipeline.")
     page.get_by_label("Pipeline").select_option("breast_ultrasound")
@@ -174,8 +189,16 @@ def test_a_picture_becomes_a_heat_map_in_three_clicks_and_is_gone(clinic: Clinic
     assert clinic.left() == []
     looked_at(page, "try-not-analysed")
 
-    page.reload()  # accepted for the session, and the pipeline is remembered: two clicks
-    expect(page.get_by_label("Pipeline")).to_have_value("covid_ct")
+    page.get_by_label("Pipeline").select_option("The rules choose")
+    page.get_by_text("What is known of the patient").click()
+    page.get_by_label("Age, years").fill("61")
+    chooses(page, "a.zip", zipped(part10(a_study("US", patient=3, kind="benign"))), "application/zip")
+    page.get_by_role("button", name="Analyse").click()
+    expect(found).to_contain_text("chosen by the rule “breast”")
+    assert clinic.left() == []
+
+    page.reload()  # accepted for the session: two clicks
+    expect(page.get_by_role("button", name="Analyse")).to_be_disabled()
     page.context.close()
     clinic.complaints.clear()  # of the uploads that were refused
 

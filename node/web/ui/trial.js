@@ -40,7 +40,7 @@ export default {
                 <option value="">not known</option><option v-for="word in one.choices" :value="word">{{ word }}</option></select>
               <input v-else :id="'try-' + one.name" type="number" step="any" :min="one.low" :max="one.high" v-model="patient[one.name]" :disabled="busy"></div>
           </div>
-          <p v-if="chosen" class="soft">{{ chosen.clinical.length ? chosen.name + ' uses: ' + chosen.clinical.join(', ').replaceAll('_', ' ') + '.' : chosen.name + ' uses none of it.' }}</p>
+          <p v-if="chosen" class="soft">{{ chosen.clinical.length ? chosen.name + ' uses: ' + named(chosen.clinical) + '.' : chosen.name + ' uses none of it.' }}</p>
         </details>
         <p v-if="said" class="said bad" role="alert">{{ said }}</p>
         <div class="strip">
@@ -71,7 +71,7 @@ export default {
           <figure v-if="picture" class="page-picture"><img :src="picture" :alt="'Original beside the heat map of ' + found.pipeline"></figure>
           <p v-else-if="found.analysed" class="soft">The pipeline draws no picture for this upload.</p>
           <template v-if="found.notes.length"><h3>To know</h3><ul><li v-for="note in found.notes">{{ note }}</li></ul></template>
-          <p v-if="found.clinical_used.length" class="soft">Used of the patient's data: {{ found.clinical_used.join(', ').replaceAll('_', ' ') }}.</p>
+          <p v-if="found.clinical_used.length" class="soft">Used of the patient's data: {{ named(found.clinical_used) }}.</p>
           <p v-if="found.left_out" class="soft">{{ found.left_out }} files of the zip are neither DICOM nor pictures and were left out.</p>
           <p class="soft">{{ found.disclaimer }} Nothing of the upload was kept.</p>
         </article>
@@ -112,6 +112,9 @@ export default {
   methods: {
     measured(one) {
       return `${one.name} ${Number(one.value.toPrecision(4))} ${one.unit.startsWith("{") ? "" : one.unit}`.trim();
+    },
+    named(fields) {
+      return fields.map((name) => (this.fields.find((one) => one.name === name) || { title: name }).title.toLowerCase()).join(", ");
     },
     take(files) {
       this.said = "";
