@@ -118,6 +118,9 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
             requests=lambda: list(home.reveal.requests()),
             approve=home.approve_reveal,
         ),
+        rules=rules_desk(home),
+        compare=partial(compared, home),
+        sending=sending_desk(home),
         api=api_parts(home),
         predict=PredictParts(
             examine=visits.examine,
@@ -130,9 +133,6 @@ def _web_parts(home: House, visits: Visits) -> WebParts:
             max_files=home.settings.predict.max_files,
         ),
         light_box=home.light_box,
-        rules=rules_desk(home),
-        compare=partial(compared, home),
-        sending=sending_desk(home),
         clock=now,
     )
 

@@ -62,10 +62,10 @@ class WebParts:
     audit: AuditParts | None = None  #: the trail to be looked at; None: not over HTTP
     agreement: Agreement | None = None  #: how readers answered; None: nobody counts
     reveal: RevealParts | None = None  #: who somebody is; None: nobody is told
-    api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
-    predict: PredictParts | None = None  #: what uploads are looked at with; None: they are not
-    light_box: LightBox | None = None  #: pictures of results; None: none are shown
     rules: RulesDesk | None = None  #: the rule book and what is asked beside it; None: no page of rules
     compare: Compare | None = None  #: two versions of a pipeline side by side; None: they are not compared
     sending: SendingDesk | None = None  #: what destinations get, and where studies come from; None: no page of them
+    api: ApiParts | None = None  #: the JSON API and DICOMweb on results; None: neither is there
+    predict: PredictParts | None = None  #: what uploads are looked at with; None: they are not
+    light_box: LightBox | None = None  #: pictures of results; None: none are shown
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
