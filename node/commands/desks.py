@@ -12,14 +12,14 @@ from node.ledger.comparison import Comparison, compare
 from node.ledger.shown import SourceShown
 from node.profiles import SOP_CLASSES
 from node.rules.form import words
-from node.web.desks import Gets, RulesDesk, SendingDesk
+from node.web.desks import MOST_WATCHED, Gets, RulesDesk, SendingDesk
 
 
 def rules_desk(home: House) -> RulesDesk:
     """The rule book of the house, and its past."""
 
     def watched(draft: int) -> tuple[int, list[dict[str, Any]]]:
-        return home.watched.studies(draft), home.watched.of_draft(draft, limit=200)
+        return home.watched.studies(draft), home.watched.of_draft(draft, limit=MOST_WATCHED)
 
     return RulesDesk(
         book=home.rule_book,

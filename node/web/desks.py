@@ -13,6 +13,7 @@ from node.rules.book import RuleBook
 from node.rules.replay import Comparison as Replayed
 
 Compare = Callable[[str, str, str], VersionsCompared]  #: (pipeline, version A, version B); raises VersionRefused
+MOST_WATCHED = 200  #: differences of a watched draft that are shown, the latest
 Told = Callable[[int, int], None]  #: studies done, of how many
 
 

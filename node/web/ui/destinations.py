@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from node.web.ui.words import Words
 
 LOOKS = frozenset({Role.RADIOLOGIST, Role.AUDITOR, Role.INTEGRATOR})
 DESTINATIONS = Place(path="/destinations", title="Destinations and sources", roles=LOOKS, icon="send", order=50)
-EVERY_S = 4.0
+EVERY_S, SOURCES_EVERY_S = 4.0, 60.0
 ROWS = 50  #: dead letters that are shown
 AT_ONCE = 1000  #: that are queued again by one press
 
@@ -64,6 +65,8 @@ class _Page:
         self._notes = Notes(parts.record)
         self._asking = Asking(parts, visitor, self._renew)
         self._said: dict[str, object] = {}
+        self._found: Sequence[SourceShown] = ()
+        self._counted_at = float("-inf")
 
     async def build(self) -> None:
         """Destinations, dead letters, sources."""
@@ -100,7 +103,13 @@ class _Page:
         if dead and self._said.get("noted") != [one.id for one in dead]:
             self._said["noted"] = [one.id for one in dead]
             self._notes.searched(self._visitor.request, "dead letters listed", rows=str(len(dead)))
-        return Seen(destinations=self._api.outgoing.destinations(), gets=self._desk.gets(), dead=dead, sources=self._desk.sources())
+        return Seen(destinations=self._api.outgoing.destinations(), gets=self._desk.gets(), dead=dead, sources=self._count_sources())
+
+    def _count_sources(self) -> Sequence[SourceShown]:
+        """All studies are counted for it, so not at every beat."""
+        if time.monotonic() - self._counted_at > SOURCES_EVERY_S:
+            self._found, self._counted_at = self._desk.sources(), time.monotonic()
+        return self._found
 
     def _is_new(self, piece: str, says: object) -> bool:
         if piece in self._said and self._said[piece] == says:

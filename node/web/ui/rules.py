@@ -103,6 +103,8 @@ class _Page:
             if self._rules is None:
                 return
             self._opened = [bool(one) for one in told.get("opened") or ()]
+            if "fields" not in told:
+                return
             rules = rules_from(_entries(told.get("fields")), self._rules, self._sheet.kinds)
             if "act" in told:
                 rules = acted(rules, told["act"], self._sheet.kinds)

@@ -23,19 +23,18 @@ _SERIES = {"all": "all that meet the rule", "thinnest": "the thinnest of them", 
 #: what the browser sends: all fields, which rules lie open, and the act of a button if it was one
 SENDS = """(event) => {
   const at = event.target, form = at.closest('form');
+  const opened = () => [...form.querySelectorAll('details.rule')].map((one) => one.open);
+  const told = (more) => emit({fields: [...new FormData(form).entries()], opened: opened(), ...more});
   if (event.type === 'submit') { event.preventDefault(); return; }
-  const told = {
-    fields: [...new FormData(form).entries()],
-    opened: [...form.querySelectorAll('details.rule')].map((one) => one.open),
-  };
   if (event.type === 'click') {
     const button = at.closest('[data-act]');
-    if (button) emit({...told, act: JSON.parse(button.dataset.act)});
+    if (button) told({act: JSON.parse(button.dataset.act)});
+    else if (at.closest('summary')) setTimeout(() => emit({opened: opened()}), 0);
   } else if (at.dataset.add) {
-    emit({...told, act: ['condition', JSON.parse(at.dataset.add), at.value]});
+    told({act: ['condition', JSON.parse(at.dataset.add), at.value]});
   } else {
     if (at.name.endsWith('.name')) at.closest('details').querySelector('.rule-name').textContent = at.value;
-    emit(told);
+    told({});
   }
 }"""
 

@@ -11,7 +11,7 @@ from nicegui import run, ui
 
 from node.ledger.rule_revisions import Revision, RevisionState
 from node.rules.difference import Difference
-from node.web.desks import RulesDesk
+from node.web.desks import MOST_WATCHED, RulesDesk
 from node.web.notes import Notes
 from node.web.ui.asking import Act, Asking
 from node.web.ui.grid import Cell, grid
@@ -165,7 +165,8 @@ class Past:
             Words("p", "No draft is watched. One that is watched is asked beside the active rules, and does nothing.").classes("soft")
             return
         one = book.watched
-        said = f"Revision {one.number}, by {one.who}: {counted(len(book.differences), 'difference')} on {counted(book.asked, 'study', 'studies')}."
+        most = "the latest " if len(book.differences) >= MOST_WATCHED else ""
+        said = f"Revision {one.number}, by {one.who}: {most}{counted(len(book.differences), 'difference')} on {counted(book.asked, 'study', 'studies')}."
         with ui.element("div").classes("strip"):
             Words("p", said)
             self._asking.button(
