@@ -22,7 +22,7 @@ from node.testing.studies import a_study
 from node.visits import Visits
 from node.web.app import create_app
 from node.web.ui.model_card import as_html, figures
-from node.web.ui.rules_form import Sheet, acted, range_from, rules_from, words_from
+from node.web.ui.rules_form import Sheet, acted, focus_after, range_from, rules_from, words_from
 from tests.conftest import need
 from tests.rooms.test_pages import Ward
 from tests.rooms.workbench import bundle
@@ -103,6 +103,7 @@ def test_a_rule_is_changed_in_the_form_tried_published_and_rolled_back(office):
     page.get_by_label("Add a condition to: All of these").first.select_option("slice_thickness_mm")
     expect(yaml_of(page)).to_have_value(holding("slice_thickness_mm: {}"))
     expect(page.locator(".problems")).to_contain_text("column")
+    expect(page.get_by_label("slice_thickness_mm from")).to_be_focused()
     page.get_by_label("slice_thickness_mm to").fill("0.1")
     page.get_by_label("slice_thickness_mm to").press("Tab")
     expect(yaml_of(page)).to_have_value(holding("max: 0.1"))
@@ -366,6 +367,23 @@ def test_buttons_change_the_rules_and_an_odd_one_changes_nothing():
         ["?"],
     ):
         assert acted(rules, odd, KINDS) == rules
+
+
+@pytest.mark.parametrize(
+    ("act", "where"),
+    [
+        (["condition", [1, "any_of", 0], "modality"], '[name^="r1.any_of.0.modality"]'),
+        (["add"], "nth-of-type(3)"),
+        (["move", 0, 1], "nth-of-type(2)"),
+        (["open", 2], "nth-of-type(3)"),
+        (["drop", [2]], "nth-of-type(3)"),
+        (["put", [0, "send_if"], {}], "nth-of-type(1)"),
+        (["?"], "button"),
+        (None, "button"),
+    ],
+)
+def test_after_a_button_the_keyboard_goes_on_where_it_was(act, where):
+    assert where in focus_after(act, 3)
 
 
 def test_of_many_rules_those_that_lie_closed_have_no_fields_and_stay_as_they_are():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from node.web.ui.asking import Act, Asking
 from node.web.ui.markup import Html, at, chip, joined, more, tag
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.rules_editor import Editor
-from node.web.ui.rules_form import SENDS, Sheet, acted, rules_from
+from node.web.ui.rules_form import SENDS, Sheet, acted, focus_after, rules_from
 from node.web.ui.rules_past import Book, Past, lines
 from node.web.ui.rules_trials import Trials
 from node.web.ui.words import Words
@@ -76,7 +77,7 @@ class _Page:
                     self._form = ui.html("", sanitize=False)
                 for event in ("change", "click", "submit"):
                     form.on(event, self._filled, js_handler=SENDS)
-            with ui.element("section").props('aria-label="The draft as YAML"'):
+            with ui.element("section").classes("beside").props('aria-label="The draft as YAML"'):
                 Words("h2", "As YAML")
                 self._editor = Editor(self._typed)
         self._trials.build()
@@ -117,6 +118,9 @@ class _Page:
             if text is not None and (text != self._text or "act" in told):
                 self._editor.write(text)
                 await self._changed(text, form="act" in told)
+            if "act" in told and self._rules is not None:
+                where = json.dumps(focus_after(told["act"], len(self._rules)))
+                ui.run_javascript(f"setTimeout(() => document.querySelector({where})?.focus(), 0)")
 
     async def _changed(self, text: str, *, form: bool) -> None:
         """Check it, and show it where it is not shown yet."""

@@ -229,6 +229,21 @@ def acted(rules: Sequence[Rule], act: Any, kinds: Mapping[str, str]) -> list[Rul
     return after
 
 
+def focus_after(act: Any, count: int) -> str:
+    """Where the keyboard goes on after a button, as a CSS selector: the form is written anew, and what had the focus is gone."""
+    try:
+        what, *more = act
+        if what == "condition":
+            number, *way = more[0]
+            return f'.sheet [name^="{".".join(["r" + str(int(number)), *map(str, way), str(more[1])])}"]'
+        rule = {"add": count - 1, "move": more[-1:] and more[-1]}.get(what)
+        if rule is None:
+            rule = more[0] if what == "open" else more[0][0]
+        return f".sheet details.rule:nth-of-type({min(int(rule), count - 1) + 1}) summary" if count else ".sheet button"
+    except (TypeError, ValueError, IndexError, KeyError):
+        return ".sheet button"
+
+
 def _at(found: Any, way: Sequence[Any], make: Any = None) -> Any:
     for step in way[:-1]:
         found = found[step]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from itertools import groupby
 from typing import Any
 
 from nicegui import run, ui
 
+from node import log
 from node.errors import RulesInvalid
 from node.ledger.cards import Wanted
 from node.rules.replay import Comparison, Group
@@ -19,6 +21,8 @@ from node.web.ui.markup import Html, chip, counted, joined, more, table, tag
 from node.web.ui.pages import Visitor
 from node.web.ui.studies import Asked
 from node.web.ui.words import Words
+
+_log = log.get(__name__)
 
 MOST_STUDIES = 5  #: of one pseudonym, the latest
 LONGEST_DAYS = 3650
@@ -120,7 +124,7 @@ class Trials:
 
         def beat() -> None:
             self._bar.set_value(at[0] / max(1, at[1]))
-            self._count.set_text(f"{at[0]:,} of {counted(at[1], 'study', 'studies')}")
+            self._count.set_text(f"{at[0]:,} of {counted(at[1], 'study', 'studies')}" if at[1] else "Reading what is kept …")
 
         self._groups.set_content("")
         self._bar.set_visibility(True)
@@ -143,6 +147,9 @@ class Trials:
             found = self._desk.replay(self._text(), days, told)
         except RulesInvalid as why:
             return f"The draft can't be used: {why.detail}", Html("")
+        except BrokenExecutor:
+            _log.error("a replay's processes ended before it was done")
+            return "The replay was broken off; try it again, with fewer days.", Html("")
         self._notes.searched(self._visitor.request, "rules replayed", days=f"{days:g}", studies=str(found.studies))
         return in_words(found), joined([_group(group) for _, group in sorted(found.groups.items())])
 
@@ -196,5 +203,5 @@ def _group(group: Group) -> Html:
         for one in group.examples
     ]
     total = group.more + group.fewer + group.otherwise
-    shown = "" if total == len(rows) else f" The first {len(rows)} of {total:,}:"
+    shown = "" if total == len(rows) else f"; {len(rows)} of them here"
     return more(group.in_words + shown, table(("", "Study", "Because"), rows, caption=group.in_words), opened=True)
