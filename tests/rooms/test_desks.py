@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from node.commands.options import EXAMPLE_RULES
-from node.commands.parts import _web_parts
 from node.errors import RevisionRefused
 from node.ledger.tokens import Role
 from node.rules.form import form_of, text_of
 from node.testing.studies import a_study
-from node.visits import Visits
-from node.web.app import create_app
 from node.web.ui.model_card import as_html, figures
 from node.web.ui.rules_form import Sheet, acted, focus_after, range_from, rules_from, words_from
 from tests.conftest import need
@@ -38,22 +31,12 @@ class Office(Ward):
 
     def opens(self) -> Office:
         bundle(self.folder / "models", "works", "0.9.0")
-        self._visits = Visits(self.home, EXAMPLE_RULES)
-        app = create_app(_web_parts(self.home, self._visits))
-        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=self.port, access_log=False, log_config=None))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
+        super().opens()
         self.home.take_rules_file()
         self.chest = self.site.arrives(*a_study("CT", slices=4, rows=64, patient=1))
         self.site.works_off()
         self.pseudonym = self.home.cards.one(self.chest).pseudonym
-        while not self._server.started:
-            time.sleep(0.01)
         return self
-
-    def closes(self) -> None:
-        super().closes()
-        self._visits.close()
 
 
 @pytest.fixture(scope="module")

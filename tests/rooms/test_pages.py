@@ -17,7 +17,6 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from config import Settings
 from node.assembly import House, now
-from node.commands.parts import web_parts
 from node.gateway import Gateway
 from node.ledger.people import People
 from node.ledger.reception import Reception
@@ -31,7 +30,7 @@ from node.web.ui.markup import Html, facts, more, table, tag, took
 from node.web.ui.studies import Asked
 from tests.conftest import need
 from tests.ports import free_port
-from tests.rooms.api_site import Site
+from tests.rooms.api_site import Site, doors
 from tests.rooms.workbench import FAULTY, bundle
 
 RULES = [
@@ -59,7 +58,7 @@ class Ward:
         return self.site.home
 
     def opens(self) -> Ward:
-        app = create_app(web_parts(self.home))
+        app = create_app(doors(self.home))
         self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=self.port, access_log=False, log_config=None))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

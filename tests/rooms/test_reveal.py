@@ -14,12 +14,12 @@ from pydicom import dcmread
 from config import Settings
 from node.assembly import House
 from node.audit import AuditEvent, Outcome, Type
-from node.commands.parts import web_parts
 from node.errors import KeyMissing, ReasonRefused, RevealRefused
 from node.identified.reveal import LONGEST, Reveal
 from node.ledger.trail import Trail
 from node.testing.studies import a_study, write_study
 from tests.conftest import ROOT
+from tests.rooms.api_site import doors
 from tests.rooms.databases import sqlite
 from tests.rooms.front_door import radnode
 from tests.rooms.test_commands import settings
@@ -183,7 +183,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Serv
     house = House(Settings(data_dir=folder / "data", reidentification={"approval": "second person"}))
     write_study(a_study("CT", slices=1, rows=64, patient=2), folder / "in")
     house.folders().deidentify(folder / "in", folder / "out")
-    server = Server(web_parts(house))
+    server = Server(doors(house))
     yield house, server, _study_of(folder / "out")
     server.stop()
     house.close()
