@@ -292,7 +292,7 @@ def test_on_the_command_line_with_a_second_person(settings: Path, tmp_path: Path
 
 
 def test_there_is_no_third_way_to_a_name() -> None:
-    """The re-identifier names results on their way out, reveal answers a person, a reader's object is compared with whom it says it is about."""
+    """The re-identifier names results on their way out, reveal answers a person, and what a reader sends is searched for who the images are of."""
     asks = {path.name for path in (ROOT / "node").rglob("*.py") if "identities.get(" in path.read_text()}
     homes = {path.name for path in (ROOT / "node").rglob("*.py") if ".reidentify(" in path.read_text()}
 
