@@ -423,7 +423,7 @@ def test_where_nothing_was_found_no_slice_is_called_important(case):
 
     others = written(made.study, made.study.series[0], made.volume, quiet, made.mark)
 
-    assert set(others) == {Role.SC, Role.KEYS, Role.PR, Role.PDF, Role.TEXT, Role.SR}
+    assert set(others) == {Role.SC, Role.KEYS, Role.PR, Role.PDF, Role.TEXT, Role.SR, Role.SR_ENHANCED}
     assert "Nothing was decided to be present" in text_of(others[Role.PDF])
 
 
@@ -463,7 +463,7 @@ def test_a_series_that_was_not_analysed_gets_reports_with_the_reason_and_nothing
     for volume in (made.volume, None):
         others = written(made.study, made.study.series[0], volume, result, made.mark)
 
-        assert set(others) == {Role.PDF, Role.TEXT, Role.SR}
+        assert set(others) == {Role.PDF, Role.TEXT, Role.SR, Role.SR_ENHANCED}
         assert "the slices are not axial" in text_of(others[Role.PDF]).replace("\r\n", " ")
         for role, ds in others.items():
             (tmp_path / role).mkdir(exist_ok=True)
