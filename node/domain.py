@@ -142,7 +142,7 @@ class SendIf:
     low: float = 0.0  #: of its probability, both included
     high: float = 1.0
     present: bool | None = None  #: the decision at the bundle's threshold; None: either
-    destinations: tuple[str, ...]
+    destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,11 @@ from node.imaging.study import read_study
 from node.ledger.jobs import job_id
 from node.off_peak import next_open
 from node.profiles import takers
-from node.router import Decision, RuleSet, decide, routes_of
+from node.router import Decision, RuleSet, decide, in_words, routes_of
+from node.rules.following import due
 from node.rules.kept import kept
 from node.rules.replay import changes
-from node.rules.sending_on import sent_on
+from node.rules.sending_on import sent_on, was_found
 from node.workflow import Workflow
 
 _log = log.get(__name__)
@@ -72,6 +73,7 @@ class Gateway:
             handed_over=self._handed_over,
             set_aside=self._set_aside,
             heard=self._house.reading_room.hear,
+            follow=self._follow,
         )
 
     def _deidentify(self, ref: StudyRef) -> Study:
@@ -88,7 +90,30 @@ class Gateway:
         decided = decide(study, rules, needs)
         self._house.decisions.record(study.ref, map(_Noted.of, decided), rules_revision=rules.revision)
         self._keep_for_replay(study, rules)
-        return routes_of(decided)
+        return routes_of(decision for decision in decided if not decision.rule.after)
+
+    def _follow(self, job: Job) -> list[Job]:
+        """The jobs of rules that waited for this one, by the rules as they are now. Scheduled twice, they are the same jobs."""
+        rules = self._house.rules
+        if not any(rule.after for rule in rules.rules):
+            return []
+        folder = self._house.clean / job.folder
+        if not folder.is_dir():  # purged meanwhile
+            return []
+        study = read_study(folder)
+        decided = decide(study, rules, self._house.needs)
+        beside = [one for one in self._house.jobs.of_study(study.ref.study) if one.study == job.study and not one.shadow]
+        out = []
+        for rule, before in due(decided, beside, job):
+            found = [in_words(one) for one in rule.if_found for other in before if was_found(one, self._house.jobs.summary_of(other.id))]
+            if rule.if_found and not found:
+                why = f"the rule {rule.name} has no work: not found was {' or '.join(map(in_words, rule.if_found))}"
+                self._remember(Event.INSTANCES_ACCESSED, Action.READ, job, why)
+                continue
+            because = f"after {' and '.join(rule.after)}" + (f": {found[0]}" if found else "")
+            for route in routes_of(decision for decision in decided if decision.rule.name == rule.name):
+                out += self._schedule(study, replace(route, reasons=(*route.reasons, because)))
+        return out
 
     def _keep_for_replay(self, study: Study, rules: RuleSet) -> None:
         """What rules could ask, and what the watched draft would have done. A failure here stops no study."""

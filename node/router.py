@@ -18,8 +18,9 @@ from node.imaging.functional import number_of
 from node.off_peak import Window
 from node.registry import Registry
 
-RULE_KEYS = ("name", "when", "any_of", "none_of", "run", "send_to", "send_if", "priority", "series", "between")
+RULE_KEYS = ("name", "when", "any_of", "none_of", "run", "send_to", "send_if", "priority", "series", "between", "after", "if_found")
 SEND_IF_KEYS = ("finding", "probability", "present", "send_to")
+IF_FOUND_KEYS = ("finding", "probability", "present")
 C = TypeVar("C", bound=StrEnum)
 MOST_RULES, MOST_GROUPS, MOST_PIPELINES, MOST_WINDOWS = 500, 50, 20, 10
 
@@ -54,6 +55,8 @@ class Rule:
     run: tuple[str, ...]  #: pipelines; each is a route of its own
     send_to: tuple[str, ...]
     send_if: tuple[SendIf, ...]
+    after: tuple[str, ...] = ()  #: rules whose jobs on the study must have ended
+    if_found: tuple[SendIf, ...] = ()  #: of these one must have been found by them; empty: they need only have ended
     priority: Priority
     series: Choice
     between: tuple[Window, ...]
@@ -257,8 +260,12 @@ def explain(study: Study, rules: RuleSet, needs: Mapping[str, Needs]) -> str:
 
 
 def _also(rule: Rule) -> str:
-    """Time windows and what findings send on."""
+    """Time windows, what it waits for, and what findings send on."""
     windows = f", starts between {' or '.join(map(str, rule.between))}" if rule.between else ""
+    if rule.after:
+        windows += f", after {' and '.join(rule.after)}"
+    if rule.if_found:
+        windows += f" if {' or '.join(map(in_words, rule.if_found))}"
     return windows + "".join(f"; {in_words(one)} → {', '.join(one.destinations)}" for one in rule.send_if)
 
 
@@ -278,6 +285,8 @@ def explained(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
             "send_to": list(d.rule.send_to),
             "send_if": [{"when": in_words(one), "send_to": list(one.destinations)} for one in d.rule.send_if],
             "between": [str(window) for window in d.rule.between],
+            "after": list(d.rule.after),
+            "if_found": [in_words(one) for one in d.rule.if_found],
             "priority": d.rule.priority.value,
             "series": str(d.series.series_instance_uid),
             "modality": d.series.modality,
@@ -340,7 +349,22 @@ def read_all(
             continue
         seen[rule.name] = rule.line
         rules.append(rule)
+    if not wrong:
+        wrong = _out_of_order(rules, {str(mark.value["name"].value).strip(): mark for mark in listed.value})
     return RuleSet(rules=tuple(rules), text=text), wrong
+
+
+def _out_of_order(rules: Sequence[Rule], marks: Mapping[str, Mark]) -> list[RulesInvalid]:
+    """A rule may wait for rules above it only: so that none waits for itself, by whatever detour."""
+    above: set[str] = set()
+    wrong = []
+    for rule in rules:
+        strange = [name for name in rule.after if name not in above]
+        if strange:
+            known = ", ".join(sorted(above)) or "none"
+            wrong.append(marks[rule.name].value["after"].wrong(f"after: {strange[0]!r} is no rule above this one; above it: {known}"))
+        above.add(rule.name)
+    return wrong
 
 
 def _rule(mark: Mark, conditions: Registry[Condition], pipelines: Collection[str], destinations: Collection[str]) -> Rule:
@@ -363,6 +387,7 @@ def _rule(mark: Mark, conditions: Registry[Condition], pipelines: Collection[str
         priority=_closed(entry.get("priority"), Priority, Priority.ROUTINE, "priority"),
         series=_closed(entry.get("series"), Choice, Choice.ALL, "series"),
         between=_windows(entry.get("between")),
+        **_order(mark, entry),
         line=mark.line,
     )
 
@@ -431,6 +456,23 @@ def _findings(run: Sequence[str], pipelines: Collection[str]) -> tuple[str, ...]
     return tuple(dict.fromkeys(finding for one in named for finding in one)) if all(named) else ()
 
 
+def _order(mark: Mark, entry: Mapping[str, Mark]) -> dict[str, Any]:
+    """`after: chest CT` or a list of rules, and `if_found: {finding: infection, present: true}` or a list of findings."""
+    if "after" not in entry:
+        if "if_found" in entry:
+            raise mark.wrong("if_found: name the rules whose jobs find it, with after")
+        return {}
+    names = entry["after"].value if isinstance(entry["after"].value, list) else [entry["after"]]
+    found = entry.get("if_found")
+    asked = [] if found is None else found.value if isinstance(found.value, list) else [found]
+    if not names or len(names) > MOST_GROUPS or len(asked) > MOST_GROUPS:
+        raise mark.wrong(f"after and if_found: 1 to {MOST_GROUPS} of each")
+    return {
+        "after": tuple(dict.fromkeys(_word(name, "after") for name in names)),
+        "if_found": tuple(_one_finding(one, IF_FOUND_KEYS) for one in asked),
+    }
+
+
 def _send_if(mark: Mark | None, known: Collection[str], findings: Sequence[str]) -> tuple[SendIf, ...]:
     """`{finding: infection, probability: {min: 0.5}, send_to: ward}`, or a list of such."""
     if mark is None:
@@ -442,21 +484,27 @@ def _send_if(mark: Mark | None, known: Collection[str], findings: Sequence[str])
 
 
 def _one_send_if(mark: Mark, known: Collection[str], findings: Sequence[str]) -> SendIf:
-    _keys(mark, SEND_IF_KEYS, required=("finding", "send_to"))
+    one = _one_finding(mark, SEND_IF_KEYS)
+    entry: dict[str, Mark] = mark.value
+    destinations = _destinations(entry["send_to"], known)
+    if not destinations:
+        raise entry["send_to"].wrong("send_to: at least one destination")
+    if findings and one.finding.partition(",")[0] not in findings:  # a finding of one side is called "infection, left lung"
+        raise entry["finding"].wrong(f"unknown finding {one.finding!r}; known: {', '.join(findings)}")
+    return replace(one, destinations=destinations)
+
+
+def _one_finding(mark: Mark, keys: Sequence[str]) -> SendIf:
+    """What is asked of a finding; it goes nowhere yet."""
+    _keys(mark, keys, required=tuple(key for key in keys if key in ("finding", "send_to")))
     entry: dict[str, Mark] = mark.value
     present = entry["present"].value if "present" in entry else None
     if present is not None and not isinstance(present, bool):
         raise entry["present"].wrong("present: true or false")
     if present is None and "probability" not in entry:
-        raise mark.wrong("send_if: give probability, as in {min: 0.5}, or present: true")
-    destinations = _destinations(entry["send_to"], known)
-    if not destinations:
-        raise entry["send_to"].wrong("send_to: at least one destination")
-    finding = _word(entry["finding"], "finding")
-    if findings and finding.partition(",")[0] not in findings:  # a finding of one side is called "infection, left lung"
-        raise entry["finding"].wrong(f"unknown finding {finding!r}; known: {', '.join(findings)}")
+        raise mark.wrong("give probability, as in {min: 0.5}, or present: true")
     low, high = _chance(entry["probability"]) if "probability" in entry else (0.0, 1.0)
-    return SendIf(finding=finding, low=low, high=high, present=present, destinations=destinations)
+    return SendIf(finding=_word(entry["finding"], "finding"), low=low, high=high, present=present)
 
 
 def _chance(mark: Mark) -> tuple[float, float]:

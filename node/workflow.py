@@ -23,6 +23,7 @@ class Workflow:
     handed_over: Callable[[Job], None]
     set_aside: Callable[[StudyRef, StudyRefused], None]
     heard: Callable[[StudyRef], bool] = lambda ref: False
+    follow: Callable[[Job], Sequence[Job]] = lambda job: ()
 
     def study_is_stable(self, ref: StudyRef) -> None:
         """The study has settled: take the name off, ask the rules, and hand each route to the runner: a job, and one for each shadow.
@@ -45,9 +46,12 @@ class Workflow:
     def job_is_done(self, job: Job) -> None:
         """The results are written: put each into the outbox of every destination, unless the job ran in the shadow.
 
-        They wait there without a name; the re-identifier names a copy read from its bytes at the moment of sending.
+            They wait there without a name; the re-identifier names a copy read from its bytes at the moment of sending. Rules that waited for
+        this job have theirs scheduled now.
         """
         if not job.shadow:
             for written in self.objects_of(job):
                 self.deliver(written, job)
+            for next_ in self.follow(job):
+                self.submit(next_)
         self.handed_over(job)

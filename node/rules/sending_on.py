@@ -14,13 +14,17 @@ def sent_on(send_if: Iterable[SendIf], summary: Mapping[str, Any] | None) -> dic
 
     `summary` is what a job found, as the ledger keeps it; a job that was not analysed found nothing.
     """
-    findings = (summary or {}).get("findings") or []
     out: dict[str, str] = {}
     for one in send_if:
-        if any(_meets(one, finding) for finding in findings):
+        if was_found(one, summary):
             for destination in one.destinations:
                 out.setdefault(destination, in_words(one))
     return out
+
+
+def was_found(one: SendIf, summary: Mapping[str, Any] | None) -> bool:
+    """Whether a job found what is asked for."""
+    return any(_meets(one, finding) for finding in (summary or {}).get("findings") or [])
 
 
 def _meets(one: SendIf, finding: Mapping[str, Any]) -> bool:
