@@ -62,6 +62,9 @@ def _written(result: Result) -> Dataset:
 
 
 # --- FHIR ----------------------------------------------------------------------------------------------------------------------
+CAPABILITIES = {"resourceType": "CapabilityStatement", "status": "active", "kind": "instance", "fhirVersion": "4.0.1"}
+
+
 class FhirServer:
     """Takes transactions of PUTs: all of it valid R4 with every reference known, or none of it."""
 
@@ -128,7 +131,7 @@ class FhirServer:
 
             def do_GET(self) -> None:
                 name = self.path.removeprefix("/fhir/")
-                found = server.kept.get(name)
+                found = CAPABILITIES if name == "metadata" else server.kept.get(name)
                 self._say(200 if found else 404, json.dumps(found or outcome("not-found")).encode())
 
             def _say(self, status: int, body: bytes) -> None:

@@ -61,6 +61,15 @@ class Fhir(Destination):
             raise DeliveryFailed("the answer does not say that every resource is kept", destination=self.name)
         return f"FHIR: {len(statuses)} resources kept"
 
+    def echo(self) -> str:
+        answer = self._ask("GET", "/metadata")
+        if answer.status_code != 200:
+            self._raise(answer)
+        try:
+            return f"FHIR {str(answer.json()['fhirVersion'])[:20]}"
+        except (ValueError, KeyError, TypeError) as why:
+            raise DeliveryFailed("the answer is no CapabilityStatement", destination=self.name) from why
+
     def confirm(self, sop_class_uid: str, sop_instance_uid: str, study_instance_uid: str) -> bool | None:
         if not self.settings.confirm or sop_class_uid not in REPORTS:
             return None

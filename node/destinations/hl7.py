@@ -6,6 +6,8 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,14 +64,24 @@ class Hl7(Destination):
         )
         return self._truth(self._exchange(oru_r01(report, ends).encode()), control_id(report.uid))
 
+    def echo(self) -> str:
+        """MLLP has no question without a message: that the listener takes a connection is all that can be known."""
+        with self._line():
+            return "it takes connections"
+
     def _exchange(self, message: bytes) -> bytes:
         """What the listener answers to one message."""
+        until = time.monotonic() + self.settings.timeout_s
+        with self._line() as line:
+            line.sendall(START + message + END)
+            return _answer(line, until)
+
+    @contextmanager
+    def _line(self) -> Iterator[socket.socket]:
         chosen = self.settings
-        until = time.monotonic() + chosen.timeout_s
         try:
             with socket.create_connection((chosen.host, chosen.port), timeout=chosen.timeout_s) as plain, self._secured(plain) as line:
-                line.sendall(START + message + END)
-                return _answer(line, until)
+                yield line
         except TimeoutError:
             raise DeliveryFailed("no acknowledgement in time", destination=self.name) from None
         except OSError as why:

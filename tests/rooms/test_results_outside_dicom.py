@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
-from node import sr_writer
 from node.destinations.fhir import Fhir, FhirSettings
 from node.destinations.hl7 import Hl7, Hl7Settings
 from node.domain import Result
 from node.errors import DeliveryFailed, DeliveryRefused
 from node.hl7_writer import control_id, escaped, lines_of
 from node.provenance import RESEARCH
+from node.report import NO_OUTLINE
 from node.sr_reader import MARK, read_report
 from tests.record_systems import FhirServer, Listener, a_report, outcome, results
 from tests.rooms.test_destinations import Authority
@@ -168,7 +168,7 @@ def test_the_region_is_an_imaging_selection_with_the_reports_own_points(records)
 def test_the_mark_of_a_finding_without_a_place_is_no_region(records):
     to_fhir(records).send(a_report("nothing"))
 
-    assert sr_writer.NO_OUTLINE.startswith(MARK)
+    assert NO_OUTLINE.startswith(MARK)
     assert records.of("Basic") == []
     assert MARK not in json.dumps(records.kept)
 

@@ -20,6 +20,7 @@ from node.errors import LinkRefused
 from node.ledger.jobs import Jobs
 from node.ledger.read_studies import Read, read_studies
 from node.ledger.reading_links import ReadingLinks
+from node.ledger.tokens import Bearer, Role
 from node.ledger.verdicts import Rates, Verdicts, verdict_id
 from node.web.app import WebParts, create_app
 from tests.rooms.databases import postgres, postgres_server, sqlite
@@ -105,7 +106,7 @@ def test_prometheus_is_told_over_http() -> None:
         accept_instance=nobody,
         spool=nobody,
         hook=nobody,
-        check_token=lambda token: "auditor" if token == "good" else None,
+        bearer=lambda token: Bearer(name="prometheus", role=Role.AUDITOR) if token == "good" else None,
         record=lambda event: None,
         agreement=lambda: {("covid_ct", "1.0.0"): Rates(accept=3, reject=1, mean_dice=0.5)},
     )
