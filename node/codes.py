@@ -38,6 +38,10 @@ DE_IDENTIFYING_EQUIPMENT = Code("109104", "DCM", "De-identifying Equipment")
 ARTIFICIAL_INTELLIGENCE = codes.DCM.ArtificialIntelligence
 
 
+#: Label Map Segmentation Storage (Supplement 243): a SOP Class that pydicom 3.0 does not know
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+
+
 def private(value: str, meaning: str) -> Code:
     """A concept for which no standard code was found: scheme 99RADNODE (PS3.3 section 8.2, private scheme designator)."""
     return Code(value, "99RADNODE", meaning)

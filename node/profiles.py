@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydicom.uid import (
-    UID,
     BasicTextSRStorage,
     ColorSoftcopyPresentationStateStorage,
     Comprehensive3DSRStorage,
@@ -21,9 +20,8 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from node.codes import LABEL_MAP
 from node.domain import DEFAULT_KINDS, Role, Route
-
-LABEL_MAP = UID("1.2.840.10008.5.1.4.1.1.66.7")  # Label Map Segmentation Storage, Supplement 243; pydicom 3.0 does not know it
 
 #: what each viewer or archive can really show
 PROFILES: Mapping[str, tuple[Role, ...]] = {

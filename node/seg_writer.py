@@ -26,11 +26,11 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from node.codes import LABEL_MAP
 from node.derived import Place, check_frames, check_geometry, dimensions, frame_groups, lossy, references, shared_groups
 from node.domain import Result, Role, Segment, Study
 from node.errors import ResultInvalid
 from node.imaging.volume import Volume
-from node.profiles import LABEL_MAP
 from node.provenance import Provenance
 
 UNCOMPRESSED = ExplicitVRLittleEndian  # OHIF reads no 1-bit RLE and, before 2026, no compressed SEG; Orthanc 1.10 no JPEG 2000

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from node.codes import LABEL_MAP
 from node.imaging.functional import numbers_of
 
 Place = tuple[str, int]  #: SOP Instance UID of the image, and frame within it, from 1
 Planes = dict[Place, NDArray[np.bool_]]  #: (rows, columns) each
 Positions = Mapping[tuple[float, float, float], Place]  #: where the images lie, in 1/100 mm
-LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 def planes_of(ds: Dataset, positions: Positions | None = None) -> dict[int, Planes]:

@@ -13,10 +13,10 @@ from pydicom.uid import UID
 
 import node
 from node import codes, provenance, scp
-from node.codes import Code
+from node.codes import LABEL_MAP, Code
 from node.commands.options import Config, house
 from node.domain import Role
-from node.profiles import LABEL_MAP, SOP_CLASSES
+from node.profiles import SOP_CLASSES
 
 if TYPE_CHECKING:
     from config import Settings

@@ -22,8 +22,8 @@ from pydicom.uid import UID_dictionary
 from node import log
 from node.assessment import reports, segmentations
 from node.assessment.answers import OURS, Answer
-from node.assessment.masks import LABEL_MAP
 from node.assessment.told import Ours
+from node.codes import LABEL_MAP
 from node.domain import CleanUid, Origin, StudyRef
 from node.errors import IdentityConflict, InstanceUnreadable, NodeError
 from node.identified import words

@@ -245,13 +245,17 @@ def test_a_destination_that_is_there_answers_and_takes_nothing(archive, tmp_path
         ("dimse", {"host": "127.0.0.1", "ae_title": "PACS", "timeout_s": 1}),
         ("orthanc", {"url": "http://127.0.0.1", "timeout_s": 1}),
         ("stow", {"url": "http://127.0.0.1", "timeout_s": 1}),
+        ("fhir", {"url": "http://127.0.0.1", "timeout_s": 1}),
+        ("hl7", {"host": "127.0.0.1", "timeout_s": 1}),
         ("folder", {}),
     ],
 )
 def test_a_destination_that_is_not_there_says_so(kind, settings, tmp_path):
     port = free_port()
     (tmp_path / "occupied").write_text("not a folder")
-    where = {"dimse": {"port": port}, "folder": {"path": tmp_path / "occupied"}}.get(kind, {"url": f"http://127.0.0.1:{port}"})
+    where = {"dimse": {"port": port}, "hl7": {"port": port}, "folder": {"path": tmp_path / "occupied"}}.get(
+        kind, {"url": f"http://127.0.0.1:{port}"}
+    )
 
     with pytest.raises(DeliveryFailed) as why:
         make(kind, **{**settings, **where}).echo()

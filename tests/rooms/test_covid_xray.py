@@ -19,6 +19,7 @@ from scipy.stats import rankdata
 
 from node import codes
 from node.bundle import Bundle
+from node.codes import LABEL_MAP
 from node.domain import CleanUid, Finding, Instance, Result, Series
 from node.errors import OutsideIntendedUse
 from node.imaging.volume import Frame, Volume
@@ -33,7 +34,6 @@ from node.pipelines.covid_xray import (
     probability,
     zone_scores,
 )
-from node.profiles import LABEL_MAP
 from node.testing.phantom_chest_xray import ChestXray, chest_xray
 from tests.conformance.cases import dciodvfy_errors
 from tests.rooms.front_door import radnode

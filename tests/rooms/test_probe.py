@@ -20,10 +20,11 @@ from pydicom.uid import (
 from typer.testing import CliRunner
 
 from node.__main__ import front_door
+from node.codes import LABEL_MAP
 from node.destinations.dimse import Dimse, DimseSettings
 from node.domain import Role
 from node.errors import DeliveryFailed
-from node.profiles import LABEL_MAP, SOP_CLASSES, fitted
+from node.profiles import SOP_CLASSES, fitted
 from node.sr_writer import write_sr
 from node.testing.pacs import Pacs
 from tests.conformance import cases

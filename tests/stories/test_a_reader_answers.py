@@ -29,7 +29,7 @@ import config
 from node.__main__ import front_door
 from node.annotations.examples import split_of
 from node.assembly import House
-from node.assessment.masks import LABEL_MAP
+from node.codes import LABEL_MAP
 from node.domain import Opinion, VerdictSource
 from node.errors import ExportRefused, LinkRefused, NothingToDo, VerdictRefused
 from node.evaluation.images import cases_in
