@@ -89,8 +89,18 @@ class WebSettings(Room):
     hook_secret: SecretStr | None = None  #: shared with Orthanc's script; the hook is closed without it
     max_upload_mb: int = 4096
     address: str = ""  #: of this node as people see it, e.g. https://radnode.hospital.example; empty: as each request says
+    tls_cert_file: Path | None = (
+        None  #: PEM, the node's certificate and those that signed it: the node speaks HTTPS itself, TLS 1.2 or later
+    )
+    tls_key_file: Path | None = None  #: PEM, its private key
     sign_in: SignInSettings = SignInSettings()
     oidc: OidcSettings | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> WebSettings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file belong together: set both, or none behind a proxy")
+        return self
 
 
 class PredictSettings(Room):

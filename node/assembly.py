@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -1025,11 +1026,21 @@ class House:
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
         _ = self.destinations, self.kinds, self._rates(), self.clean_uids, self.trail
+        self._check_certificate()
         self.take_rules_file()
         if not self.rules.rules:
             _log.warning(
                 "there are no rules, so nothing will be analysed; name a file in `rules`, or publish some with `radnode rules publish`"
             )
+
+    def _check_certificate(self) -> None:
+        chosen = self.settings.web
+        if chosen.tls_cert_file is None:
+            return
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(chosen.tls_cert_file, chosen.tls_key_file)
+        except OSError as why:  # ssl.SSLError among them
+            raise SettingsInvalid(f"web.tls_cert_file and web.tls_key_file can't be used together ({type(why).__name__})") from None
 
     def runner(self, *, inline: bool = False) -> Runner:
         """Who carries out jobs on this machine: warm worker processes, or (`inline`) this very process."""

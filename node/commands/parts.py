@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 
 from config import OidcSettings
 from node import scp
@@ -73,23 +74,30 @@ def _until_the_end(home: House) -> None:
 
 
 def _web(home: House) -> None:
-    settings = home.settings.web
     visits = Visits(home, EXAMPLE_RULES)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(web_parts(home, visits)),
-            host=settings.host,
-            port=settings.port,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=10,
-        )
-    )
+    server = web_server(home, create_app(web_parts(home, visits)))
     _end_asked()  # uvicorn raises the signal once more when it has ended, and what comes after it must still be done
     threading.Thread(target=_tell_when_started, args=(server,), daemon=True).start()
     with closing(visits):
         server.run()
+
+
+def web_server(home: House, app: FastAPI) -> uvicorn.Server:
+    """The app at the address of the settings: HTTPS where they name a certificate (TLS 1.2 or later, PS3.15 B.9)."""
+    chosen = home.settings.web
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=chosen.host,
+            port=chosen.port,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+            ssl_certfile=chosen.tls_cert_file,
+            ssl_keyfile=chosen.tls_key_file,
+        )
+    )
 
 
 def web_parts(home: House, visits: Visits) -> WebParts:

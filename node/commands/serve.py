@@ -73,7 +73,7 @@ def _run(config: Config, *, gateway: bool, worker: bool) -> None:
         parts += [Part(name=name, command=part_command(name), environment=where) for name in ("gateway", "web")]
         said += [
             f"DICOM {settings.scp.ae_title}@{settings.scp.host}:{settings.scp.port}",
-            f"HTTP http://{settings.web.host}:{settings.web.port}",
+            f"HTTP {'https' if settings.web.tls_cert_file else 'http'}://{settings.web.host}:{settings.web.port}",
         ]
     if worker:
         parts.append(Part(name="worker", command=part_command("worker"), environment=where))
