@@ -12,11 +12,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
+from io import SEEK_END
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, cast
 
 from node.errors import UploadRefused, UploadTooLarge
+from node.written_once import WrittenOnce
 
 LARGEST_FILE = 1 << 30  #: bytes: an instance is taken apart in memory
 LARGEST_DIRECTORY = 32 << 20  #: bytes of a zip's list of members, which is read in one piece
@@ -259,28 +260,12 @@ class OneFile:
             return self._file.read(size)
 
 
-class _Part(RawIOBase):
+class _Part(WrittenOnce):
     """One of the many."""
 
     def __init__(self, whole: OneFile, start: int) -> None:
+        super().__init__()
         self._whole, self._start = whole, start
-        self._size = self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        self._at = max(0, offset + {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self._size}[whence])
-        return self._at
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         done = self._whole.write(data, self._start + self._size)
@@ -288,16 +273,5 @@ class _Part(RawIOBase):
         self._at = self._size
         return done
 
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        found = self._whole.read(self._start + self._at, left if size is None or size < 0 else min(size, left))
-        self._at += len(found)
-        return found
-
-    def readall(self) -> bytes:
-        return self.read(-1)
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        found = self.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+    def _bytes(self, at: int, size: int) -> bytes:
+        return self._whole.read(self._start + at, size)

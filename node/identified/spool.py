@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from node.written_once import WrittenOnce
 
 IN_MEMORY = 32 << 20  #: bytes
 
@@ -19,7 +20,7 @@ def spool(folder: Path, *, in_memory: int = IN_MEMORY) -> BinaryIO:
     return cast(BinaryIO, _Spool(folder, in_memory))
 
 
-class _Spool(RawIOBase):
+class _Spool(WrittenOnce):
     """Memory up to a size, then an unlinked file in AES-CTR (NIST SP 800-38A 6.5) whose random key is in memory only.
 
     CTR lets a reader start anywhere: the counter is the block's number. Each byte is written once, at the end, so no
@@ -27,29 +28,12 @@ class _Spool(RawIOBase):
     """
 
     def __init__(self, folder: Path, in_memory: int) -> None:
+        super().__init__()
         self._folder = folder
         self._in_memory = in_memory
         self._memory: bytearray | None = bytearray()
         self._file = -1
         self._key = b""
-        self._size = 0
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        self._at = max(0, offset + {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self._size}[whence])
-        return self._at
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         if self._at != self._size:
@@ -64,23 +48,10 @@ class _Spool(RawIOBase):
         self._at = self._size
         return len(data)
 
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        size = left if size is None or size < 0 else min(size, left)
+    def _bytes(self, at: int, size: int) -> bytes:
         if self._memory is not None:
-            found = bytes(self._memory[self._at : self._at + size])
-        else:
-            found = self._crypt(os.pread(self._file, size, self._at), self._at)
-        self._at += len(found)
-        return found
-
-    def readall(self) -> bytes:
-        return self.read(-1)
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        found = self.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+            return bytes(self._memory[at : at + size])
+        return self._crypt(os.pread(self._file, size, at), at)
 
     def close(self) -> None:
         if self._file >= 0:

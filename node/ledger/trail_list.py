@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, func, select
@@ -14,6 +14,7 @@ from node.audit import Event, from_dict
 from node.ledger.database import reading
 from node.ledger.paging import Page, by_number, page
 from node.ledger.tables import AuditRow
+from node.ledger.trail_search import as_kept
 
 audit = AuditRow.__table__.c
 
@@ -58,9 +59,9 @@ class TrailList:
         where = [audit.study == study] if study else []
         where += _as_written(event, who)
         if since:
-            where.append(audit.at >= _as_kept(since))
+            where.append(audit.at >= as_kept(since))
         if until:
-            where.append(audit.at < _as_kept(until))
+            where.append(audit.at < as_kept(until))
         if cursor:
             where.append(audit.seq < by_number(cursor))
         with reading(self._engine) as connection:
@@ -94,10 +95,6 @@ def _as_written(event: str, who: str) -> list[ColumnElement[bool]]:
     if who:
         where.append(audit.event.endswith(f',"who":{json.dumps(who)}}}', autoescape=True))
     return where
-
-
-def _as_kept(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _record(row: Row[Any]) -> Record:

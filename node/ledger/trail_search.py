@@ -34,9 +34,9 @@ class Wanted:
         if self.study:
             yield or_(_audit.study == self.study, _audit.event.contains(f'"patient":{json.dumps(self.study)}', autoescape=True))
         if self.since:
-            yield _audit.at >= _as_kept(self.since)
+            yield _audit.at >= as_kept(self.since)
         if self.until:
-            yield _audit.at < _as_kept(self.until)
+            yield _audit.at < as_kept(self.until)
 
     def fits(self, facts: dict[str, Any]) -> bool:
         """Whether an event's facts are really what is wanted."""
@@ -56,5 +56,6 @@ class Wanted:
 EVERYTHING = Wanted()
 
 
-def _as_kept(at: datetime) -> str:
+def as_kept(at: datetime) -> str:
+    """A moment as records hold it, so that text compares as time does."""
     return at.astimezone(UTC).isoformat(timespec="microseconds")
