@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import cv2
 import typer
-import yaml
 from pydicom import Dataset
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from node.commands.demo_node import CALLER, DemoNode, demo_node
 from node.commands.options import wide_console
 from node.domain import Role
 from node.errors import NodeError
@@ -57,11 +53,17 @@ def demo(
     both: Annotated[bool, typer.Option("--all", help="Send the healthy phantoms too.")] = False,
     profile: Annotated[str, typer.Option("--profile", help="Which objects come home, see docs/results.md.")] = "default",
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary data folder of the node, and say where it is.")] = False,
+    stay: Annotated[bool, typer.Option("--stay", help="Let the node run on until Ctrl-C, to look at its web pages.")] = False,
 ) -> None:
     """Start a node and a small PACS on loopback, send one study per pipeline by C-STORE, show what comes back."""
-    console = wide_console()
-    with _folder(keep) as folder:
-        samples = _run(folder, Console(stderr=True), both=both, profile=profile)
+    console, progress = wide_console(), Console(stderr=True)
+    with ExitStack() as open_:
+        with progress.status("drawing phantoms, starting a node"):
+            samples = list(_samples(both=both))
+            folder = open_.enter_context(_folder(keep))
+            pacs = open_.enter_context(Pacs(folder / "pacs"))
+            node = open_.enter_context(demo_node(folder, pacs, profile))
+        _run(samples, pacs, node, progress)
         _leave(samples, out)
         console.print(_table(samples))
         console.print(
@@ -69,6 +71,9 @@ def demo(
         )
         if keep:
             console.print(f"The node's data: {folder}")
+        if stay:
+            console.print(f"Look around: {node.address} Sign in as {node.admin} and choose another. Ctrl-C ends it.")
+            _until_interrupted()
     missing = [sample.title for sample in samples if not sample.results]
     if missing:
         raise NodeError(f"nothing came back for: {', '.join(missing)}")
@@ -84,24 +89,23 @@ def _folder(keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(folder: Path, console: Console, *, both: bool, profile: str) -> list[Sample]:
-    """Everything but the table: build, start, send, wait."""
-    with (
-        Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress,
-        Pacs(folder / "pacs") as pacs,
-    ):
-        step = progress.add_task("building phantoms", total=3)
-        samples = list(_samples(both=both))
-        progress.update(step, advance=1, description="starting the node")
-        with _node(folder, pacs, profile) as port:
-            progress.update(step, advance=1, description="sending studies by C-STORE")
-            for sample in samples:
-                send(sample.datasets, port=port, calling_ae="DEMO", called_ae="RADNODE")
-                sample.sent_at = time.monotonic()
-            progress.update(step, advance=1, description="phantoms sent")
-            waiting = {sample.study: progress.add_task(f"{sample.title}: on its way", total=1) for sample in samples}
-            _wait(samples, pacs, lambda sample: progress.update(waiting[sample.study], completed=1, description=f"{sample.title}: home"))
-    return samples
+def _run(samples: list[Sample], pacs: Pacs, node: DemoNode, console: Console) -> None:
+    """Send every phantom, wait until all are home."""
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress:
+        step = progress.add_task("sending studies by C-STORE", total=1)
+        for sample in samples:
+            send(sample.datasets, port=node.port, calling_ae=CALLER, called_ae="RADNODE")
+            sample.sent_at = time.monotonic()
+        progress.update(step, advance=1, description="phantoms sent")
+        waiting = {sample.study: progress.add_task(f"{sample.title}: on its way", total=1) for sample in samples}
+        _wait(samples, pacs, lambda sample: progress.update(waiting[sample.study], completed=1, description=f"{sample.title}: home"))
+
+
+def _until_interrupted() -> None:
+    """Ctrl-C, or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 def _samples(*, both: bool) -> Iterator[Sample]:
@@ -122,58 +126,6 @@ def _samples(*, both: bool) -> Iterator[Sample]:
     like = a_study("DX", patient=5, study=2, opacity="", Modality="CR")
     yield Sample("chest film like normal ones", "none", like, "xray_anomaly")
     yield Sample("brain MR, healthy", "none", a_study("MR", slices=22, patient=4, tumor=False), "brain_mri")
-
-
-@contextmanager
-def _node(folder: Path, pacs: Pacs, profile: str) -> Iterator[int]:
-    """`radnode serve` with an embedded default; gives its DICOM port."""
-    port, web = _free_ports()
-    settings = {
-        "data_dir": str(folder / "data"),
-        "rules": str(folder / "rules.yaml"),
-        "scp": {"port": port, "callers": [{"ae_title": "DEMO", "addresses": ["127.0.0.1/32"]}]},
-        "web": {"port": web},
-        "intake": {"settle_after_s": 1, "min_free_mb": 64},
-        "destinations": {"pacs": {"kind": "dimse", "host": "127.0.0.1", "port": pacs.port, "ae_title": pacs.ae_title, "profile": profile}},
-    }
-    rules = [
-        {"name": "chest CT", "when": {"modality": ["CT"], "body_part": ["CHEST"]}, "run": "covid_ct", "send_to": ["pacs"]},
-        {
-            "name": "breast ultrasound",
-            "when": {"modality": ["US"], "body_part": ["BREAST"]},
-            "run": "breast_ultrasound",
-            "send_to": ["pacs"],
-        },
-        {"name": "chest film", "when": {"modality": ["DX"], "body_part": ["CHEST"]}, "run": "covid_xray", "send_to": ["pacs"]},
-        {
-            "name": "chest film findings",
-            "when": {"modality": ["CR"], "body_part": ["CHEST"], "sex": ["M"]},
-            "run": "chest_xray",
-            "send_to": ["pacs"],
-        },
-        {
-            "name": "chest film, unlike",
-            "when": {"modality": ["CR"], "body_part": ["CHEST"], "sex": ["F"]},
-            "run": "xray_anomaly",
-            "send_to": ["pacs"],
-        },
-        {"name": "brain MR", "when": {"modality": ["MR"], "body_part": ["BRAIN"]}, "run": "brain_mri", "send_to": ["pacs"]},
-    ]
-    (folder / "radnode.yaml").write_text(yaml.safe_dump(settings))
-    (folder / "rules.yaml").write_text(yaml.safe_dump({"rules": rules}))
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RADNODE_")}
-    log = folder / "node.log"
-    with log.open("wb") as errors:
-        command = [sys.executable, "-m", "node", "serve", "--config", str(folder / "radnode.yaml")]
-        node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, start_new_session=True)
-        try:
-            said = node.stdout.readline() if node.stdout else b""
-            if b"ready" not in said:
-                raise NodeError(f"the node did not start:\n{log.read_text()[-2000:]}")
-            yield port
-        finally:
-            node.send_signal(signal.SIGTERM)
-            node.wait(60)
 
 
 def _wait(samples: list[Sample], pacs: Pacs, home: Callable[[Sample], None]) -> None:
@@ -232,11 +184,3 @@ def _headline(sample: Sample) -> tuple[str, str]:
                 label, comma, probability = said.rpartition(", ")
                 return (label, probability) if comma and probability.endswith("%") else (said, "-")
     return "-", "-"
-
-
-def _free_ports() -> tuple[int, int]:
-    """Two TCP ports that were free on loopback a moment ago: held together, so that they differ."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1]), int(other.getsockname()[1])

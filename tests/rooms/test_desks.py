@@ -17,6 +17,7 @@ from node.testing.studies import a_study
 from node.web.ui.model_card import as_html, figures
 from node.web.ui.rules_form import Sheet, acted, focus_after, range_from, rules_from, words_from
 from tests.conftest import need
+from tests.rooms.keyboard import tabs_to
 from tests.rooms.test_pages import Ward
 from tests.rooms.workbench import bundle
 
@@ -111,6 +112,32 @@ def test_a_rule_is_changed_in_the_form_tried_published_and_rolled_back(office):
     expect(page.get_by_label("Rules in force")).to_contain_text(f"Revision {first + 2}")
     assert book.active().text == book.get(first).text
     assert f"rules {first + 2}: rolled back to {first}" in changes(office)
+
+
+def test_a_rule_is_changed_and_published_by_the_keyboard_alone(office):
+    book = office.home.rule_book
+    first = book.active().number
+    page = opened(office, "/rules")
+    expect(yaml_of(page)).to_have_value(book.active().text)
+    tabs_to(page, "The rules as YAML")
+    page.keyboard.press("Control+End")
+    page.keyboard.type("# by the keyboard\n")
+    expect(page.get_by_label("Rules in force")).to_contain_text("Changed, made from")
+
+    tabs_to(page, "Publish", key="Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Why?")).to_be_focused()
+    page.keyboard.type(WHY)
+    tabs_to(page, "Publish", most=5)
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Rules in force")).to_contain_text(f"Revision {first + 1}")
+
+    tabs_to(page, f"Roll back to {first}")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Why?")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert book.active().text.endswith("# by the keyboard\n")
 
 
 def test_a_typing_error_is_named_with_its_line_and_the_form_waits(office):
@@ -414,3 +441,13 @@ def test_the_figures_of_a_card_are_text_whatever_they_hold():
     assert html.count("<li>") == 2
     assert "no" not in figures(card)
     assert figures("# nothing") == ""
+
+
+def test_a_long_table_of_figures_shows_its_first_rows_and_keeps_the_rest():
+    rows = "".join(f"| row {number} | 0.{number} |\n" for number in range(1, 10))
+    shown, folded = as_html(f"|set|AUC|\n|---|---|\n{rows}\nRemarks.", caption="Figures").split("<details", 1)
+
+    assert [f"row {number}<" in shown for number in range(1, 10)] == [True] * 6 + [False] * 3
+    assert [f"row {number}<" in folded for number in range(1, 10)] == [False] * 6 + [True] * 3
+    assert "Remarks." in folded
+    assert folded.count(">AUC<") == 1

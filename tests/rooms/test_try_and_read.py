@@ -31,6 +31,7 @@ from node.runners.inline import InlineRunner
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
 from node.testing.studies import a_study, write_study
 from tests.conftest import need
+from tests.rooms.keyboard import tabs_to
 from tests.rooms.upload_desk import Desk, part10, zipped
 
 PICTURES = os.environ.get("RADNODE_TEST_PICTURES", "")  #: a folder: every page is left there as a person sees it
@@ -201,6 +202,29 @@ def test_a_picture_becomes_a_heat_map_in_three_clicks_and_is_gone(clinic: Clinic
     expect(page.get_by_role("button", name="Analyse")).to_be_disabled()
     page.context.close()
     clinic.complaints.clear()  # of the uploads that were refused
+
+
+def test_a_picture_is_tried_by_the_keyboard_alone(clinic: Clinic) -> None:
+    page = clinic.signed_in(Role.INTEGRATOR)
+    page.goto(clinic.url + "/try")
+    page.get_by_role("button", name="I accept").wait_for()
+    tabs_to(page, "I accept: research use only")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Analyse").wait_for()
+    tabs_to(page, "Choose files")
+    with page.expect_file_chooser() as asked:
+        page.keyboard.press("Enter")
+    asked.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": a_picture()})
+    expect(page.get_by_text("1 file, ")).to_be_visible()
+    tabs_to(page, "Pipeline")
+    page.keyboard.type("breast")
+    tabs_to(page, "Analyse")
+    page.keyboard.press("Enter")
+
+    headline = page.get_by_role("region", name="Result").get_by_role("heading", level=2)
+    expect(headline).to_contain_text("%", timeout=120_000)
+    expect(headline).to_be_focused()  # what a screen reader goes on with
+    page.context.close()
 
 
 def test_nobody_is_told_anything_before_the_terms_are_accepted(clinic: Clinic) -> None:

@@ -73,6 +73,7 @@ class Asking:
                 .props(f"outlined dense maxlength={LONGEST}")
                 .classes("full")
             )
+            (name or reason).props("autofocus")
             said = Words("p", "").classes("said").props('role="alert"')
             said.set_visibility(False)
 
