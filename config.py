@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from node.errors import SettingsInvalid
+from node.tls import Tls
 
 PREFIX = "RADNODE_"
 NOT_SETTINGS = {
@@ -43,13 +44,32 @@ class ScpSettings(Room):
     """The DICOM door (`node/scp.py`)."""
 
     host: str = "127.0.0.1"
-    port: int = 11112
+    port: int = 11112  #: in the clear; 0: none, DICOM comes over TLS only
+    tls_port: int = 0  #: DICOM over TLS; 2762 is registered for it. 0: none
+    tls_cert_file: Path | None = None  #: PEM, the node's certificate and those that signed it
+    tls_key_file: Path | None = None  #: PEM, its private key
+    tls_ca_file: Path | None = None  #: PEM, who signs the peers' certificates: a peer must show one. Without it any peer may come
     ae_title: str = Field("RADNODE", max_length=16)
     callers: tuple[Caller, ...] = ()  #: nobody may send until somebody is named
     processes: int = Field(2, ge=1, le=64)
     max_pdu_bytes: int = Field(131072, ge=4096)
     max_associations: int = Field(64, ge=1)  #: per process
     idle_timeout_s: float = 60
+
+    @model_validator(mode="after")
+    def _some_way_in(self) -> ScpSettings:
+        named = (self.tls_cert_file, self.tls_key_file)
+        if self.tls_port and None in named:
+            raise ValueError("tls_port needs tls_cert_file and tls_key_file")
+        if not self.tls_port and (any(named) or self.tls_ca_file):
+            raise ValueError("a certificate is named but no tls_port: set it, 2762 is registered for DICOM over TLS")
+        if self.tls_port == self.port:
+            raise ValueError(
+                "port is 0 and so is tls_port: set one"
+                if not self.port
+                else "port and tls_port must differ: one speaks TLS, the other never does"
+            )
+        return self
 
 
 class SignInSettings(Room):
@@ -159,6 +179,7 @@ class SourceSettings(Room):
     ae_title: str = ""
     url: str = ""
     timeout_s: float = 10
+    tls: Tls | None = None  #: of kind dimse
 
 
 class WorkersSettings(Room):

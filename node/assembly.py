@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -71,6 +71,7 @@ from node.profiles import fitted, kinds_of
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules, text_of_file
 from node.runners.interface import Queue, Runner
+from node.tls import Tls, client_context, expires, server_context
 
 if TYPE_CHECKING:
     from node import scp
@@ -940,6 +941,9 @@ class House:
             writer=self.vault.writer(name),
             clean_uids=self.clean_uids,
             free_bytes=self.free_bytes,
+            tls=server_context(chosen.tls_cert_file, chosen.tls_key_file, chosen.tls_ca_file)
+            if chosen.tls_port and chosen.tls_cert_file and chosen.tls_key_file
+            else None,
             alert=self._alert,
             max_associations=chosen.max_associations,
             max_pdu_bytes=chosen.max_pdu_bytes,
@@ -1026,21 +1030,31 @@ class House:
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
         _ = self.destinations, self.kinds, self._rates(), self.clean_uids, self.trail
-        self._check_certificate()
+        self._check_certificates()
         self.take_rules_file()
         if not self.rules.rules:
             _log.warning(
                 "there are no rules, so nothing will be analysed; name a file in `rules`, or publish some with `radnode rules publish`"
             )
 
-    def _check_certificate(self) -> None:
-        chosen = self.settings.web
-        if chosen.tls_cert_file is None:
-            return
-        try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(chosen.tls_cert_file, chosen.tls_key_file)
-        except OSError as why:  # ssl.SSLError among them
-            raise SettingsInvalid(f"web.tls_cert_file and web.tls_key_file can't be used together ({type(why).__name__})") from None
+    def _check_certificates(self) -> None:
+        """Files of TLS that can't be used stop the start, whichever room they are for."""
+        door, web = self.settings.scp, self.settings.web
+        if door.tls_cert_file and door.tls_key_file:
+            with _usable("scp.tls_cert_file, tls_key_file, tls_ca_file"):
+                server_context(door.tls_cert_file, door.tls_key_file, door.tls_ca_file)
+        if web.tls_cert_file and web.tls_key_file:
+            with _usable("web.tls_cert_file, tls_key_file"):
+                server_context(web.tls_cert_file, web.tls_key_file)
+        for where, files in self._asked_by_tls().items():
+            with _usable(where):
+                client_context(files)
+
+    def _asked_by_tls(self) -> dict[str, Tls]:
+        """Peers that this node calls by TLS, by the setting that says how."""
+        peers = {f"destinations.{name}.tls": getattr(one.settings, "tls", None) for name, one in self.destinations.items()}
+        peers |= {f"sources.{name}.tls": one.tls for name, one in self.settings.sources.items()}
+        return {where: files for where, files in peers.items() if isinstance(files, Tls)}
 
     def runner(self, *, inline: bool = False) -> Runner:
         """Who carries out jobs on this machine: warm worker processes, or (`inline`) this very process."""
@@ -1163,6 +1177,7 @@ class House:
             free_bytes=self.free_bytes(),
             trail_intact=trail[0] if trail else None,
             broken_at=trail[1] if trail else None,
+            certificates=self._own_certificates(),
         )
         watches = [
             Watch(
@@ -1175,6 +1190,17 @@ class House:
             for one in silence
         ]
         return found(figures, watches, now=now(), began=began)
+
+    def _own_certificates(self) -> dict[str, datetime]:
+        """By the setting that names it, when each ends. One that can't be read is the log's business, not a date."""
+        named = {f"{room}.tls_cert_file": one.tls_cert_file for room, one in (("scp", self.settings.scp), ("web", self.settings.web))}
+        named |= {f"{where}.cert_file": Path(tls.cert_file) for where, tls in self._asked_by_tls().items() if tls.cert_file}
+        ends = {}
+        for setting, file in named.items():
+            with suppress(OSError, ValueError):
+                if file:
+                    ends[setting] = expires(file)
+        return ends
 
     # --- at a glance ------------------------------------------------------------------------------------------------------------
     def overview(self) -> dict[str, Any]:
@@ -1219,6 +1245,17 @@ class AnyName(frozenset[str]):
 
     def __contains__(self, name: object) -> bool:
         return True
+
+
+@contextmanager
+def _usable(where: str) -> Iterator[None]:
+    """Raises SettingsInvalid when a file of TLS can't be used."""
+    try:
+        yield
+    except ssl.SSLError as why:
+        raise SettingsInvalid(f"{where}: not PEM, or the key is not that of the certificate ({why.reason})") from None
+    except OSError as why:
+        raise SettingsInvalid(f"{where}: a file can't be read ({why.strerror}); name PEM files that the node may read") from None
 
 
 def _answers(engine: Engine) -> bool:

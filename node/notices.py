@@ -7,13 +7,14 @@ nothing that came with a study, since mail and webhooks leave the house.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 from itertools import chain
 
 MOST_IDS = 5  #: named in a text
 FORGOTTEN_AFTER = timedelta(hours=24)  #: a job that was given up is trouble for so long
+ENDS_SOON = timedelta(days=14)  #: before a certificate ends
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     SILENCE = "silence"
     DISK = "disk"
     AUDIT = "audit"
+    CERTIFICATE = "certificate"
 
 
 class State(StrEnum):
@@ -48,6 +50,7 @@ class Figures:
     free_bytes: int  #: above the watermark; 0 or less: nothing is taken any more
     trail_intact: bool | None  #: None: not verified yet
     broken_at: int | None = None  #: first record of the trail that is wrong
+    certificates: Mapping[str, datetime] = field(default_factory=dict)  #: setting that names one of the node's own → when it ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class Trouble:
     title: str  #: without a figure
     text: str
     count: int = 1
+    again_after: timedelta = timedelta(0)  #: told again after so long at the earliest, where a channel would sooner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +130,7 @@ def found(figures: Figures, watches: Collection[Watch], *, now: datetime, began:
     if figures.trail_intact is None:
         unknown.add(str(Kind.AUDIT))
     counted = chain(_given_up(figures), _refused(figures), _waiting(figures), _quarantined(figures), _disk(figures))
-    return Found(troubles=(*counted, *silent, *trail), unknown=frozenset(unknown))
+    return Found(troubles=(*counted, *silent, *trail, *_certificates(figures, now)), unknown=frozenset(unknown))
 
 
 def _given_up(figures: Figures) -> list[Trouble]:
@@ -196,6 +200,20 @@ def _trail(figures: Figures) -> Trouble:
     return Trouble(key=str(Kind.AUDIT), kind=Kind.AUDIT, title="the audit trail was altered", text=f"the audit trail was altered{place}")
 
 
+def _certificates(figures: Figures, now: datetime) -> list[Trouble]:
+    return [
+        Trouble(
+            key=f"{Kind.CERTIFICATE}:{setting}",
+            kind=Kind.CERTIFICATE,
+            title=f"a certificate ends: {setting}",
+            text=f"the certificate of {setting} {'ended' if ends <= now else 'ends'} on {ends.astimezone():%Y-%m-%d}: put a new one in its place",
+            again_after=timedelta(days=1),
+        )
+        for setting, ends in sorted(figures.certificates.items())
+        if ends - now < ENDS_SOON
+    ]
+
+
 def _silent(figures: Figures, watches: Collection[Watch], now: datetime, began: datetime) -> tuple[list[Trouble], set[str]]:
     silent, unknown = [], set()
     for watch in watches:
@@ -257,7 +275,7 @@ def _there(trouble: Trouble, before: Told | None, now: datetime, quiet: timedelt
         open=True,
         said=said,
     )
-    if told_at is not None and now - told_at < quiet:
+    if told_at is not None and now - told_at < max(quiet, trouble.again_after):
         return None, then
     then = replace(then, told_at=now, said=True)
     return _notice(State.STILL if said else State.NEW, then, trouble.text), then

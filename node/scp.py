@@ -1,7 +1,7 @@
 """The DICOM door: Verification and Storage SCP (PS3.4 A, B). A success status means sealed, flushed, and found again after a crash.
 
 One blocking thread an association; fragments go from the receive buffer into the sealed record. Several processes may share
-the listening socket: each calls `serve` with a writer of its own.
+the listening sockets: each calls `serve` with a writer of its own. One socket may speak TLS (PS3.15 B.12), the other never does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ipaddress
 import select
 import signal
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -30,6 +31,7 @@ from node.errors import DiskFull
 from node.identified.clean_uids import CleanUids
 from node.identified.head import Head, HeadUnreadable, is_uid, read_head
 from node.identified.vault import Meta, Stored
+from node.tls import words
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.317435850861110966420474364964815608580"
 IMPLEMENTATION_VERSION: Final = "RADNODE"
@@ -49,7 +51,7 @@ OUT_OF_RESOURCES = 0xA700
 DATA_SET_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
-REQUEST_TIMEOUT_S: Final = 15  #: from the connection to the A-ASSOCIATE-RQ
+REQUEST_TIMEOUT_S: Final = 15  #: from the connection to the A-ASSOCIATE-RQ; before it, for the TLS handshake as a whole
 
 _FIRST_LOOK, _LOOK_AGAIN = 64 << 10, 4  #: the head is walked at 64 kB, then at four times as much
 _log = log.get(__name__)
@@ -100,6 +102,7 @@ class Door:
     writer: Writer
     clean_uids: CleanUids
     free_bytes: Callable[[], int]  #: above the watermark; 0 or less: nothing is taken
+    tls: ssl.SSLContext | None = None  #: of the socket that speaks TLS
     alert: Alert = lambda calling_ae, called_ae, address, why: None
     received: Callable[[CleanUid, str, int], None] = lambda study, calling_ae, size: None  #: after each success
     max_associations: int = 64
@@ -121,27 +124,31 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket, door: Door) -> None:
-    """Take associations until SIGTERM (in a main thread) or `door.stop`; then let those that are open come to an end."""
+def serve(listener: socket.socket | None, door: Door, *, secure: socket.socket | None = None) -> None:
+    """Take associations until SIGTERM (in a main thread) or `door.stop`; then let those that are open come to an end.
+
+    `secure` listens for DICOM over TLS and needs `door.tls`; `listener` for DICOM in the clear.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: door.stop.set())
-    listener.setblocking(False)
     room = _Room(door)
     poll = select.poll()
-    poll.register(listener, select.POLLIN)
+    listening = {one.fileno(): one for one in (listener, secure) if one}
+    for one in listening.values():
+        one.setblocking(False)
+        poll.register(one, select.POLLIN)
     while not door.stop.is_set():
-        if not poll.poll(200):
-            continue
-        time.sleep(0.05 if room.full(1) else min(len(room), 20) / 1000)  # a process with less to do comes first
-        try:
-            connection, address = listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            continue
-        except OSError:
-            _log.exception("a connection could not be taken")
-            time.sleep(0.1)
-            continue
-        room.admit(connection, str(address[0]))
+        for number, _ in poll.poll(200):
+            time.sleep(0.05 if room.full(1) else min(len(room), 20) / 1000)  # a process with less to do comes first
+            try:
+                connection, address = listening[number].accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                continue
+            except OSError:
+                _log.exception("a connection could not be taken")
+                time.sleep(0.1)
+                continue
+            room.admit(connection, str(address[0]), door.tls if listening[number] is secure else None)
     room.drain()
 
 
@@ -157,11 +164,11 @@ class _Room:
     def __len__(self) -> int:
         return len(self._present)
 
-    def admit(self, connection: socket.socket, address: str) -> None:
+    def admit(self, connection: socket.socket, address: str, tls: ssl.SSLContext | None) -> None:
         if len(self) >= 2 * self._door.max_associations + 16:  # those above the limit are told so; a flood is not
             connection.close()
             return
-        association = _Association(connection, address, self._door, self)
+        association = _Association(connection, address, self._door, self, tls)
         thread = threading.Thread(target=self._run, args=(association,), name=f"association-{address}", daemon=True)
         with self._lock:
             self._present[association] = thread
@@ -208,20 +215,22 @@ class _Refusal(Exception):
 
 
 class _Association:
-    """From A-ASSOCIATE-RQ to the end of the connection, in a thread of its own."""
+    """From A-ASSOCIATE-RQ, or the TLS handshake before it, to the end of the connection, in a thread of its own."""
 
-    def __init__(self, connection: socket.socket, address: str, door: Door, room: _Room) -> None:
-        self._socket, self._address, self._door, self._room = connection, address, door, room
+    def __init__(self, connection: socket.socket, address: str, door: Door, room: _Room, tls: ssl.SSLContext | None) -> None:
+        self._socket, self._address, self._door, self._room, self._tls = connection, address, door, room, tls
         self.established = False
         self._busy = False
         self._contexts: dict[int, tuple[str, str]] = {}  # id → abstract syntax, transfer syntax
 
     def run(self) -> None:
         try:
-            with self._socket:
+            with self._connection():
                 self._set_up_socket()
                 self._limit_silence(min(self._door.idle_timeout_s, REQUEST_TIMEOUT_S))  # the ARTIM timer, PS3.8 9.1.5
                 self._wire = ul.Wire(self._socket)
+                if isinstance(self._socket, ssl.SSLSocket) and not self._shaken_hands(self._socket):
+                    return
                 try:
                     self._proposal = self._wire.proposal()
                     if self._negotiated():
@@ -241,19 +250,53 @@ class _Association:
         if idle_only and self._busy:
             return
         with suppress(OSError):
-            if idle_only:
+            if idle_only and self._tls is None:  # a TLS connection is not written to while another thread reads it
                 self._socket.send(ul.abort(ul.UNSPECIFIED))
-            self._socket.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _set_up_socket(self) -> None:
         self._socket.setblocking(True)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _limit_silence(self, seconds: float) -> None:
-        """In the kernel: Python's own time-out would poll before each read."""
+        """In the kernel: Python's own time-out would poll before each read. Under TLS it is Python's, which would read on after the kernel's."""
+        if self._tls is not None:
+            self._socket.settimeout(seconds)
+            return
         limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    # --- TLS ----------------------------------------------------------------------------------------------------------
+    def _connection(self) -> socket.socket:
+        if self._tls is not None:
+            try:
+                self._socket = self._tls.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+            except OSError as why:
+                raise ul.PeerGone from why
+        return self._socket
+
+    def _shaken_hands(self, connection: ssl.SSLSocket) -> bool:
+        """The TLS handshake; False: it failed. A peer that speaks no TLS, an old one, or shows the wrong certificate is a security alert."""
+        try:
+            connection.do_handshake()  # the time-out is for all of it
+            return True
+        except TimeoutError:
+            _log.warning("no TLS handshake in time", extra={"peer": self._address})
+        except OSError as failed:
+            if not isinstance(failed, ssl.SSLError) or isinstance(failed, ssl.SSLEOFError):  # a look at the port, and no word
+                raise ul.PeerGone from failed
+            why = f"no TLS: {words(failed)}"
+            _log.warning("connection refused", extra={"peer": self._address, "because": why})
+            self._alert("", "", why)
+            self._wire.linger(1)
+        return False
+
+    def _alert(self, calling_ae: str, called_ae: str, why: str) -> None:
+        try:
+            self._door.alert(calling_ae, called_ae, self._address, why)
+        except Exception:
+            _log.exception("a security alert could not be recorded", extra={"peer": self._address})
 
     # --- negotiation --------------------------------------------------------------------------------------------------
     def _negotiated(self) -> bool:
@@ -263,10 +306,7 @@ class _Association:
         if rejection:
             _log.warning("association rejected", extra={"peer": self._address, "because": why})
             if rejection in (ul.CALLED_AE_NOT_RECOGNIZED, ul.CALLING_AE_NOT_RECOGNIZED):
-                try:
-                    self._door.alert(proposal.calling_ae, proposal.called_ae, self._address, why)
-                except Exception:
-                    _log.exception("a security alert could not be recorded", extra={"peer": self._address})
+                self._alert(proposal.calling_ae, proposal.called_ae, why)
             self._wire.send(ul.associate_rj(*rejection))
             self._wire.linger(1)
             return False

@@ -7,6 +7,7 @@ the time (`docs/performance.md`). Here fragments are handed on as views of one r
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -250,6 +251,9 @@ class Wire:
         """Wait for the peer to close after our last word, so that a reset does not overtake it (PS3.8 9.1.5)."""
         with suppress(OSError):
             self._socket.settimeout(timeout_s)
+            if isinstance(self._socket, ssl.SSLSocket):
+                with suppress(OSError, ValueError):
+                    self._socket.unwrap()  # the close_notify of TLS, so that the peer knows that nothing was cut off
             self._socket.shutdown(socket.SHUT_WR)
             for _ in range(64):
                 if not self._socket.recv_into(self._buffer):

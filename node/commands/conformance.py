@@ -19,7 +19,7 @@ from node.domain import Role
 from node.profiles import SOP_CLASSES
 
 if TYPE_CHECKING:
-    from config import Settings
+    from config import ScpSettings, Settings
 
 TEXT = Path(__file__).with_suffix(".md")
 _SCP_STATUSES = {
@@ -77,13 +77,25 @@ def _receiver(settings: Settings) -> Mapping[str, object]:
         "callers": ", ".join(f"`{c.ae_title}` ({', '.join(c.addresses) or 'any address'})" for c in door.callers) or "nobody yet",
         "transfer_syntaxes": _uids(scp.TRANSFER_SYNTAXES),
         "scp_statuses": _rows((f"0x{status:04X}", words) for status, words in _SCP_STATUSES.items()),
-        "scp_host": door.host,
-        "scp_port": door.port,
+        "scp_ports": " and ".join(f"{door.host}:{port}{how}" for port, how in ((door.port, ""), (door.tls_port, " by TLS")) if port),
+        "scp_tls": _receiver_tls(door),
+        "web_scheme": "HTTPS" if web.tls_cert_file else "HTTP",
+        "web_tls": "HTTPS of its own"
+        if web.tls_cert_file
+        else "no TLS of its own in these settings (`web.tls_cert_file`); a proxy may terminate it",
         "web_host": web.host,
         "web_port": web.port,
         "max_upload": web.max_upload_mb,
         "settle_after": f"{settings.intake.settle_after_s:g}",
     }
+
+
+def _receiver_tls(door: ScpSettings) -> str:
+    if not door.tls_port:
+        return "no port that speaks TLS in these settings (`scp.tls_port`; 2762 is registered for it)"
+    peers = "a peer must show a certificate of the site's authority" if door.tls_ca_file else "peers need no certificate"
+    clear = f"port {door.port} speaks no TLS" if door.port else "there is no port without it"
+    return f"port {door.tls_port} speaks nothing but TLS, {clear}; {peers}"
 
 
 def _delivery(settings: Settings) -> Mapping[str, object]:

@@ -23,6 +23,7 @@ from node.commands.options import EXAMPLE_RULES, Config, house
 from node.gateway import Gateway
 from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
+from node.tls import server_context
 from node.visits import Visits
 from node.web.app import WebParts, create_app
 from node.web.audit import AuditParts
@@ -36,6 +37,7 @@ def part(
     name: Annotated[str, typer.Argument()],
     config: Config = None,
     fd: Annotated[int, typer.Option("--fd", help="Inherited listening socket of the DICOM port.")] = -1,
+    tls_fd: Annotated[int, typer.Option("--tls-fd", help="The same of the port that speaks TLS.")] = -1,
     number: Annotated[int, typer.Option("--number")] = 0,
 ) -> None:
     """One process of a node. For the supervisor."""
@@ -44,7 +46,8 @@ def part(
     match name:
         case "receiver":
             say_ready()
-            scp.serve(socket.socket(fileno=fd), home.door(f"receiver-{number}"))
+            plain, secure = (socket.socket(fileno=one) if one >= 0 else None for one in (fd, tls_fd))
+            scp.serve(plain, home.door(f"receiver-{number}"), secure=secure)
         case "gateway":
             _until_the_end(home)
         case "web":
@@ -83,21 +86,23 @@ def _web(home: House) -> None:
 
 
 def web_server(home: House, app: FastAPI) -> uvicorn.Server:
-    """The app at the address of the settings: HTTPS where they name a certificate (TLS 1.2 or later, PS3.15 B.9)."""
+    """The app at the address of the settings: HTTPS where they name a certificate (TLS 1.2 or later, PS3.15 B.12)."""
     chosen = home.settings.web
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=chosen.host,
-            port=chosen.port,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=10,
-            ssl_certfile=chosen.tls_cert_file,
-            ssl_keyfile=chosen.tls_key_file,
-        )
+    config = uvicorn.Config(
+        app,
+        host=chosen.host,
+        port=chosen.port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        ssl_certfile=chosen.tls_cert_file,
+        ssl_keyfile=chosen.tls_key_file,
     )
+    if chosen.tls_cert_file and chosen.tls_key_file:
+        config.load()
+        config.ssl = server_context(chosen.tls_cert_file, chosen.tls_key_file)
+    return uvicorn.Server(config)
 
 
 def web_parts(home: House, visits: Visits) -> WebParts:

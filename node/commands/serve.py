@@ -35,15 +35,16 @@ def worker(config: Config = None) -> None:
     _run(config, gateway=False, worker=True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """The DICOM port. Parts of a node that was killed hold it for a moment longer."""
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    """A DICOM port. Parts of a node that was killed hold it for a moment longer."""
     end = time.monotonic() + PORT_PATIENCE_S
     while True:
         try:
             return scp.bind(host, port)
         except OSError as why:
             if why.errno != errno.EADDRINUSE or time.monotonic() > end:
-                raise NodeError(f"the DICOM port can't be opened: {why.strerror}. Choose another scp.host or scp.port", port=port) from None
+                words = f"the DICOM port can't be opened: {why.strerror}. Choose another scp.host or {setting}"
+                raise NodeError(words, port=port) from None
             time.sleep(0.2)
 
 
@@ -58,21 +59,25 @@ def _run(config: Config, *, gateway: bool, worker: bool) -> None:
             _log.warning("nobody may send by C-STORE; name callers in `scp.callers`")
         if made := home.reception.first():
             typer.echo(f"First start: sign in as {made[0]} with the one-time password  {made[1]}  and choose another.", err=True)
-        listener = _listen(settings.scp.host, settings.scp.port)
-        fd = listener.fileno()
-        os.set_inheritable(fd, True)
+        door = settings.scp
+        asked = {"--fd": ("scp.port", door.port), "--tls-fd": ("scp.tls_port", door.tls_port)}
+        listening = {option: _listen(door.host, port, setting) for option, (setting, port) in asked.items() if port}
+        for listener in listening.values():
+            os.set_inheritable(listener.fileno(), True)
+        sockets = [word for option, listener in listening.items() for word in (option, str(listener.fileno()))]
         parts += [
             Part(
                 name=f"receiver {n}",
-                command=part_command("receiver", "--fd", str(fd), "--number", str(n)),
-                keep_fds=(fd,),
+                command=part_command("receiver", *sockets, "--number", str(n)),
+                keep_fds=[listener.fileno() for listener in listening.values()],
                 environment=where,
             )
-            for n in range(settings.scp.processes)
+            for n in range(door.processes)
         ]
         parts += [Part(name=name, command=part_command(name), environment=where) for name in ("gateway", "web")]
         said += [
-            f"DICOM {settings.scp.ae_title}@{settings.scp.host}:{settings.scp.port}",
+            *([f"DICOM {door.ae_title}@{door.host}:{door.port}"] if door.port else []),
+            *([f"DICOM over TLS {door.ae_title}@{door.host}:{door.tls_port}"] if door.tls_port else []),
             f"HTTP {'https' if settings.web.tls_cert_file else 'http'}://{settings.web.host}:{settings.web.port}",
         ]
     if worker:

@@ -24,7 +24,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Ver
 
 from node.destinations.interface import Destination
 from node.errors import DeliveryFailed, DeliveryRefused
-from node.tls import Tls, client_context
+from node.tls import Tls, heard_context
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _REJECTED_FOR_NOW = 0x02  # A-ASSOCIATE-RJ Result, PS3.8 Table 9-21: 1 permanent, 2 transient
@@ -194,7 +194,11 @@ class Dimse(Destination):
         return ae
 
     def _associate(self, ae: AE, *, even_if_none: bool = False) -> Association:
-        tls = (client_context(self.settings.tls), self.settings.host) if self.settings.tls else None
+        try:
+            context, heard = heard_context(self.settings.tls) if self.settings.tls else (None, [])
+        except OSError as why:
+            raise DeliveryFailed(f"the files of `tls` can't be used ({type(why).__name__})", destination=self.name) from None
+        tls = (context, self.settings.host) if context else None
         association = ae.associate(self.settings.host, self.settings.port, ae_title=self.settings.ae_title, tls_args=tls)
         if association.is_established:
             return association
@@ -208,7 +212,7 @@ class Dimse(Destination):
             if even_if_none:
                 return association
             raise DeliveryRefused("SOP class not supported: no presentation context was accepted", destination=self.name)
-        raise DeliveryFailed("no association", destination=self.name)
+        raise DeliveryFailed(f"no association: {heard[-1]}" if heard else "no association", destination=self.name)
 
     def _release_later(self) -> None:
         if self._idle is not None:

@@ -11,6 +11,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined,unused-ignore]
 
 from node import log
+from node.tls import Tls, client_context
 
 _log = log.get(__name__)
 
@@ -32,6 +33,8 @@ class CountSource(Protocol):
     def url(self) -> str: ...
     @property
     def timeout_s(self) -> float: ...
+    @property
+    def tls(self) -> Tls | None: ...
 
 
 def expected_instances(source: CountSource, study_instance_uid: str, *, calling_ae_title: str = "RADNODE") -> int | None:
@@ -58,7 +61,8 @@ def _by_find(source: CountSource, study_instance_uid: str, calling_ae_title: str
     ae = AE(calling_ae_title)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = source.timeout_s
     ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
-    association = ae.associate(source.host, source.port, ae_title=source.ae_title)
+    tls = (client_context(source.tls), source.host) if source.tls else None
+    association = ae.associate(source.host, source.port, ae_title=source.ae_title, tls_args=tls)
     if not association.is_established:
         raise ConnectionError("no association")
     found: str | None = None

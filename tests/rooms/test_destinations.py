@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
@@ -398,19 +398,20 @@ class Authority:
         certificate = self._certificate(self._name, self._key.public_key(), True)
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def signs(self, name: str) -> tuple[str, str]:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def signs(self, name: str, *, days: float = 1, rsa_key: bool = False) -> tuple[str, str]:
+        """Certificate and key of `name`, good for so many days from now; below 0 it has ended."""
+        key = rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._certificate(subject, key.public_key(), False)
+        certificate = self._certificate(subject, key.public_key(), False, days)
         cert_file, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         form = serialization.PrivateFormat.PKCS8
         key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
         return str(cert_file), str(key_file)
 
-    def _certificate(self, subject: x509.Name, key: Any, authority: bool) -> x509.Certificate:
+    def _certificate(self, subject: x509.Name, key: Any, authority: bool, days: float = 1) -> x509.Certificate:
         now = datetime.now(UTC)
-        builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number(), now - timedelta(1), now + timedelta(1))
+        builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number(), now - timedelta(1), now + timedelta(days))
         builder = builder.add_extension(x509.BasicConstraints(authority, None), True)
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), False)

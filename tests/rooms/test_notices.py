@@ -75,6 +75,19 @@ def test_a_trouble_is_told_once_then_after_the_quiet_time_and_once_when_it_is_ov
     assert channel.knows == {}
 
 
+def test_a_certificate_that_ends_is_told_once_a_day_from_two_weeks_before():
+    def after(days: float) -> Found:
+        ends = figures(certificates={"web.tls_cert_file": NOON + timedelta(days=20)})
+        return found(ends, [], now=NOON + timedelta(days=days), began=NOON)
+
+    channel = Told_()
+    assert channel.at(0, after(5)) == []
+    assert channel.at(0, after(7)) == [("new", "certificate:web.tls_cert_file")]
+    assert channel.at(5, after(7)) == []
+    assert channel.at(24, after(8)) == [("still", "certificate:web.tls_cert_file")]
+    assert "ended on" in after(21).troubles[0].text
+
+
 def test_what_comes_and_goes_tells_nobody_every_minute():
     channel = Told_()
     assert channel.at(0, wrong(FULL)) == [("new", "disk")]

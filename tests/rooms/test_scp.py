@@ -69,6 +69,7 @@ class Node:
         self.home = home
         self.listener = scp.bind("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
+        self.secure: socket.socket | None = None
         self.processes: list[subprocess.Popen[bytes]] = []
         self.alerts: list[tuple[str, str, str, str]] = []
         self.free = 1 << 40
@@ -107,7 +108,7 @@ class Node:
             "alert": lambda *facts: self.alerts.append(facts), "idle_timeout_s": 20, "drain_s": 1, **door,
         }  # fmt: skip
         self.door = scp.Door(**told)
-        self.thread = threading.Thread(target=scp.serve, args=(self.listener, self.door))
+        self.thread = threading.Thread(target=scp.serve, args=(self.listener, self.door), kwargs={"secure": self.secure})
         self.thread.start()
 
     def closes(self) -> None:
