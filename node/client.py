@@ -1,4 +1,4 @@
-"""A client for programs that ask a node: `predict`, `heatmap`, `meta`. Needs httpx and nothing else of the node.
+"""A client for programs that ask a node: `predict`, `heatmap`, `meta`. Needs httpx and nothing else of the node; `/api/v1` is in `api_client.py`.
 
 with Radnode("https://node.example", token) as node:
     answer = node.predict([Path("film.dcm")], pipeline="chest_xray", clinical={"age": 61, "sex": "F"})
@@ -105,7 +105,7 @@ class Radnode:
 
     def meta(self) -> dict[str, Any]:
         """Pipelines, their labels and models, limits. Raises Refused."""
-        found = _checked(self._http.get(f"{self._url}/meta", headers=self._headers)).json()
+        found = checked(self._http.get(f"{self._url}/meta", headers=self._headers)).json()
         return dict(found)
 
     def _post(
@@ -123,7 +123,7 @@ class Radnode:
         with _opened(files) as opened:  # no name of a file is sent: it may name a patient
             parts = [("files", (f"file-{number}", content, "application/octet-stream")) for number, content in enumerate(opened, 1)]
             data = {name: value for name, value in told.items() if value}
-            return _checked(self._http.post(self._url + path, files=parts, data=data, headers={**self._headers, "Accept": accept}))
+            return checked(self._http.post(self._url + path, files=parts, data=data, headers={**self._headers, "Accept": accept}))
 
 
 @contextmanager
@@ -132,7 +132,8 @@ def _opened(files: Sequence[File]) -> Iterator[list[bytes | IO[bytes]]]:
         yield [stack.enter_context(one.open("rb")) if isinstance(one, Path) else one for one in files]
 
 
-def _checked(answer: httpx.Response) -> httpx.Response:
+def checked(answer: httpx.Response) -> httpx.Response:
+    """The answer, if it is one. Raises Refused."""
     if answer.is_success:
         return answer
     try:

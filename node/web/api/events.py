@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -35,6 +35,19 @@ AT_ONCE = 200  #: records of one look
 
 Seconds = Annotated[int, Query(ge=1, le=LONGEST_S, description="How long the stream stays open.")]
 LastEventId = Annotated[str, Header(alias="Last-Event-ID", max_length=20)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What the node did with a study."""
+
+    seq: int  #: in the audit trail
+    at: str
+    study: str
+    meaning: str  #: of the event, CID 400
+    peer: str
+    what: str
+    outcome: int
 
 
 @dataclass(slots=True)
@@ -62,7 +75,7 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
     async def events(
         request: Request, study: UidAsked = "", seconds: Seconds = LONGEST_S, last_event_id: LastEventId = ""
     ) -> StreamingResponse:
-        """Events `step` (a study took one: `{seq, at, study, what, outcome}`) and `jobs` (counts by state, when they changed)."""
+        """Events `step` (a study took one: `{seq, at, study, meaning, peer, what, outcome}`) and `jobs` (counts by state, when they changed)."""
         if pulse.open >= MOST_STREAMS:
             raise Problem(503, "Too many listen already. Try again later, or ask /api/v1/today.", headers={"Retry-After": "30"})
         await run_in_threadpool(notes.searched, request, "events followed", study=study)
@@ -85,7 +98,7 @@ async def _told(parts: ApiParts, pulse: Pulse, seq: int, study: str, end: float)
             for record in records:
                 seq = record.seq
                 if is_step(record) and study in ("", record.study):
-                    said += _event("step", _step(record), id=seq)
+                    said += _event("step", asdict(_step(record)), id=seq)
             if not study and counts != (now := await pulse.counts()):
                 counts = now
                 said += _event("jobs", now)
@@ -105,9 +118,8 @@ def is_step(record: Record) -> bool:
     return bool(record.study) and (record.who == "radnode" or record.who.startswith("AETITLES="))
 
 
-def _step(record: Record) -> dict[str, Any]:
-    same = ("seq", "at", "study", "meaning", "peer", "what", "outcome")
-    return {name: getattr(record, name) for name in same}
+def _step(record: Record) -> Step:
+    return Step(**{name: getattr(record, name) for name in Step.__slots__})
 
 
 def _event(name: str, data: dict[str, Any], *, id: int | None = None) -> str:
