@@ -26,9 +26,11 @@ from node.ledger.job_list import JobShown, WholeJob
 from node.ledger.paging import MOST
 from node.ledger.shown import Delivery, DestinationShown, Echo, Refused
 from node.ledger.trail_list import Record
+from node.rules.difference import Difference
 from node.web.api.audit import Whole as Chain
 from node.web.api.events import HEARTBEAT_S, LONGEST_S, Step
 from node.web.api.models import ModelShown
+from node.web.api.rules import Checked, RevisionShown, WholeRevision
 from node.web.api.story import Story
 from node.web.api.today import Whole as Today
 from node.web.api.words import Done, Listed
@@ -36,6 +38,7 @@ from node.web.api.words import Done, Listed
 Counts = dict[str, int]  #: jobs by state
 T = TypeVar("T")
 
+_WHOLE = ("destinations", "models", "rules")  #: lists of one page
 _PAUSES_S = (0.5, 2.0, 5.0)  #: before something is asked once more
 
 
@@ -99,6 +102,22 @@ class RadnodeApi(Radnode):
         """One pipeline."""
         return self._get(ModelShown, f"models/{pipeline}")
 
+    def rules(self) -> Iterator[RevisionShown]:
+        """Every revision of the rules, the newest first."""
+        return self._list(RevisionShown, "rules")
+
+    def rule_text(self, number: int) -> WholeRevision:
+        """A revision with its text."""
+        return self._get(WholeRevision, f"rules/{number}")
+
+    def rules_difference(self, number: int, other: int) -> Difference:
+        """What changes from one revision to another."""
+        return self._get(Difference, f"rules/{number}/difference/{other}")
+
+    def validate_rules(self, text: str) -> Checked:
+        """What is wrong with a text. Nothing is kept."""
+        return self._do(Checked, "rules/validate", text=text)
+
     def audit(
         self, *, study: str = "", event: str = "", who: str = "", since: datetime | None = None, until: datetime | None = None
     ) -> Iterator[Record]:
@@ -161,6 +180,26 @@ class RadnodeApi(Radnode):
         """The version that was active before is active again."""
         return self._do(Done, f"models/{pipeline}/rollback", reason=reason)
 
+    def publish_rules(self, text: str, *, reason: str, base: int | None = None) -> RevisionShown:
+        """A text becomes the rules, or a proposal; refused (409) when `base` is no longer the active revision."""
+        return self._do(RevisionShown, "rules", text=text, reason=reason, base=base)
+
+    def keep_rules(self, text: str, *, reason: str, base: int | None = None) -> RevisionShown:
+        """Keep a draft."""
+        return self._do(RevisionShown, "rules/drafts", text=text, reason=reason, base=base)
+
+    def watch_rules(self, text: str, *, reason: str) -> RevisionShown:
+        """Ask a draft beside the rules in force. It does nothing."""
+        return self._do(RevisionShown, "rules/watch", text=text, reason=reason)
+
+    def approve_rules(self, number: int, *, reason: str) -> RevisionShown:
+        """A second person's word on a proposal."""
+        return self._do(RevisionShown, f"rules/{number}/approve", reason=reason)
+
+    def roll_rules_back(self, number: int, *, reason: str, base: int | None = None) -> RevisionShown:
+        """An earlier revision is in force again."""
+        return self._do(RevisionShown, f"rules/{number}/rollback", reason=reason, base=base)
+
     # --- following ------------------------------------------------------------------------------------------------------
     def events(self, *, study: str = "", after: int | None = None, seconds: int = LONGEST_S) -> Iterator[Step | Counts]:
         """What happens, as it happens, for so many seconds: steps of studies, and counts of jobs by state when they changed.
@@ -199,7 +238,7 @@ class RadnodeApi(Radnode):
 
     def _list(self, shape: type[T], path: str, **asked: str) -> Iterator[T]:
         cursor = ""
-        many = {"limit": str(MOST)} if path not in ("destinations", "models") else {}
+        many = {"limit": str(MOST)} if path not in _WHOLE else {}
         while True:
             page = self._get(Listed[shape], path, **asked, **many, cursor=cursor)  # type: ignore[valid-type]
             yield from page.items
@@ -207,12 +246,13 @@ class RadnodeApi(Radnode):
             if not cursor:
                 return
 
-    def _do(self, shape: type[T], path: str, **body: str) -> T:
+    def _do(self, shape: type[T], path: str, **body: str | int | None) -> T:
+        sent = {name: value for name, value in body.items() if value is not None}
         headers = {**self._headers, "Idempotency-Key": uuid.uuid4().hex}
         broken = False
         for pause in (*_PAUSES_S, None):
             try:
-                answer = self._http.post(f"{self._url}/api/v1/{path}", json=body or None, headers=headers)
+                answer = self._http.post(f"{self._url}/api/v1/{path}", json=sent or None, headers=headers)
                 if pause is None or not broken or answer.status_code != 409:  # 409: the first one may be at work still
                     break
             except httpx.TransportError:

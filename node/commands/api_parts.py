@@ -36,6 +36,7 @@ def api_parts(home: House) -> ApiParts:
         chain=home.trail,
         answers=Answers(home.ledger, now),
         shelf=home.shelf,
+        book=home.rule_book,
         outgoing=home.deliveries,
         refusals=home.refusals,
         results=ResultsParts(of=results.of, header=results.header, whole=results.whole),

@@ -383,6 +383,12 @@ MAY: dict[tuple[str, str], set[Role]] = {
     ("GET", "/api/v1/models/{pipeline}"): set(Role),
     **{("POST", f"/api/v1/models/{{pipeline}}/versions/{{version}}/{step}"): {Role.ADMIN} for step in ("promote", "shadow", "retire")},
     ("POST", "/api/v1/models/{pipeline}/rollback"): {Role.ADMIN},
+    **{
+        ("GET", f"/api/v1/rules{more}"): {Role.AUDITOR, Role.INTEGRATOR, Role.ADMIN}
+        for more in ("", "/{number}", "/{number}/difference/{other}")
+    },
+    ("POST", "/api/v1/rules/validate"): {Role.AUDITOR, Role.INTEGRATOR, Role.ADMIN},
+    **{("POST", f"/api/v1/rules{more}"): {Role.ADMIN} for more in ("", "/drafts", "/watch", "/{number}/approve", "/{number}/rollback")},
     **{("GET", f"/api/v1/audit{more}"): {Role.AUDITOR, Role.PRIVACY, Role.ADMIN} for more in ("", "/verify")},
     ("GET", "/api/v1/events"): LOOKS,
 }
@@ -402,7 +408,9 @@ RESULTS = {
     )
 }
 #: routes that show nothing of a patient, not even a pseudonym
-NOBODYS = {("GET", f"/api/v1/{noun}") for noun in ("today", "destinations", "models", "models/{pipeline}")}
+NOBODYS = {("GET", f"/api/v1/{noun}") for noun in (
+    "today", "destinations", "models", "models/{pipeline}", "rules", "rules/{number}", "rules/{number}/difference/{other}",
+)}  # fmt: skip
 ELSEWHERE = re.compile(  # who may: test_who_may.py
     r"/(healthz|readyz|metrics|orthanc/.*|predict|heatmap|meta|pictures/.*|api/v1/audit/export|api/v1/reveal-requests.*|api/v1/studies/\{study\}/reveal)$"
 )
@@ -424,6 +432,7 @@ def address(clinic: Clinic, path: str) -> str:
         query = f"?StudyInstanceUID={written.StudyInstanceUID}" if path == "/dicom-web/studies" else ""
         return path.format(**names) + query
     names = {"study": study, "job": job.id, "delivery": "1", "destination": "pacs", "pipeline": "works", "version": "1.0.0"}
+    names |= {"number": "1", "other": "1"}
     return path.format(**names) + ("?seconds=1" if path.endswith("/events") else "")
 
 

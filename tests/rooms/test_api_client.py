@@ -120,16 +120,20 @@ def test_every_route_of_the_api_has_its_call(node: Listening) -> None:
     class Notes(httpx.HTTPTransport):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             path = re.sub(
-                r"(studies|jobs|deliveries|destinations|quarantine|models|versions)/(\d+\b[\d.]*|x)(?=/|$)", r"\1/{}", request.url.path
+                r"(studies|jobs|deliveries|destinations|quarantine|models|versions|rules|difference)/(\d+\b[\d.]*|x)(?=/|$)",
+                r"\1/{}",
+                request.url.path,
             )
             asked.add((request.method, path))
             return httpx.Response(404, json={"detail": "noted"})
 
     client = node.client(transport=Notes())
     for call, words in {
-        **dict.fromkeys(("today", "studies", "jobs", "deliveries", "destinations", "quarantine", "models", "audit", "audit_chain", "audit_export", "events"), ()),
+        **dict.fromkeys(("today", "studies", "jobs", "deliveries", "destinations", "quarantine", "models", "audit", "audit_chain", "audit_export", "events", "rules"), ()),
         **dict.fromkeys(("study", "job", "model", "retry", "reroute", "retry_job", "echo"), ("x",)),
-        "replay": (1,),
+        "replay": (1,), "rule_text": (1,), "rules_difference": (1, 1), "validate_rules": ("x",),
+        **dict.fromkeys(("publish_rules", "keep_rules", "watch_rules"), ("x", WHY)),
+        **dict.fromkeys(("approve_rules", "roll_rules_back"), (1, WHY)),
         **dict.fromkeys(("purge", "release", "rollback"), ("x", WHY)),
         **dict.fromkeys(("promote", "shadow", "retire"), ("x", "x", WHY)),
     }.items():  # fmt: skip
@@ -156,6 +160,47 @@ def test_an_act_whose_answer_is_lost_is_done_once(node: Listening, monkeypatch: 
             client.retry_job(job.id)
     assert why.value.status == 409
     assert len([one for one in node.client().audit(study=job.study) if one.what == "job tried again"]) == 1
+
+
+def test_rules_are_checked_published_and_rolled_back_and_nobody_is_overwritten(node: Listening) -> None:
+    with node.client() as client:
+        [first] = client.rules()
+        text = client.rule_text(first.number).text
+        wrong = client.validate_rules(text.replace("modality", "modalty")).problems
+        draft = client.keep_rules(text.replace("chest CT", "CT of the chest"), reason=WHY)
+        made = client.publish_rules(client.rule_text(draft.number).text, reason=WHY, base=first.number)
+
+        assert first.active
+        assert "modalty" in wrong[0].what
+        assert wrong[0].line
+        assert client.validate_rules(text).problems == []
+        assert (draft.state, draft.active) == ("draft", False)
+        assert (made.state, made.active, made.who) == ("published", True, "token:a-admin")
+        assert client.rules_difference(first.number, made.number).added == ("CT of the chest",)
+        with pytest.raises(Refused, match="active now") as late:
+            client.publish_rules(text + "# mine", reason=WHY, base=first.number)
+        assert late.value.status == 409
+        with pytest.raises(Refused) as broken:
+            client.publish_rules("rules: [", reason=WHY)
+        assert broken.value.status == 422
+        watched = client.watch_rules(text + "# watched", reason=WHY)
+        with pytest.raises(Refused) as own:
+            client.approve_rules(watched.number, reason=WHY)
+        assert own.value.status == 409
+        with pytest.raises(Refused) as unknown:
+            client.rule_text(999)
+        assert unknown.value.status == 404
+
+        back = client.roll_rules_back(first.number, reason=WHY, base=made.number)
+
+        assert (back.active, back.step) == (True, "rollback")
+        assert client.rule_text(back.number).text == text
+        assert [one.number for one in client.rules() if one.watched] == [watched.number]
+    with node.client("integrator") as client:
+        assert client.validate_rules(text).problems == []
+        with pytest.raises(Refused) as forbidden:
+            client.publish_rules(text, reason=WHY)
+    assert forbidden.value.status == 403
 
 
 def test_a_role_that_may_not_is_told_so(node: Listening) -> None:

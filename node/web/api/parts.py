@@ -16,6 +16,7 @@ from node.ledger.shown import Arrival, Delivery, DestinationShown, Disk, Echo, P
 from node.ledger.today import Today
 from node.ledger.trail import Verdict
 from node.ledger.trail_list import TrailList
+from node.rules.book import RuleBook
 from node.shelf import Shelf
 from node.web.results import ResultsParts
 
@@ -56,6 +57,7 @@ class ApiParts:
     chain: Chain
     answers: Answers
     shelf: Shelf
+    book: RuleBook
     outgoing: Outgoing
     refusals: Refusals
     results: ResultsParts

@@ -23,6 +23,8 @@ from node.errors import (
     NotThere,
     ReasonRefused,
     ReviewFailed,
+    RevisionRefused,
+    RulesInvalid,
     VersionRefused,
 )
 from node.ledger.answers import Answers
@@ -48,6 +50,8 @@ _STATUS: dict[type[NodeError], int] = {
     KeyBusy: 409,
     VersionRefused: 409,
     ReviewFailed: 409,
+    RevisionRefused: 409,
+    RulesInvalid: 422,
     CursorInvalid: 422,
     KeyReused: 422,
     ReasonRefused: 422,
