@@ -91,7 +91,7 @@ class OidcSettings(Room):
     scope: str = "openid profile"
     name_claim: str = "preferred_username"
     role_claim: str = "groups"  #: dots lead inside: realm_access.roles
-    roles: dict[str, Literal["admin", "integrator", "radiologist", "auditor", "privacy"]]  #: value of the claim: role; the first that fits
+    roles: dict[str, Literal["admin", "integrator", "radiologist", "auditor", "privacy"]]  #: value of the claim: role; of all that fit
 
     @field_validator("issuer")
     @classmethod

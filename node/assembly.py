@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import Settings
 from node import log
-from node.audit import Action, AuditEvent, Event, Outcome, Type
+from node.audit import Action, AuditEvent, Event, Outcome, Type, written_first
 from node.bundle import Bundle
 from node.destinations.interface import Destination
 from node.domain import Channel, CleanUid, Origin, Role, Study, StudyRef
@@ -265,19 +265,6 @@ class House:
 
         return kind_of(bundle) if bundle.sidecar else self.pipelines[pipeline]
 
-    def note_bundle(self, name: str, version: str, digest: str) -> None:
-        """A model that brings its own code was let in: the trail says who did it."""
-        self.trail.record(
-            AuditEvent(
-                event=Event.SECURITY_ALERT,
-                type=Type.SOFTWARE_CONFIGURATION,
-                action=Action.CREATE,
-                who=os_user(),
-                what=f"{name} {version}: added",
-                facts={"digest": digest},
-            )
-        )
-
     @property
     def needs(self) -> Mapping[str, Needs]:
         """What each pipeline takes, for the router's guards."""
@@ -396,8 +383,10 @@ class House:
         return Tombstones(self.settings.vault.tombstones_file or self.identified / "purged.log", now)
 
     def studies_back(self) -> list[CleanUid]:
-        """Purged studies that the identified database knows of again: what a restored backup brought."""
-        return self.tombstones.studies_back(self.wing)
+        """Purged studies that a database knows of all the same: what a restored backup brought, or a purge that was broken off left."""
+        left = {CleanUid(study) for study in self.jobs.studies() | self.decisions.studies()} & self.tombstones.all().keys()
+        left -= {one.study for one in self.arrivals.of(left)}  # sent again since
+        return [*self.tombstones.studies_back(self.wing), *sorted(left)]
 
     def master_key(self) -> bytes:
         """The master key as the settings give it now: a file may hold another one than before."""
@@ -410,6 +399,21 @@ class House:
 
         The default key file is replaced here; any other place the administrator changes, and calls this once more.
         """
+        with self.by_hand("master key: a rotation is begun or carried on", Type.SOFTWARE_CONFIGURATION, Action.UPDATE):
+            done = self._rotated(new_key_file, progress)
+        self.trail.record(
+            AuditEvent(
+                event=Event.SECURITY_ALERT,
+                type=Type.SOFTWARE_CONFIGURATION,
+                action=Action.UPDATE,
+                who=os_user(),
+                what="master key changed" if done.finished else "master key: the new one waits for the settings",
+                facts={"old": str(done.old), "new": str(done.new), "rewrapped": str(done.rewrapped)},
+            )
+        )
+        return done
+
+    def _rotated(self, new_key_file: Path | None, progress: Callable[[int, int], None]) -> Rotated:
         rotation = Rotation(self.wing, self.keyring.masters)
         default = not (self.settings.vault.master_key or self.settings.vault.master_key_file)
         if not rotation.under_way:
@@ -427,16 +431,6 @@ class House:
                 rotation.carry_on(progress)
         if done is None:
             raise NodeError("there is nothing to rotate")
-        self.trail.record(
-            AuditEvent(
-                event=Event.SECURITY_ALERT,
-                type=Type.SOFTWARE_CONFIGURATION,
-                action=Action.UPDATE,
-                who=os_user(),
-                what="master key changed" if done.finished else "master key: the new one waits for the settings",
-                facts={"old": str(done.old), "new": str(done.new), "rewrapped": str(done.rewrapped)},
-            )
-        )
         return done
 
     def key_generations(self) -> list[dict[str, object]]:
@@ -628,17 +622,8 @@ class House:
         digest = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:32]  # a path may name the patient
         if waiting := self.reveal.waits(digest, "reidentify", who=who, reason=reason):
             raise RevealRefused(f"request {waiting.id} waits for another person: `radnode reveal approve {waiting.id}`, then ask again")
-        self.trail.record(
-            AuditEvent(
-                event=Event.SECURITY_ALERT,
-                type=Type.USE_OF_RESTRICTED_FUNCTION,
-                action=Action.EXECUTE,
-                who=who,
-                what="re-identification of a folder",
-                facts={"reason": reason} if reason else {},
-            )
-        )
-        return self.folders().reidentify(source, target, progress)
+        with self.by_hand("re-identification of a folder", reason=reason):
+            return self.folders().reidentify(source, target, progress)
 
     @cached_property
     def reveal(self) -> Reveal:
@@ -677,7 +662,9 @@ class House:
 
     def show_refused(self, study: str, out: Path, instance: str = "") -> list[dict[str, Any]]:
         """Pictures of a refused study below `out`, for a person: written down before they are made."""
-        self._by_person(Event.INSTANCES_ACCESSED, Action.READ, study, "looked at in quarantine", instance=instance)
+        looked = Event.INSTANCES_ACCESSED
+        with self.by_hand("looked at in quarantine", None, Action.READ, event=looked, study=study, instance=instance):
+            pictures = self.review.pictures(CleanUid(study), out, instance)
         return [
             {
                 "instance": shown.instance,
@@ -688,18 +675,20 @@ class House:
                 "files": list(shown.files),
                 "trouble": shown.trouble,
             }
-            for shown in self.review.pictures(CleanUid(study), out, instance)
+            for shown in pictures
         ]
 
     def mask_by_hand(self, study: str, instance: str, boxes: Collection[tuple[int, int, int, int]], why: str) -> None:
         """Boxes (left, top, width, height) that the next de-identification paints over."""
-        self.review.mask(CleanUid(study), instance, [Box(x, y, x + w, y + h) for x, y, w, h in boxes], who=os_user(), why=why)
-        self._by_person(Event.INSTANCES_ACCESSED, Action.UPDATE, study, f"masked by hand: {why}", instance=instance, boxes=str(len(boxes)))
+        what, changed, count = f"masked by hand: {why}", Event.INSTANCES_ACCESSED, str(len(boxes))
+        with self.by_hand(what, None, Action.UPDATE, event=changed, study=study, instance=instance, boxes=count):
+            self.review.mask(CleanUid(study), instance, [Box(x, y, x + w, y + h) for x, y, w, h in boxes], who=os_user(), why=why)
 
     def release_refused(self, study: str, why: str, who: str = "") -> None:
         """A refused study goes its way again because a person says so."""
-        self.review.release(CleanUid(study), who=who or os_user(), why=why)
-        self._by_person(Event.SECURITY_ALERT, Action.EXECUTE, study, f"released from quarantine: {why}", who=who)
+        self.review.refused(CleanUid(study))
+        with self.by_hand(f"released from quarantine: {why}", study=study, who=who):
+            self.review.release(CleanUid(study), who=who or os_user(), why=why)
 
     def pixel_facts(self, study: Study) -> dict[str, str]:
         """What was done to the pixels of a de-identified study, and on whose word; for the audit trail."""
@@ -708,18 +697,22 @@ class House:
         who, why = self.decisions_by_hand.last(study.ref.study)
         return facts | ({"decided by": who, "because": why} if who else {})
 
-    def _by_person(self, event: Event, action: Action, study: str, what: str, who: str = "", **facts: str) -> None:
-        self.trail.record(
-            AuditEvent(
-                event=event,
-                type=Type.USE_OF_RESTRICTED_FUNCTION if event is Event.SECURITY_ALERT else None,
-                action=action,
-                who=who or os_user(),
-                study=study,
-                what=what,
-                facts={name: fact for name, fact in facts.items() if fact},
-            )
-        )
+    # --- acts by hand ---------------------------------------------------------------------------------------------------------
+    def by_hand(
+        self,
+        what: str,
+        type: Type | None = Type.USE_OF_RESTRICTED_FUNCTION,
+        action: Action = Action.EXECUTE,
+        *,
+        event: Event = Event.SECURITY_ALERT,
+        study: str = "",
+        who: str = "",
+        **facts: str,
+    ) -> AbstractContextManager[None]:
+        """Around what the user of this process does, or `who`: it is written down before it is done (PS3.15 A.5.3.11)."""
+        kept = {name: fact for name, fact in facts.items() if fact}
+        done = AuditEvent(event=event, type=type, action=action, who=who or os_user(), study=study, what=what, facts=kept)
+        return written_first(self.trail.record, done)
 
     # --- what readers say -----------------------------------------------------------------------------------------------------
     @cached_property
@@ -739,7 +732,14 @@ class House:
         """Where readers' answers are heard."""
         from node.reading_room import ReadingRoom
 
-        return ReadingRoom(told=self.told, brought=self._brought_by_readers, keep=self.verdicts.record, record=self.trail.record, clock=now)
+        return ReadingRoom(
+            told=self.told,
+            brought=self._brought_by_readers,
+            known=self.verdicts.known,
+            keep=self.verdicts.record,
+            record=self.trail.record,
+            clock=now,
+        )
 
     def told(self, study: CleanUid) -> Ours:
         """What this node told the readers of a study."""
@@ -799,21 +799,21 @@ class House:
 
         told, reader, at = self.told_of_job(job), self.clean_uids.reader(who), now()
         verdicts = [of_page(replace(one, reason=words.clean(one.reason[:1000])), reader, at, told=told) for one in said]
+        about = self.jobs.get(job)
+        self.trail.record_all(
+            AuditEvent(
+                event=Event.INSTANCES_ACCESSED,
+                action=Action.CREATE,
+                who=reader or "reader",
+                study=about.study.study if about else "",
+                patient=about.pseudonym if about else "",
+                what=f"a reader on the page: {one.opinion} of {one.finding or 'the result'}",
+            )
+            for one in verdicts
+        )
         self.verdicts.record(*verdicts)
         kept = {one.verdict.id: one for one in self.verdicts.heard(of_job=job)}
-        heard = [kept[one.id] for one in verdicts]
-        for one in heard:
-            self.trail.record(
-                AuditEvent(
-                    event=Event.INSTANCES_ACCESSED,
-                    action=Action.CREATE,
-                    who=reader or "reader",
-                    study=one.study,
-                    patient=one.pseudonym,
-                    what=f"a reader on the page: {one.verdict.opinion} of {one.verdict.finding or 'the result'}",
-                )
-            )
-        return heard
+        return [kept[one.id] for one in verdicts]
 
     def worth_labelling(self, pipeline: str = "") -> list[Worth]:
         """Results that nobody has answered, the least certain first."""
@@ -854,20 +854,16 @@ class House:
 
     def probe(self, name: str, sop_classes: Sequence[str]) -> Mapping[str, tuple[str, ...]] | None:
         """Ask a destination what it accepts, and remember it. None: it can't be asked. Raises DeliveryFailed, DeliveryRefused."""
-        accepted = self.destinations[name].probe(sop_classes)
-        if accepted is not None:
-            self.probes.remember(name, accepted)
-            self._configured(f"destination {name} asked what it accepts", classes=str(len(accepted)))
+        with self.by_hand(f"destination {name} asked what it accepts", Type.SOFTWARE_CONFIGURATION):
+            accepted = self.destinations[name].probe(sop_classes)
+            if accepted is not None:
+                self.probes.remember(name, accepted)
         return accepted
 
     def forget_probe(self, name: str) -> None:
         """The destination is taken to accept everything again."""
-        self.probes.forget(name)
-        self._configured(f"what destination {name} accepts was forgotten")
-
-    def _configured(self, what: str, **facts: str) -> None:
-        alert, changed = Event.SECURITY_ALERT, Type.SOFTWARE_CONFIGURATION
-        self.trail.record(AuditEvent(event=alert, type=changed, action=Action.EXECUTE, who=os_user(), what=what, facts=facts))
+        with self.by_hand(f"what destination {name} accepts was forgotten", Type.SOFTWARE_CONFIGURATION):
+            self.probes.forget(name)
 
     @cached_property
     def kinds(self) -> Mapping[str, tuple[Role, ...]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
+
+from node.errors import NodeError
 
 
 class Event(Enum):
@@ -79,6 +82,19 @@ class AuditEvent:
 
 
 Record = Callable[[AuditEvent], None]  #: handed to every room that touches a study; returns when the event is durable
+
+
+@contextmanager
+def written_first(record: Record, event: AuditEvent) -> Iterator[None]:
+    """Around an act: what can't be written down isn't done, and what was refused or failed after all is written down as that too."""
+    record(event)
+    try:
+        yield
+    except Exception as why:
+        refused = isinstance(why, NodeError)
+        outcome = Outcome.MINOR_FAILURE if refused else Outcome.SERIOUS_FAILURE
+        record(replace(event, outcome=outcome, what=f"{event.what}: {'refused' if refused else 'failed'}"))
+        raise
 
 
 def to_dict(event: AuditEvent) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ from node.workflow import Workflow
 
 _log = log.get(__name__)
 
+_JOB = re.compile("[0-9a-f]{32}")  #: a folder of results has the name of its job
 MOST_TRIES = 3  #: a study that our own fault stops so often is set aside
 
 
@@ -330,20 +332,31 @@ class Gateway:
         self._house.jobs.reported(job, made, summary)
 
     def expire(self) -> int:
-        """Forget studies that are older than retention says."""
+        """Forget studies that are older than retention says, and what a worker wrote about one that was purged meanwhile."""
         retention = self._house.settings.retention
         studies = self._house.intake.older_than(now() - timedelta(days=retention.keep_days))
         if studies:
             self.purge(*studies, headers=False)
         for kept_studies in (self._house.headers, self._house.watched):
             kept_studies.forget(now() - timedelta(days=retention.keep_headers_days))
+        self._sweep()
         return len(studies)
 
-    def purge(self, *studies: CleanUid, headers: bool = True) -> None:
-        """Make studies unreadable and forget them: the key, the sealed instances, the clean copy, the results.
+    def _sweep(self) -> None:
+        """Results of no job: a job is known before anything of it is written."""
+        results = self._house.results
+        there = [path.name for path in results.iterdir() if _JOB.fullmatch(path.name)] if results.is_dir() else []
+        for name in set(there) - self._house.jobs.ids():
+            shutil.rmtree(results / name, ignore_errors=True)
 
-        What rules could ask about them goes too, unless only their time is up: it has a time of its own.
+    def purge(self, *studies: CleanUid, headers: bool = True) -> None:
+        """Make studies unreadable and forget them: the key, the sealed instances, the clean copy, the results, what was decided and found.
+
+        What rules could ask about them goes too, unless only their time is up: it has a time of its own. The audit trail comes first: a
+        study whose purge can't be written down stays. docs/operations.md says what is left.
         """
+        deleted = [AuditEvent(event=Event.STUDY_DELETED, action=Action.DELETE, study=study, what="purged") for study in studies]
+        self._house.trail.record_all(deleted)
         for study in studies:
             if headers:
                 self._house.headers.forget_study(study)
@@ -352,11 +365,11 @@ class Gateway:
                 shutil.rmtree(self._house.results / job.id, ignore_errors=True)
             shutil.rmtree(self._house.studies / study, ignore_errors=True)
             shutil.rmtree(self._house.assessments.folder / study, ignore_errors=True)
-            self._house.verdicts.forget_regions(study)
+            self._house.verdicts.forget_study(study)
+            self._house.jobs.forget_study(study)
+            self._house.decisions.forget_study(study)
         self._house.intake.purge(*studies)
         self._house.cards.forget(*studies)
-        for study in studies:
-            self._house.trail.record(AuditEvent(event=Event.STUDY_DELETED, action=Action.DELETE, study=study, what="purged"))
 
     def verify_trail(self) -> None:
         """Say loudly when the audit trail was altered."""

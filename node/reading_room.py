@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -41,6 +41,7 @@ class ReadingRoom:
 
     told: Callable[[CleanUid], Ours]  #: what we told about the study
     brought: Callable[[StudyRef, Ours], tuple[Sequence[Assessment], int]]  #: readers' objects of the revision, and how many others came
+    known: Callable[[Collection[str]], Collection[str]]  #: which answers are kept already, by their ids
     keep: Callable[..., int]
     record: Record
     clock: Callable[[], datetime]
@@ -53,8 +54,9 @@ class ReadingRoom:
         assessments, others = self.brought(ref, ours)
         for one in assessments:
             verdicts = [self._verdict(one, answer) for answer in one.answers]
-            if self.keep(*verdicts) or one.refused:
+            if len(self.known([verdict.id for verdict in verdicts])) < len({verdict.id for verdict in verdicts}) or one.refused:
                 self._remember(ref, one, verdicts, ours)
+            self.keep(*verdicts)
         return bool(assessments) and not others
 
     def _verdict(self, assessment: Assessment, answer: Answer) -> Verdict:

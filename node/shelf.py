@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node import log
-from node.audit import Action, AuditEvent, Event, Record, Type
+from node.audit import Action, AuditEvent, Event, Record, Type, written_first
 from node.bundle import Bundle, bundles_in
 from node.domain import VersionState
 from node.errors import BundleInvalid, NodeError, VersionRefused
@@ -206,7 +206,7 @@ class Shelf:
         who: str,
         reason: str,
     ) -> str:
-        """Add the entries, after what was active until now where that is written nowhere, and record it; returns the version."""
+        """Record it, and add the entries, after what was active until now where that is written nowhere; returns the version."""
         _check_reason(reason)
         decided = ""
 
@@ -224,18 +224,26 @@ class Shelf:
                 entries.insert(0, _entry(active, VersionState.ACTIVE, "found", "", "the newest one installed"))
             return entries
 
-        self._decisions.decide(pipeline, choose)
-        self._record(
-            AuditEvent(
-                event=Event.SECURITY_ALERT,
-                type=Type.SOFTWARE_CONFIGURATION,
-                action=Action.UPDATE,
-                who=who,
-                what=f"{pipeline}: {what} {decided}" if what == "rolled back to" else f"{pipeline} {decided}: {what}",
-                facts={"reason": reason, "digest": self._opened_version(pipeline, decided).digest},
-            )
+        choose(self._decisions.all().get(pipeline, []))
+        asked = decided
+
+        def choose_the_same(history: History) -> list[Entry]:
+            entries = choose(history)
+            if decided != asked:
+                raise VersionRefused("somebody else decided meanwhile; look again", pipeline=pipeline, version=asked)
+            return entries
+
+        event = AuditEvent(
+            event=Event.SECURITY_ALERT,
+            type=Type.SOFTWARE_CONFIGURATION,
+            action=Action.UPDATE,
+            who=who,
+            what=f"{pipeline}: {what} {asked}" if what == "rolled back to" else f"{pipeline} {asked}: {what}",
+            facts={"reason": reason, "digest": self._opened_version(pipeline, asked).digest},
         )
-        return decided
+        with written_first(self._record, event):
+            self._decisions.decide(pipeline, choose_the_same)
+        return asked
 
     def _versions_of(self, pipeline: str) -> list[Installed]:
         installed = self._installed()

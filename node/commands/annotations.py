@@ -32,12 +32,12 @@ def export(
     home = house(config, quiet=True)
     gathered = gather(home.verdicts.heard(pipeline=pipeline, since=utc(since)), home.told)
     chosen = {"pipeline": pipeline, "since": since.isoformat() if since else ""}
+    what = f"exported as {format} into a label set"
+    home.trail.record_all(
+        AuditEvent(event=Event.EXPORT, action=Action.READ, who=os_user(), peer="folder", study=study, patient=patient, what=what)
+        for study, patient in sorted({(one.study, one.pseudonym) for one in gathered.examples})
+    )
     done = write(gathered.examples, format, out, at=now(), chosen=chosen, left_out=gathered.left_out)
-    for study, patient in sorted({(one.study, one.pseudonym) for one in gathered.examples}):
-        what = f"exported as {format}, version {done.version} of a label set"
-        home.trail.record(
-            AuditEvent(event=Event.EXPORT, action=Action.READ, who=os_user(), peer="folder", study=study, patient=patient, what=what)
-        )
     if as_json:
         typer.echo(json.dumps({"folder": str(done.folder), "new": done.new, **done.manifest}, indent=1))
         return

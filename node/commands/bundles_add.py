@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from node import log
+from node.audit import Action, Type
 from node.bundle import GUEST, SUMS, sha256
 from node.commands.options import Config, house
 from node.errors import BundleRefused, NodeError
@@ -52,8 +53,9 @@ def add(
             raise BundleRefused(trial.reason)
         if not yes and not typer.confirm(f"Add it as {staged.parent.name} {staged.name}?"):
             raise BundleRefused("not confirmed")
-        _install(staged, bundles_dir)
-    home.note_bundle(staged.parent.name, staged.name, sha256(bundles_dir / staged.parent.name / staged.name / SUMS))
+        what = f"{staged.parent.name} {staged.name}: added"
+        with home.by_hand(what, Type.SOFTWARE_CONFIGURATION, Action.CREATE, digest=sha256(staged / SUMS)):
+            _install(staged, bundles_dir)
     typer.echo(f"Added. A rule runs it: `run: {staged.parent.name}`.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -16,5 +17,9 @@ def purge(
     config: Config = None,
 ) -> None:
     """Delete the study's key, its sealed instances, its clean copy and its results here. Objects already delivered stay where they are."""
-    Gateway(house(config, quiet=True)).purge(*(CleanUid(uid) for uid in study))
+    home = house(config, quiet=True)
+    with ExitStack() as written:
+        for uid in study:
+            written.enter_context(home.by_hand("purge asked for", study=uid))
+        Gateway(home).purge(*(CleanUid(uid) for uid in study))
     typer.echo(f"{len(study)} {'studies' if len(study) > 1 else 'study'} purged.")

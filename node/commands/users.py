@@ -9,6 +9,7 @@ import typer
 
 from node.assembly import os_user
 from node.commands.options import Config, Json, house
+from node.ledger.tokens import Role, in_words, roles_named
 
 app = typer.Typer(help="People who may sign in.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The name to sign in with.")]
@@ -17,12 +18,12 @@ Name = Annotated[str, typer.Argument(help="The name to sign in with.")]
 @app.command()
 def add(
     name: Name,
-    role: Annotated[str, typer.Option("--role", help="admin, integrator, radiologist, auditor or privacy.")],
+    role: Annotated[list[str], typer.Option("--role", help="admin, integrator, radiologist, auditor or privacy; may be given again.")],
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Let somebody in and print a one-time password. It is shown once, and must be changed at the first sign-in."""
-    _say(name, house(config, quiet=True).reception.add(name, role, who=os_user()), as_json)
+    _say(name, house(config, quiet=True).reception.add(name, *role, who=os_user()), as_json)
 
 
 @app.command("list")
@@ -33,7 +34,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
         facts = [
             {
                 "name": person.name,
-                "role": person.role,
+                "roles": [role for role in Role if role in person.roles],
                 "created_at": person.created_at.isoformat(),
                 "signed_in_at": person.signed_in_at.isoformat() if person.signed_in_at else None,
                 "locked_until": person.locked_until.isoformat() if person.locked_until else None,
@@ -51,7 +52,19 @@ def list_(config: Config = None, as_json: Json = False) -> None:
             for word, so in (("disabled", person.disabled), ("locked", person.locked_until), ("one-time password", person.one_time))
             if so
         ]
-        typer.echo(f"{person.name:24} {person.role:12} {last:26} {', '.join(more)}".rstrip())
+        typer.echo(f"{person.name:24} {in_words(person.roles):12} {last:26} {', '.join(more)}".rstrip())
+
+
+@app.command("role")
+def give(
+    name: Name,
+    role: Annotated[list[str], typer.Argument(help="admin, integrator, radiologist, auditor or privacy; one or several.")],
+    config: Config = None,
+) -> None:
+    """Give somebody these roles in place of those until now; whoever is signed in with the name signs in again."""
+    reception = house(config, quiet=True).reception
+    reception.give(name, *role, who=os_user())
+    typer.echo(f"{name} is {in_words(roles_named(role))} now.")
 
 
 @app.command()

@@ -124,39 +124,42 @@ class Reveal:
                     return _request(row)
                 row.state = USED
                 return None
-            row = RevealRequestRow(
-                id=secrets.token_hex(6),
-                study=what,
-                purpose=purpose,
-                state=PENDING,
-                requester=who,
-                reason=reason,
-                requested_at=now,
-                expires_at=now + self._valid_for,
-                approver="",
-            )
-            db.add(row)
-            request = _request(row)
+        row = RevealRequestRow(
+            id=secrets.token_hex(6),
+            study=what,
+            purpose=purpose,
+            state=PENDING,
+            requester=who,
+            reason=reason,
+            requested_at=now,
+            expires_at=now + self._valid_for,
+            approver="",
+        )
+        request = _request(row)
         self._note(CleanUid(what if purpose == "reveal" else ""), who, f"{purpose} requested", reason, request=request.id)
+        with Session(self._engine) as db, db.begin():
+            db.add(row)
         return request
 
     def approve(self, id: str, *, who: str) -> Request:
-        """A second person agrees. RevealRefused when there is nothing to approve, or it is the same person."""
-        with Session(self._engine) as db, db.begin():
-            row = db.get(RevealRequestRow, id, with_for_update=True)
-            if row is None or row.state != PENDING or _aware(row.expires_at) <= self._now():
-                raise RevealRefused("there is no such request, or it was approved, used or has expired")
-            request = _request(row)
-            same = _person(row.requester) == _person(who)
-            if not same:
-                row.state, row.approver, row.approved_at = APPROVED, who, self._now()
-                request = _request(row)
+        """A second person agrees, once that is written down. RevealRefused when there is nothing to approve, or it is the same person."""
+        with Session(self._engine) as db:
+            request = _request(self._pending(db, id))
         about = CleanUid(request.study if request.purpose == "reveal" else "")
-        if same:
+        if _person(request.requester) == _person(who):
             self._note(about, who, "approval refused: by the requester", request.reason, request=id, outcome=Outcome.MINOR_FAILURE)
             raise RevealRefused("who asked can't approve: another person must")
         self._note(about, who, f"{request.purpose} approved", request.reason, request=id, requester=request.requester)
-        return request
+        with Session(self._engine) as db, db.begin():
+            row = self._pending(db, id)
+            row.state, row.approver, row.approved_at = APPROVED, who, self._now()
+            return _request(row)
+
+    def _pending(self, db: Session, id: str) -> RevealRequestRow:
+        row = db.get(RevealRequestRow, id, with_for_update=True)
+        if row is None or row.state != PENDING or _aware(row.expires_at) <= self._now():
+            raise RevealRefused("there is no such request, or it was approved, used or has expired")
+        return row
 
     def checked_for(self, study: CleanUid, reason: str) -> str:
         """A reason for something else that is done to the study, fit to be kept. ReasonRefused when it names the patient."""

@@ -87,7 +87,7 @@ class Review:
 
     def release(self, study: CleanUid, *, who: str, why: str) -> None:
         """The study goes its way again, at the revision that was refused. Raises ReviewFailed."""
-        ref = self._refused(study)
+        ref = self.refused(study)
         with Session(self._engine) as db:
             there = select(InstanceRow.sop_instance).where(InstanceRow.study == study, InstanceRow.revision <= ref.revision)
             instances = [CleanUid(uid) for uid in db.scalars(there)]
@@ -95,14 +95,15 @@ class Review:
         self._quarantine.release(study)
         self._intake.again(ref)
 
-    def _refused(self, study: CleanUid) -> StudyRef:
+    def refused(self, study: CleanUid) -> StudyRef:
+        """The study and the revision that was refused. Raises ReviewFailed when it is not in quarantine."""
         refusal = self._quarantine.reason(study)
         if refusal is None:
             raise ReviewFailed("the study is not in quarantine")
         return StudyRef(study=study, revision=refusal.revision)
 
     def _images(self, study: CleanUid, instance: str) -> Iterator[tuple[CleanUid, PixelModule | None, str]]:
-        for received in self._intake.open(self._refused(study)).instances():
+        for received in self._intake.open(self.refused(study)).instances():
             uid = self._clean_uids.of(received.sop_instance_uid)
             if instance and uid != instance:
                 continue

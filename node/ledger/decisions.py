@@ -58,6 +58,16 @@ class Decisions:
             if rows:
                 connection.execute(insert(DecisionRow), rows)
 
+    def forget_study(self, study: str) -> None:
+        """The study is purged."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(DecisionRow).where(decision.study == study))
+
+    def studies(self) -> set[str]:
+        """Those that something was decided about."""
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(decision.study).distinct()))
+
     def of_study(self, study: str) -> list[dict[str, Any]]:
         """Every decision about a study, in the order they were made."""
         with reading(self._engine) as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -16,7 +17,7 @@ from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, Stud
 from node.ledger.comparison import Reading
 from node.ledger.database import reading
 from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, kinds_to_list, route_from_dict, send_if_to_list
-from node.ledger.tables import JobRow, ObjectRow, SummaryRow
+from node.ledger.tables import JobRow, ObjectRow, OursRow, SummaryRow
 
 FAILURES = 2  #: a job that failed this often is set aside
 ATTEMPTS = 12  #: a job that took its runner with it this often is set aside
@@ -173,6 +174,18 @@ class Jobs:
         with self._engine.begin() as connection:
             connection.execute(update(JobRow).where(job.id == finished.id).values(handed_over=True))
 
+    def forget_study(self, study: str) -> None:
+        """The study is purged: its jobs go with all that they found. What was delivered of them may come back: digests of its UIDs stay."""
+        of_study = select(job.id).where(job.study == study)
+        sent = select(obj.sop_instance_uid).join(JobRow, job.id == obj.job).where(job.study == study, job.shadow == false())
+        with self._engine.begin() as connection:
+            kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            for uid in connection.scalars(sent).all():
+                connection.execute(kind(OursRow).values(sha256=_digest(uid)).on_conflict_do_nothing(index_elements=[OursRow.sha256]))
+            connection.execute(delete(SummaryRow).where(SummaryRow.job.in_(of_study)))
+            connection.execute(delete(ObjectRow).where(obj.job.in_(of_study)))
+            connection.execute(delete(JobRow).where(job.study == study))
+
     # --- questions ------------------------------------------------------------------------------------------------------
     def get(self, id: str) -> Job | None:
         """The job of that id."""
@@ -211,8 +224,20 @@ class Jobs:
 
     def is_ours(self, sop_instance_uid: str) -> bool:
         """Whether this node wrote the object: it comes back from an archive, and is not work."""
+        here = select(obj.job).where(obj.sop_instance_uid == sop_instance_uid).exists()
+        purged = select(OursRow.sha256).where(OursRow.sha256 == _digest(sop_instance_uid)).exists()
         with reading(self._engine) as connection:
-            return connection.execute(select(obj.job).where(obj.sop_instance_uid == sop_instance_uid)).first() is not None
+            return bool(connection.scalar(select(or_(here, purged))))
+
+    def studies(self) -> set[str]:
+        """Those that jobs are about."""
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(job.study).distinct()))
+
+    def ids(self) -> set[str]:
+        """Of all jobs."""
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(job.id)))
 
     def summary_of(self, id: str) -> dict[str, Any] | None:
         """What the job found, in JSON values; None before its end."""
@@ -340,6 +365,10 @@ class Jobs:
             not_before=row.not_before,
             shadow=row.shadow,
         )
+
+
+def _digest(sop_instance_uid: str) -> str:
+    return sha256(sop_instance_uid.encode()).hexdigest()
 
 
 _WAITING = {"state": JobState.SCHEDULED.value, "worker": "", "lease_until": None}

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from node.errors import PasswordRefused, PersonInvalid
 from node.ledger.database import reading
 from node.ledger.tables import PersonRow
-from node.ledger.tokens import Role
+from node.ledger.tokens import Role, Roles, in_words, roles_named
 
 FIRST = "admin"  #: who is made at the first start
 SHORTEST, LONGEST = 12, 200  #: characters of a password
@@ -45,7 +45,7 @@ class Person:
     """What is known of somebody: never the password."""
 
     name: str
-    role: Role
+    roles: Roles
     disabled: bool
     one_time: bool  #: the password was given by somebody else and must be changed
     local: bool  #: has a password here
@@ -78,51 +78,74 @@ class People:
             return None
         password = _one_time()
         try:
-            self._add(FIRST, Role.ADMIN, self._hash(password))
+            self._add(FIRST, frozenset({Role.ADMIN}), self._hash(password))
         except PersonInvalid:  # another process was quicker
             return None
         return FIRST, password
 
-    def add(self, name: str, role: str) -> str:
+    def may_add(self, name: str, *roles: str) -> Roles:
+        """The roles, where somebody may be let in by that name. Raises PersonInvalid as `add` does."""
+        if not _NAME.fullmatch(name):
+            raise PersonInvalid("a name has 1 to 100 letters, digits, dots, dashes, underscores or @")
+        if self.find(name):
+            raise PersonInvalid("the name is taken", name=name)
+        return _roles(roles)
+
+    def add(self, name: str, *roles: str) -> str:
         """Let somebody in; returns a one-time password, this one time.
 
         Raises
         ------
         PersonInvalid
-            When the name is taken or has odd characters, or the role is not known.
+            When the name is taken or has odd characters, or a role is not known, or there is none.
         """
         password = _one_time()
-        self._add(name, role, self._hash(password))
+        self._add(name, self.may_add(name, *roles), self._hash(password))
         return password
 
-    def vouched(self, name: str, role: str, subject: str) -> tuple[Person, bool]:
-        """Somebody whom another place vouches for, by a subject that never changes; no password opens here. Also whether anything is new.
+    def by_subject(self, subject: str) -> Person | None:
+        """Somebody whom another place vouches for, by a subject that never changes."""
+        with reading(self._engine) as connection:
+            row = connection.execute(select(_table).where(_person.subject == subject)).first()
+        return self._shown(row) if row else None
+
+    def vouched(self, name: str, roles: Roles, subject: str) -> None:
+        """Somebody came by another place's word, with these roles; no password opens here. Raises PersonInvalid when the name is taken."""
+        known = self.by_subject(subject)
+        if known is None:
+            self._add(name, roles, "", subject)
+        self._update(known.name if known else name, roles=in_words(roles, " "), signed_in_at=self._clock())
+
+    def may_give(self, name: str, *roles: str) -> Roles:
+        """The roles, where they may be given to that person. Raises PersonInvalid as `give` does."""
+        with reading(self._engine) as connection:
+            return self._may_give(connection, name, _roles(roles))
+
+    def give(self, name: str, *roles: str) -> None:
+        """These roles in place of those until now.
 
         Raises
         ------
         PersonInvalid
-            When the person was disabled here, or somebody else has the name.
+            When there is nobody of that name, a role is not known or there is none, the roles come from another place, or it is the
+            last administrator.
         """
-        with reading(self._engine) as connection:
-            row = connection.execute(select(_table).where(_person.subject == subject)).first()
-        if row is None:
-            self._add(name, role, "", subject)
-        elif row.disabled:
-            raise PersonInvalid("this person was disabled here")
-        name = row.name if row else name
-        self._update(name, role=Role(role).value, signed_in_at=self._clock())
-        found = self.find(name)
-        assert found
-        return found, row is None or row.role != role
+        with self._engine.begin() as connection:
+            kept = in_words(self._may_give(connection, name, _roles(roles)), " ")
+            connection.execute(update(PersonRow).where(_person.name == name).values(roles=kept))
 
-    def _add(self, name: str, role: str, hashed: str, subject: str = "") -> None:
-        if not _NAME.fullmatch(name):
-            raise PersonInvalid("a name has 1 to 100 letters, digits, dots, dashes, underscores or @")
-        if role not in set(Role):
-            raise PersonInvalid(f"known roles: {', '.join(Role)}")
+    def _may_give(self, connection: Connection, name: str, roles: Roles) -> Roles:
+        self._must_be(connection, name)
+        if connection.scalar(select(_person.subject).where(_person.name == name)):
+            raise PersonInvalid("this person's roles come with each sign-in from the identity provider: change the groups there")
+        if Role.ADMIN not in roles:
+            self._must_not_be_the_last(connection, name)
+        return roles
+
+    def _add(self, name: str, roles: Roles, hashed: str, subject: str = "") -> None:
         try:
             with self._engine.begin() as connection:
-                facts = {"name": name, "role": Role(role).value, "password": hashed, "subject": subject, "one_time": bool(hashed)}
+                facts = {"name": name, "roles": in_words(roles, " "), "password": hashed, "subject": subject, "one_time": bool(hashed)}
                 connection.execute(insert(PersonRow).values(**facts, created_at=self._clock()))
         except IntegrityError:
             raise PersonInvalid("the name is taken", name=name) from None
@@ -137,17 +160,21 @@ class People:
         self._update(name, password=hashed, one_time=person.local, disabled=False, failures=0, locked_until=None)
         return password
 
-    def disable(self, name: str) -> None:
-        """From now on nothing opens for this person. The last administrator stays."""
-        with self._engine.begin() as connection:
-            admins = set(connection.scalars(select(_person.name).where(_person.role == Role.ADMIN, _person.disabled.is_(False))))
-            if admins == {name}:
-                raise PersonInvalid("the last administrator can't be disabled; add another one first")
+    def may_disable(self, name: str) -> None:
+        """Raises PersonInvalid when there is nobody of that name, or it is the last administrator."""
+        with reading(self._engine) as connection:
             self._must_be(connection, name)
+            self._must_not_be_the_last(connection, name)
+
+    def disable(self, name: str) -> None:
+        """From now on nothing opens for this person. The last administrator stays. Raises PersonInvalid."""
+        with self._engine.begin() as connection:
+            self._must_be(connection, name)
+            self._must_not_be_the_last(connection, name)
             connection.execute(update(PersonRow).where(_person.name == name).values(disabled=True))
 
-    def change(self, name: str, old: str, new: str) -> None:
-        """A person's own choice in place of the password until now.
+    def chosen(self, name: str, old: str, new: str) -> str:
+        """The hash of a person's own choice in place of the password until now, for `keep_password`.
 
         Raises
         ------
@@ -159,7 +186,11 @@ class People:
         _must_be_hard(name, new)
         if _normal(old) == _normal(new):
             raise PasswordRefused("choose another one than before")
-        self._update(name, password=self._hash(new), one_time=False)
+        return self._hash(new)
+
+    def keep_password(self, name: str, hashed: str) -> None:
+        """From now on the password is the one that hashes to this, and the person's own."""
+        self._update(name, password=hashed, one_time=False)
 
     def check(self, name: str, password: str) -> Check:
         """Whether the password is right. A try is counted before it is looked at, so that many at once are no more than many in a row."""
@@ -212,11 +243,17 @@ class People:
         if connection.scalar(select(func.count()).select_from(_table).where(_person.name == name)) == 0:
             raise PersonInvalid("there is nobody of that name")
 
+    def _must_not_be_the_last(self, connection: Connection, name: str) -> None:
+        """Somebody else who is not disabled is an administrator, or this person is none. Two at once wait for each other."""
+        active = connection.execute(select(_person.name, _person.roles).where(_person.disabled.is_(False)).with_for_update())
+        if {row.name for row in active if Role.ADMIN in row.roles.split()} == {name}:
+            raise PersonInvalid("this is the last administrator; make somebody else one first")
+
     def _shown(self, row: Row[Any]) -> Person:
         locked = row.locked_until if row.locked_until and row.locked_until > self._clock() else None
         return Person(
             name=row.name,
-            role=Role(row.role),
+            roles=roles_named(row.roles.split()),
             disabled=row.disabled,
             one_time=row.one_time,
             local=bool(row.password),
@@ -239,6 +276,13 @@ class People:
                 return self._hasher.verify(hashed, _normal(password[:LONGEST]))
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _roles(words: tuple[str, ...]) -> Roles:
+    try:
+        return roles_named(words)
+    except ValueError as why:
+        raise PersonInvalid(str(why)) from None
 
 
 def _one_time() -> str:

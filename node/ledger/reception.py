@@ -1,15 +1,17 @@
-"""The reception: somebody signs in or out, is let in, reset or sent away; each act is written down before it is answered."""
+"""The reception: somebody signs in or out, is let in, given roles, reset or sent away; each act is written down before it is done."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from node.audit import Action, AuditEvent, Event, Outcome, Record, Type
-from node.errors import ReasonRefused
-from node.ledger.people import Check, People, Person
+from node.audit import Action, AuditEvent, Event, Outcome, Record, Type, written_first
+from node.errors import PersonInvalid, ReasonRefused
+from node.ledger.people import FIRST, Check, People, Person
 from node.ledger.sessions import Sessions, Signed
-from node.ledger.tokens import Role
+from node.ledger.tokens import Role, in_words, roles_named
 
 BREAK_GLASS_MINUTES = 30
 
@@ -37,7 +39,7 @@ class Reception:
         return None
 
     def sign_out(self, id: str, peer: str = "") -> None:
-        """The session ends."""
+        """The session ends, also where that can't be written down: nothing may keep somebody in."""
         signed = self.sessions.signed(id, active=False)
         self.sessions.close(id)
         if signed:
@@ -45,20 +47,27 @@ class Reception:
 
     def change_password(self, name: str, old: str, new: str, peer: str = "") -> str:
         """A new password; every session ends and a new one begins. Raises PasswordRefused."""
-        self.people.change(name, old, new)
+        hashed = self.people.chosen(name, old, new)
+        with self._changes(Action.UPDATE, "password changed", who=f"user:{name}", peer=peer):
+            self.people.keep_password(name, hashed)
         self.sessions.close_all(name)
-        self._note(SETTINGS, Action.UPDATE, "password changed", who=f"user:{name}", peer=peer)
         return self.sessions.open(name)
 
-    def vouched(self, name: str, role: str, subject: str, peer: str = "") -> str:
-        """A session for somebody whom another place vouches for. Raises PersonInvalid."""
-        person, new = self.people.vouched(name, role, subject)
-        if new:
-            self.sessions.close_all(person.name)  # what was open had the role until now
-            self._note(
-                SETTINGS, Action.UPDATE, f"user {person.name} has a role by another place's word", who=f"user:{person.name}", role=role
-            )
-        return self._open(person.name, peer)
+    def vouched(self, name: str, roles: Collection[str], subject: str, peer: str = "") -> str:
+        """A session for somebody whom another place vouches for, with these roles. Raises PersonInvalid."""
+        person = self.people.by_subject(subject)
+        if person is not None and person.disabled:
+            raise PersonInvalid("this person was disabled here")
+        name = person.name if person else name
+        given = roles_named(roles) if person else self.people.may_add(name, *roles)
+        if person is None or person.roles != given:
+            what = f"user {name} has a role by another place's word"
+            with self._changes(Action.UPDATE, what, who=f"user:{name}", role=in_words(given)):
+                self.people.vouched(name, given, subject)
+            self.sessions.close_all(name)  # what was open had the roles until now
+        else:
+            self.people.vouched(name, given, subject)
+        return self._open(name, peer)
 
     def break_glass(self, signed: Signed, reason: str, peer: str = "") -> None:
         """The role `privacy` for half an hour, in this session only, with a reason that is written down first. Raises ReasonRefused."""
@@ -84,29 +93,41 @@ class Reception:
     # --- an administrator lets in and sends away ----------------------------------------------------------------------------------
     def first(self) -> tuple[str, str] | None:
         """At the first start: the name and the one-time password of one administrator."""
-        made = self.people.first()
-        if made:
-            self._note(SETTINGS, Action.CREATE, f"user {made[0]} added at the first start", who="radnode")
-        return made
+        if self.people.list():
+            return None
+        with self._changes(Action.CREATE, f"user {FIRST} added at the first start", who="radnode"):
+            return self.people.first()
 
-    def add(self, name: str, role: str, *, who: str) -> str:
+    def add(self, name: str, *roles: str, who: str) -> str:
         """A one-time password for somebody new. Raises PersonInvalid."""
-        password = self.people.add(name, role)
-        self._note(SETTINGS, Action.CREATE, f"user {name} added", who=who, role=role)
-        return password
+        given = self.people.may_add(name, *roles)
+        with self._changes(Action.CREATE, f"user {name} added", who=who, role=in_words(given)):
+            return self.people.add(name, *given)
+
+    def give(self, name: str, *roles: str, who: str) -> None:
+        """These roles in place of those until now; every session of that person ends. Raises PersonInvalid."""
+        given = self.people.may_give(name, *roles)
+        person = self.people.find(name)
+        before = in_words(person.roles) if person else ""
+        with self._changes(Action.UPDATE, f"user {name} has other roles", who=who, role=in_words(given), before=before):
+            self.people.give(name, *given)
+        self.sessions.close_all(name)
 
     def reset(self, name: str, *, who: str) -> str:
-        """A new one-time password, empty for somebody who signs in elsewhere; every session of that person ends."""
-        password = self.people.reset(name)
+        """A new one-time password, empty for somebody who signs in elsewhere; every session of that person ends. Raises PersonInvalid."""
+        if self.people.find(name) is None:
+            raise PersonInvalid("there is nobody of that name")
+        with self._changes(Action.UPDATE, f"user {name} reset", who=who):
+            password = self.people.reset(name)
         self.sessions.close_all(name)
-        self._note(SETTINGS, Action.UPDATE, f"user {name} reset", who=who)
         return password
 
     def disable(self, name: str, *, who: str) -> None:
-        """Nothing opens for that person any more; every session ends at once."""
-        self.people.disable(name)
+        """Nothing opens for that person any more; every session ends at once. Raises PersonInvalid."""
+        self.people.may_disable(name)
+        with self._changes(Action.UPDATE, f"user {name} disabled", who=who):
+            self.people.disable(name)
         self.sessions.close_all(name)
-        self._note(SETTINGS, Action.UPDATE, f"user {name} disabled", who=who)
 
     def list(self) -> list[Person]:
         """Everybody, by name."""
@@ -116,6 +137,11 @@ class Reception:
     def _open(self, name: str, peer: str) -> str:
         self._note(Type.LOGIN, Action.EXECUTE, "signed in", who=f"user:{name}", peer=peer)
         return self.sessions.open(name)
+
+    def _changes(self, action: Action, what: str, *, who: str, peer: str = "", **facts: str) -> AbstractContextManager[None]:
+        """Around a change of what opens for somebody (PS3.15 A.5.3.11): it is written down before it is made."""
+        event = AuditEvent(event=Event.SECURITY_ALERT, type=SETTINGS, action=action, who=who, peer=peer, what=what, facts=facts)
+        return written_first(self.record, event)
 
     def _note(
         self, type: Type, action: Action, what: str, *, who: str, peer: str = "", outcome: Outcome = Outcome.SUCCESS, **facts: str

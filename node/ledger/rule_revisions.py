@@ -102,40 +102,55 @@ class RuleRevisions:
         with reading(self._engine) as connection:
             return int(connection.scalar(select(func.max(row_of.number)).where(row_of.watched == true())) or 0)
 
-    # --- changes --------------------------------------------------------------------------------------------------------
-    def publish(self, rules: str, *, base: int | None, who: str, reason: str, step: Step = Step.PUBLISH, propose: bool = False) -> Revision:
-        """A new revision, active from now on; or with `propose` one that waits for a second person.
+    # --- what a change would be: asked first, so that it is written down before it is made ----------------------------------
+    def next_number(self) -> int:
+        """Of the revision that comes next. Each change that makes one says it: whoever was slower than somebody else is refused."""
+        with reading(self._engine) as connection:
+            return _next_number(connection)
 
-        Raises RevisionRefused when `base` (None: whatever is active) is not the active one any more, or nothing would change.
-        """
+    def may_publish(self, rules: str, base: int | None) -> None:
+        """Raises RevisionRefused when `base` (None: whatever is active) is not the active one any more, or nothing would change."""
+        with reading(self._engine) as connection:
+            _free_to_follow(connection, base, digest_of(rules))
+
+    def may_approve(self, number: int, who: str) -> Revision:
+        """The proposal. Raises RevisionRefused when it is none, or may not be approved by that person, or not any more."""
+        with reading(self._engine) as connection:
+            return _proposal(connection, number, who)
+
+    def file_is_new(self, rules: str) -> bool:
+        """Whether the rules file would become a revision. Raises RevisionRefused as `take_file` does."""
+        with reading(self._engine) as connection:
+            return _file_is_new(connection, digest_of(rules))
+
+    # --- changes --------------------------------------------------------------------------------------------------------
+    def publish(
+        self, rules: str, *, number: int, base: int | None, who: str, reason: str, step: Step = Step.PUBLISH, propose: bool = False
+    ) -> Revision:
+        """A new revision, active from now on; or with `propose` one that waits for a second person. Raises RevisionRefused."""
         with self._changing() as connection:
             _free_to_follow(connection, base, digest_of(rules))
             state = RevisionState.PROPOSED if propose else RevisionState.PUBLISHED
-            return self._add(connection, rules, state, step, who, reason)
+            return self._add(connection, rules, number, state, step, who, reason)
 
     def approve(self, number: int, *, who: str) -> Revision:
         """A proposal becomes active, by the word of another person than who made it. Raises RevisionRefused."""
         with self._changing() as connection:
-            proposal = _get(connection, number)
-            if proposal.state is not RevisionState.PROPOSED:
-                raise RevisionRefused(f"revision {number} is no proposal, it is {proposal.state}")
-            if proposal.who == who:
-                raise RevisionRefused("another person must approve it than the one who proposed it")
-            _free_to_follow(connection, proposal.base, proposal.sha256)
+            _proposal(connection, number, who)
             approved = {"state": RevisionState.PUBLISHED.value, "approved_by": who, "approved_at": self._clock()}
             connection.execute(update(RuleRevisionRow).where(row_of.number == number).values(approved))
             return _get(connection, number)
 
-    def watch(self, rules: str, *, who: str, reason: str) -> Revision:
+    def watch(self, rules: str, *, number: int, who: str, reason: str) -> Revision:
         """A draft that is watched from now on, in place of any other."""
         with self._changing() as connection:
             connection.execute(update(RuleRevisionRow).where(row_of.watched == true()).values(watched=False))
-            return self._add(connection, rules, RevisionState.DRAFT, Step.WATCH, who, reason, watched=True)
+            return self._add(connection, rules, number, RevisionState.DRAFT, Step.WATCH, who, reason, watched=True)
 
-    def keep(self, rules: str, *, base: int, who: str, reason: str) -> Revision:
+    def keep(self, rules: str, *, number: int, base: int, who: str, reason: str) -> Revision:
         """A draft that somebody goes on with later; it does nothing."""
         with self._changing() as connection:
-            return self._add(connection, rules, RevisionState.DRAFT, Step.KEEP, who, reason, base=base)
+            return self._add(connection, rules, number, RevisionState.DRAFT, Step.KEEP, who, reason, base=base)
 
     def stop_watching(self) -> int:
         """No draft is watched any more; which one it was, 0: none."""
@@ -145,28 +160,20 @@ class RuleRevisions:
             return number
 
     # --- the file of the settings -------------------------------------------------------------------------------------------
-    def take_file(self, rules: str, *, reason: str, propose: bool) -> Revision | None:
+    def take_file(self, rules: str, *, number: int, reason: str, propose: bool) -> Revision | None:
         """The rules file as it stands at a start: the revision that it became, or None when nothing changes.
 
         Raises RevisionRefused when the file changed, but somebody has published since it was last read: then the ledger wins.
         """
         sha = digest_of(rules)
         with self._changing() as connection:
-            seen = connection.execute(select(RulesFileRow.__table__)).first()
             active = _active(connection)
-            if active is not None and active.sha256 != sha:
-                if seen is not None and seen.sha256 == sha:
-                    return None
-                if seen is None or (active.number > seen.active and active.step is not Step.FILE):
-                    who = f"revision {active.number} was published by {active.who}"
-                    raise RevisionRefused(
-                        f"the rules file changed, but {who} since it was last read, and stays; publish the file to use it"
-                    )
             made = None
-            if active is None or active.sha256 != sha:
+            if _file_is_new(connection, sha):
                 state = RevisionState.PROPOSED if propose and active is not None else RevisionState.PUBLISHED
-                made = self._add(connection, rules, state, Step.FILE, SETTINGS_FILE, reason)
-            self._file_was_read(connection, sha)
+                made = self._add(connection, rules, number, state, Step.FILE, SETTINGS_FILE, reason)
+            if made is not None or (active is not None and active.sha256 == sha):
+                self._file_was_read(connection, sha)
             return made
 
     def _file_was_read(self, connection: Connection, sha: str) -> None:
@@ -186,6 +193,7 @@ class RuleRevisions:
         self,
         connection: Connection,
         rules: str,
+        number: int,
         state: RevisionState,
         step: Step,
         who: str,
@@ -194,7 +202,8 @@ class RuleRevisions:
         base: int | None = None,
         watched: bool = False,
     ) -> Revision:
-        number = int(connection.scalar(select(func.max(row_of.number))) or 0) + 1
+        if number != _next_number(connection):
+            raise RevisionRefused("somebody else changed the rules at this moment; look at them, then try again")
         connection.execute(
             insert(RuleRevisionRow).values(
                 number=number,
@@ -222,6 +231,35 @@ def _free_to_follow(connection: Connection, base: int | None, sha: str) -> None:
         raise RevisionRefused(f"these rules were made from revision {base}, and {now}; look at `radnode rules diff`, then publish again")
     if active is not None and active.sha256 == sha:
         raise RevisionRefused(f"nothing would change: these are the rules of revision {number}, which is active")
+
+
+def _proposal(connection: Connection, number: int, who: str) -> Revision:
+    """One that this person may approve."""
+    proposal = _get(connection, number)
+    if proposal.state is not RevisionState.PROPOSED:
+        raise RevisionRefused(f"revision {number} is no proposal, it is {proposal.state}")
+    if proposal.who == who:
+        raise RevisionRefused("another person must approve it than the one who proposed it")
+    _free_to_follow(connection, proposal.base, proposal.sha256)
+    return proposal
+
+
+def _file_is_new(connection: Connection, sha: str) -> bool:
+    """The rules file changed, and nobody has published since it was last read."""
+    seen = connection.execute(select(RulesFileRow.__table__)).first()
+    active = _active(connection)
+    if active is None or active.sha256 == sha:
+        return active is None
+    if seen is not None and seen.sha256 == sha:
+        return False
+    if seen is None or (active.number > seen.active and active.step is not Step.FILE):
+        who = f"revision {active.number} was published by {active.who}"
+        raise RevisionRefused(f"the rules file changed, but {who} since it was last read, and stays; publish the file to use it")
+    return True
+
+
+def _next_number(connection: Connection) -> int:
+    return int(connection.scalar(select(func.max(row_of.number))) or 0) + 1
 
 
 def _active_number(connection: Connection) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, delete, insert, or_, select, update
 
 from node.ledger.database import reading
 from node.ledger.tables import PersonRow, SessionRow
-from node.ledger.tokens import Role
+from node.ledger.tokens import Role, Roles, roles_named
 
 SEEN_EVERY = timedelta(seconds=30)  #: how exactly it is written down that somebody is there
 
@@ -25,8 +25,8 @@ class Signed:
     """Who came with a session that is good."""
 
     name: str
-    role: Role
-    roles: frozenset[Role]  #: the person's own, and one that was taken for a while
+    own: Roles  #: the person's
+    roles: Roles  #: and one that was taken for a while
     must_change: bool  #: the password was given by somebody else
     more_until: datetime | None = None  #: how long the role that was taken lasts
     key: str = field(repr=False)  #: digest of the id: the same session, without opening anything
@@ -55,7 +55,7 @@ class Sessions:
     def by_key(self, key: str, *, active: bool = False) -> Signed | None:
         """The same by the digest of the id."""
         now, person = self._clock(), PersonRow.__table__.c
-        query = select(_table, person.name, person.role, person.one_time).join(PersonRow, person.name == _session.person)
+        query = select(_table, person.name, person.roles, person.one_time).join(PersonRow, person.name == _session.person)
         with reading(self._engine) as connection:
             row = connection.execute(query.where(_session.sha256 == key, person.disabled.is_(False))).first()
         if row is None or row.opened_at <= now - self._longest or row.seen_at <= now - self._idle:
@@ -63,11 +63,12 @@ class Sessions:
         if active and now - row.seen_at >= min(SEEN_EVERY, self._idle / 4):
             with self._engine.begin() as connection:
                 connection.execute(update(SessionRow).where(_session.sha256 == key).values(seen_at=now))
+        own = roles_named(row.roles.split())
         more = bool(row.more_role and row.more_until and row.more_until > now)
         return Signed(
             name=row.name,
-            role=Role(row.role),
-            roles=frozenset({Role(row.role), Role(row.more_role)} if more else {Role(row.role)}),
+            own=own,
+            roles=own | {Role(row.more_role)} if more else own,
             must_change=row.one_time,
             more_until=row.more_until if more else None,
             key=key,

@@ -174,7 +174,7 @@ class VersionRow(Base):
 
 
 class VerdictRow(Base):
-    """A reader's answer (`domain.Verdict`). Rows are added, never changed, but that a purged study's regions are forgotten."""
+    """A reader's answer (`domain.Verdict`). Rows are added, never changed; those of a purged study are counted and go."""
 
     __tablename__ = "verdicts"
 
@@ -192,6 +192,29 @@ class VerdictRow(Base):
     at: Mapped[datetime] = mapped_column(Instant, index=True)
 
 
+class TallyRow(Base):
+    """How readers answered to results of studies that were purged since: for a version of a pipeline, and of no study."""
+
+    __tablename__ = "tallies"
+
+    pipeline: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    accept: Mapped[int] = mapped_column(default=0)
+    modify: Mapped[int] = mapped_column(default=0)
+    reject: Mapped[int] = mapped_column(default=0)
+    missed: Mapped[int] = mapped_column(default=0)
+    compared: Mapped[int] = mapped_column(default=0)  #: regions with a Dice
+    dice: Mapped[float] = mapped_column(default=0.0)  #: the sum over them
+
+
+class OursRow(Base):
+    """An object that this node wrote about a study that was purged since: a digest of its UID, so that it is no work if it comes back."""
+
+    __tablename__ = "ours"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
 class AuditRow(Base):
     """One link of the audit trail: `hash` covers `seq`, `at`, `event` and the `previous` hash."""
 
@@ -206,13 +229,13 @@ class AuditRow(Base):
 
 
 class TokenRow(Base):
-    """A bearer token: only its SHA-256 is kept. `scopes`: one a line, none: whatever the role may do."""
+    """A bearer token: only its SHA-256 is kept. `scopes`: one a line, none: whatever the roles may do."""
 
     __tablename__ = "tokens"
 
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    role: Mapped[str] = mapped_column(String(32))
+    roles: Mapped[str] = mapped_column(String(100), server_default="")  #: with a blank between
     created_at: Mapped[datetime] = mapped_column(Instant)
     disabled: Mapped[bool] = mapped_column(default=False)
     scopes: Mapped[str] = mapped_column(Text, default="", server_default="")
@@ -234,7 +257,7 @@ class PersonRow(Base):
     __tablename__ = "people"
 
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
-    role: Mapped[str] = mapped_column(String(32))
+    roles: Mapped[str] = mapped_column(String(100), server_default="")  #: with a blank between
     password: Mapped[str] = mapped_column(String(200))
     subject: Mapped[str] = mapped_column(String(64), index=True, default="")  #: digest of issuer and subject, where another place vouches
     one_time: Mapped[bool]  #: must be changed at the next sign-in

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import Engine, Row, null, select, update
+from sqlalchemy import Connection, Engine, Row, Select, delete, null, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.domain import CleanUid, Opinion, Pseudonym, ReaderRegion, Verdict, VerdictSource
 from node.ledger.database import reading
-from node.ledger.tables import JobRow, VerdictRow
+from node.ledger.tables import JobRow, TallyRow, VerdictRow
 
 VERDICTS = UUID("7a6f5d0e-7c43-49a5-9d53-2f5e1a0b6c4d")  #: name space of verdict ids (RFC 9562, version 5)
 MOST_NAME = 64
 
 said = VerdictRow.__table__.c
 job = JobRow.__table__.c
+tally = TallyRow.__table__.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,20 @@ class Rates:
     reject: int = 0
     missed: int = 0
     mean_dice: float | None = None  #: over the regions that could be compared
+    compared: int = 0  #: how many they are
+
+    def __add__(self, other: Rates) -> Rates:
+        """Both together."""
+        compared = self.compared + other.compared
+        dice = sum((one.mean_dice or 0.0) * one.compared for one in (self, other))
+        return Rates(
+            accept=self.accept + other.accept,
+            modify=self.modify + other.modify,
+            reject=self.reject + other.reject,
+            missed=self.missed + other.missed,
+            mean_dice=dice / compared if compared else None,
+            compared=compared,
+        )
 
     @property
     def total(self) -> int:
@@ -83,6 +98,11 @@ class Verdicts:
                 new += len(connection.execute(row.returning(said.id)).all())
         return new
 
+    def known(self, ids: Collection[str]) -> set[str]:
+        """Which answers are kept, of these ids."""
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(said.id).where(said.id.in_(ids))))
+
     def heard(self, *, pipeline: str = "", study: str = "", of_job: str = "", since: datetime | None = None) -> list[Heard]:
         """Answers, the oldest first."""
         wanted = [
@@ -99,29 +119,31 @@ class Verdicts:
         return found[0] if len(found) == 1 else None
 
     def rates(self) -> dict[tuple[str, str], Rates]:
-        """By pipeline and version."""
-        by_version: dict[tuple[str, str], list[Verdict]] = {}
-        for one in last_words(self._select()):
-            by_version.setdefault((one.pipeline, one.version), []).append(one.verdict)
-        return {version: _rates(verdicts) for version, verdicts in sorted(by_version.items())}
+        """By pipeline and version; those about studies that were purged since are among them."""
+        with reading(self._engine) as connection:
+            found = {(row.pipeline, row.version): _tallied(row) for row in connection.execute(select(TallyRow.__table__))}
+        for version, rates in _by_version(self._select()).items():
+            found[version] = found.get(version, Rates()) + rates
+        return dict(sorted(found.items()))
 
     def answered(self) -> set[str]:
         """Jobs of which somebody said something."""
         with reading(self._engine) as connection:
             return set(connection.scalars(select(said.job).distinct()))
 
-    def forget_regions(self, study: str) -> None:
-        """The study is purged: what was counted stays, where it was goes, and the words too."""
+    def forget_study(self, study: str) -> None:
+        """The study is purged: its answers go, and stay counted for the version of the pipeline that they were about."""
         of_study = select(job.id).where(job.study == study)
         with self._engine.begin() as connection:
-            connection.execute(update(VerdictRow).where(said.job.in_(of_study)).values(region=null(), reason="", object=""))
+            gone = [self._heard(row) for row in connection.execute(_answers(job.study == study))]
+            for (pipeline, version), rates in _by_version(gone).items():
+                _add_up(connection, pipeline, version, rates)
+            connection.execute(delete(VerdictRow).where(said.job.in_(of_study)))
 
     # --- below ----------------------------------------------------------------------------------------------------------
     def _select(self, *where: Any) -> list[Heard]:
-        columns = (job.study, job.series, job.pseudonym, job.pipeline, job.algorithm)
-        query = select(VerdictRow.__table__, *columns).join(JobRow, job.id == said.job).where(*where).order_by(said.at, said.id)
         with reading(self._engine) as connection:
-            return [self._heard(row) for row in connection.execute(query)]
+            return [self._heard(row) for row in connection.execute(_answers(*where))]
 
     def _heard(self, row: Row[Any]) -> Heard:
         return Heard(
@@ -201,7 +223,33 @@ def last_words(heard: Iterable[Heard]) -> list[Heard]:
     return sorted(latest.values(), key=lambda one: (one.verdict.at, one.verdict.id))
 
 
+def _answers(*where: Any) -> Select[Any]:
+    columns = (job.study, job.series, job.pseudonym, job.pipeline, job.algorithm)
+    return select(VerdictRow.__table__, *columns).join(JobRow, job.id == said.job).where(*where).order_by(said.at, said.id)
+
+
+def _by_version(heard: Iterable[Heard]) -> dict[tuple[str, str], Rates]:
+    found: dict[tuple[str, str], list[Verdict]] = {}
+    for one in last_words(heard):
+        found.setdefault((one.pipeline, one.version), []).append(one.verdict)
+    return {version: _rates(verdicts) for version, verdicts in found.items()}
+
+
+def _tallied(row: Row[Any]) -> Rates:
+    counts = {name: getattr(row, name) for name in ("accept", "modify", "reject", "missed", "compared")}
+    return Rates(**counts, mean_dice=row.dice / row.compared if row.compared else None)
+
+
+def _add_up(connection: Connection, pipeline: str, version: str, rates: Rates) -> None:
+    kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    counts = {name: getattr(rates, name) for name in ("accept", "modify", "reject", "missed", "compared")}
+    counts["dice"] = (rates.mean_dice or 0.0) * rates.compared
+    row = kind(TallyRow).values(pipeline=pipeline, version=version, **counts)
+    more = {name: tally[name] + row.excluded[name] for name in counts}
+    connection.execute(row.on_conflict_do_update(index_elements=[tally.pipeline, tally.version], set_=more))
+
+
 def _rates(verdicts: Sequence[Verdict]) -> Rates:
     counts = Counter(one.opinion.value for one in verdicts)
     compared = [one.dice for one in verdicts if one.dice is not None]
-    return Rates(**counts, mean_dice=sum(compared) / len(compared) if compared else None)
+    return Rates(**counts, mean_dice=sum(compared) / len(compared) if compared else None, compared=len(compared))

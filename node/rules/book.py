@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from node import log
-from node.audit import Action, AuditEvent, Event, Record, Type
+from node.audit import Action, AuditEvent, Event, Record, Type, written_first
 from node.conditions._lines import LARGEST
 from node.domain import Study
 from node.errors import RevisionRefused, RulesInvalid
-from node.ledger.rule_revisions import Revision, RevisionState, RuleRevisions, Step
+from node.ledger.rule_revisions import SETTINGS_FILE, Revision, RevisionState, RuleRevisions, Step, digest_of
 from node.router import Needs, RuleSet, decide, explained, parse_rules, read_all
 from node.rules.difference import Difference, difference
 
@@ -152,18 +153,18 @@ class RuleBook:
         said, text = made_from(text)
         _check_reason(reason)
         self.read(text)
-        before = self.active()
-        made = self._revisions.publish(text, base=said if base is None else base, who=who, reason=reason, propose=self._second_person)
-        self._tell("proposed" if made.state is RevisionState.PROPOSED else "published", before, made, who, reason)
-        return made
+        base = said if base is None else base
+        self._revisions.may_publish(text, base)
+        number, what = self._revisions.next_number(), "proposed" if self._second_person else "published"
+        with self._written(what, number, text, self.active(), who, reason):
+            return self._revisions.publish(text, number=number, base=base, who=who, reason=reason, propose=self._second_person)
 
     def approve(self, number: int, *, who: str) -> Revision:
         """A second person's word: the proposal becomes active. Raises RulesInvalid, RevisionRefused."""
         self.read(self.get(number).text)
-        before = self.active()
-        made = self._revisions.approve(number, who=who)
-        self._tell("approved and published", before, made, who, made.reason)
-        return made
+        one = self._revisions.may_approve(number, who)
+        with self._written("approved and published", number, one.text, self.active(), who, one.reason, proposer=one.who):
+            return self._revisions.approve(number, who=who)
 
     def rollback(self, number: int, *, who: str, reason: str, base: int | None = None) -> Revision:
         """The text of an earlier published revision becomes active again, as a new revision. Raises RulesInvalid, RevisionRefused."""
@@ -172,19 +173,19 @@ class RuleBook:
         if earlier.state is not RevisionState.PUBLISHED:
             raise RevisionRefused(f"revision {number} was never published, it is a {earlier.state} one")
         self.read(earlier.text)
-        before = self.active()
-        made = self._revisions.publish(earlier.text, base=base, who=who, reason=reason, step=Step.ROLLBACK)
-        self._tell(f"rolled back to {number}", before, made, who, reason)
-        return made
+        self._revisions.may_publish(earlier.text, base)
+        new = self._revisions.next_number()
+        with self._written(f"rolled back to {number}", new, earlier.text, self.active(), who, reason):
+            return self._revisions.publish(earlier.text, number=new, base=base, who=who, reason=reason, step=Step.ROLLBACK)
 
     def watch(self, text: str, *, who: str, reason: str) -> Revision:
         """A draft that is evaluated beside the active rules from now on, and does nothing. Raises RulesInvalid, RevisionRefused."""
         _check_reason(reason)
         _, text = made_from(text)
         self.read(text)
-        made = self._revisions.watch(text, who=who, reason=reason)
-        self._tell("draft watched", self.active(), made, who, reason)
-        return made
+        number = self._revisions.next_number()
+        with self._written("draft watched", number, text, self.active(), who, reason):
+            return self._revisions.watch(text, number=number, who=who, reason=reason)
 
     def keep(self, text: str, *, who: str, reason: str, base: int = 0) -> Revision:
         """A draft that somebody goes on with later. It need not be right yet. Raises RevisionRefused."""
@@ -192,17 +193,17 @@ class RuleBook:
         said, text = made_from(text)
         if not text.strip() or len(text) > LARGEST:
             raise RevisionRefused(f"a draft holds something, and at most {LARGEST // 2**20} MiB")
-        made = self._revisions.keep(text, base=base if said is None else said, who=who, reason=reason)
-        self._tell("draft kept", self.active(), made, who, reason)
-        return made
+        number = self._revisions.next_number()
+        with self._written("draft kept", number, text, self.active(), who, reason):
+            return self._revisions.keep(text, number=number, base=base if said is None else said, who=who, reason=reason)
 
     def stop_watching(self, *, who: str) -> int:
         """No draft is watched any more; which one it was. Raises RevisionRefused."""
-        number = self._revisions.stop_watching()
-        if not number:
+        watched = self.watched()
+        if watched is None:
             raise RevisionRefused("no draft is watched")
-        self._tell("draft not watched any more", None, self.get(number), who, "")
-        return number
+        with self._written("draft not watched any more", watched.number, watched.text, None, who, ""):
+            return self._revisions.stop_watching()
 
     def take_file(self, text: str, name: str) -> None:
         """The settings' rules file at a start: the first revision, or the next one when it changed and nobody published over it.
@@ -212,36 +213,40 @@ class RuleBook:
         before = self.active()
         try:
             self.read(text, name)
-            made = self._revisions.take_file(text, reason=f"read from {name}", propose=self._second_person)
+            self._take_file(text, f"read from {name}", before)
         except RulesInvalid as why:
             if before is None:
                 raise
             _log.error("the rules file is not used, the published rules stay", extra={"because": str(why)})
-            return
         except RevisionRefused as why:
             _log.warning("the rules file is not used", extra={"because": why.detail})
-            return
-        if made is not None:
-            self._tell("published" if made.state is RevisionState.PUBLISHED else "proposed", before, made, made.who, made.reason)
 
-    def _tell(self, what: str, before: Revision | None, made: Revision, who: str, reason: str) -> None:
-        changes = difference(before.text if before else "", made.text).in_words if before is not made else ""
-        self._record(
-            AuditEvent(
-                event=Event.SECURITY_ALERT,
-                type=Type.SOFTWARE_CONFIGURATION,
-                action=Action.UPDATE,
-                who=who,
-                what=f"rules {made.number}: {what}",
-                facts={
-                    "from": f"{before.number} {before.sha256[:12]}" if before else "none",
-                    "to": f"{made.number} {made.sha256[:12]}",
-                    "changes": changes,
-                    **({"reason": reason} if reason else {}),
-                    **({"proposed by": made.who} if made.approved_by else {}),
-                },
-            )
+    def _take_file(self, text: str, reason: str, before: Revision | None) -> None:
+        propose, number = self._second_person, self._revisions.next_number()
+        what = "proposed" if propose and before is not None else "published"
+        written = self._written(what, number, text, before, SETTINGS_FILE, reason) if self._revisions.file_is_new(text) else nullcontext()
+        with written:
+            self._revisions.take_file(text, number=number, reason=reason, propose=propose)
+
+    def _written(
+        self, what: str, number: int, text: str, before: Revision | None, who: str, reason: str, *, proposer: str = ""
+    ) -> AbstractContextManager[None]:
+        """Around a change of the rules: it is in the audit trail before it is made."""
+        event = AuditEvent(
+            event=Event.SECURITY_ALERT,
+            type=Type.SOFTWARE_CONFIGURATION,
+            action=Action.UPDATE,
+            who=who,
+            what=f"rules {number}: {what}",
+            facts={
+                "from": f"{before.number} {before.sha256[:12]}" if before else "none",
+                "to": f"{number} {digest_of(text)[:12]}",
+                "changes": difference(before.text if before else "", text).in_words,
+                **({"reason": reason} if reason else {}),
+                **({"proposed by": proposer} if proposer else {}),
+            },
         )
+        return written_first(self._record, event)
 
 
 # --- a revision as a file -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from node.web import agreement, audit, health, metrics, orthanc_hook, predict, r
 from node.web.api import docs as api_docs
 from node.web.api import rooms as api_rooms
 from node.web.auth import OPEN, Alarm, Doorkeeper, Safe
+from node.web.notes import Notes
 from node.web.parts import WebParts
 from node.web.problems import Calm, answer_with_problems
 
@@ -32,7 +33,7 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(orthanc_hook.routes(parts, counted))
     app.include_router(stow.routes(parts, counted))
     if parts.reveal:
-        app.include_router(reveal.routes(parts.reveal))
+        app.include_router(reveal.routes(parts.reveal, Notes(parts.record)))
     if parts.audit:
         app.include_router(audit.routes(parts.audit, parts.record))
     if parts.api:

@@ -53,8 +53,8 @@ _HEADERS = {
 class Doorkeeper:
     """ASGI middleware: no token and no session, no route, and no byte of the body is read.
 
-    Puts into the scope: `radnode.role`, `radnode.roles` (also one that was taken for a while), `radnode.who` ("user:NAME" or
-    "token:NAME") and, for a session, `radnode.signed`. `own_checks` are doors with a secret of their own, by path; `open_paths`
+    Puts into the scope: `radnode.roles` (also one that was taken for a while), `radnode.who` ("user:NAME" or "token:NAME") and, for
+    a session, `radnode.signed`. `own_checks` are doors with a secret of their own, by path; `open_paths`
     are for those who are not in yet.
     """
 
@@ -114,7 +114,7 @@ class Doorkeeper:
             return _no_token("The token is not known or was disabled.")
         if not found.reaches(scope["method"], scope["path"]):
             return document(403, f"This token is for {', '.join(found.scopes)} only. Make another one with `radnode tokens create`.")
-        scope.update({"radnode.role": found.role, "radnode.roles": frozenset({found.role}), "radnode.who": f"token:{found.name}"})
+        scope.update({"radnode.roles": found.roles, "radnode.who": f"token:{found.name}"})
         return None
 
     def _stay_out(self, scope: Scope) -> Response:
@@ -257,9 +257,7 @@ def same_origin(scope: Scope) -> bool:
 
 
 def _remember(scope: Scope, signed: Signed) -> None:
-    scope.update(
-        {"radnode.role": signed.role, "radnode.roles": signed.roles, "radnode.who": f"user:{signed.name}", "radnode.signed": signed}
-    )
+    scope.update({"radnode.roles": signed.roles, "radnode.who": f"user:{signed.name}", "radnode.signed": signed})
 
 
 def _wants_a_page(scope: Scope) -> bool:

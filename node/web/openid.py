@@ -7,7 +7,7 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -33,7 +33,7 @@ class Vouched:
     """Whom the provider vouches for."""
 
     name: str
-    role: str
+    roles: Collection[str]
     subject: str  #: digest of issuer and `sub`: it never changes and is nobody else's
     next: str  #: where the person wanted to go
 
@@ -92,7 +92,7 @@ class OpenId:
         name = str(claims.get(self.provider.name_claim) or "")
         if not name:
             raise SignInRefused(f"it names nobody in {self.provider.name_claim}; correct web.oidc.name_claim")
-        return Vouched(name=name, role=self._role(claims), subject=subject, next=begun.next)
+        return Vouched(name=name, roles=self._roles(claims), subject=subject, next=begun.next)
 
     # --- below ----------------------------------------------------------------------------------------------------------------
     def _exchanged(self, code: str, begun: _Begun) -> str:
@@ -136,15 +136,16 @@ class OpenId:
         except (JoseError, ValueError):  # the provider may have new keys
             return dict(jwt.decode(token, self._key_set(anew=True), algorithms=ALGORITHMS).claims)
 
-    def _role(self, claims: Mapping[str, Any]) -> str:
+    def _roles(self, claims: Mapping[str, Any]) -> Collection[str]:
+        """Those of all groups that have one."""
         found: Any = claims
         for part in self.provider.role_claim.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         said = {str(one) for one in (found if isinstance(found, list) else [found])}
-        for value, role in self.provider.roles.items():
-            if value in said:
-                return role
-        raise SignInRefused("none of this person's groups has a role here; see web.oidc.roles")
+        roles = {role for value, role in self.provider.roles.items() if value in said}
+        if not roles:
+            raise SignInRefused("none of this person's groups has a role here; see web.oidc.roles")
+        return roles
 
     def _known(self) -> dict[str, Any]:
         """What the provider says of itself (OpenID Connect Discovery 4)."""

@@ -17,5 +17,5 @@ class Provider:
     scope: str = "openid profile"
     name_claim: str = "preferred_username"
     role_claim: str = "groups"  #: dots lead inside: realm_access.roles
-    roles: Mapping[str, str] = field(default_factory=dict)  #: value of the claim → role; the first that fits
+    roles: Mapping[str, str] = field(default_factory=dict)  #: value of the claim → role; of all that fit
     timeout_s: float = 10

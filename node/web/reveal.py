@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from node.errors import KeyMissing, ReasonRefused, RevealRefused
 from node.ledger.tokens import Role
 from node.web.auth import needs, who_of
+from node.web.notes import Notes
 from node.web.problems import Problem
 
 _HEADERS = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -72,7 +73,7 @@ class Why(BaseModel):
     reason: str = Field(max_length=2000)
 
 
-def routes(parts: RevealParts) -> APIRouter:
+def routes(parts: RevealParts, notes: Notes) -> APIRouter:
     """The doors to a name. Nobody but `admin` and `privacy` opens them."""
     router = APIRouter(prefix="/api/v1", tags=["reveal"], dependencies=[Depends(needs(Role.PRIVACY))])
 
@@ -90,9 +91,11 @@ def routes(parts: RevealParts) -> APIRouter:
         return JSONResponse(dict(answer.who), 200, _HEADERS)
 
     @router.get("/reveal-requests")
-    def requests() -> JSONResponse:
+    def requests(request: Request) -> JSONResponse:
         """Requests that wait, or were approved and not used."""
-        return JSONResponse([_said(one) for one in parts.requests()], 200, _HEADERS)
+        found = parts.requests()
+        notes.searched(request, "reveal requests listed", rows=str(len(found)))
+        return JSONResponse([_said(one) for one in found], 200, _HEADERS)
 
     @router.post("/reveal-requests/{id}/approve")
     def approve(id: Annotated[str, Path(max_length=16, pattern="^[0-9a-f]+$")], request: Request) -> JSONResponse:

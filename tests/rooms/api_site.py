@@ -93,7 +93,14 @@ class Site:
 
 @contextmanager
 def a_site(folder: Path) -> Iterator[Site]:
-    """Nothing has come yet. `pacs` is a folder that takes everything, `archive` one that nobody can write."""
+    """Nothing has come yet."""
+    with a_house(folder) as home, TestClient(create_app(doors(home))) as web:
+        yield Site(home=home, gateway=Gateway(home), folder=folder, web=web)
+
+
+@contextmanager
+def a_house(folder: Path, **settings: Any) -> Iterator[House]:
+    """Its parts. `pacs` is a folder that takes everything, `archive` one that nobody can write."""
     (folder / "rules.yaml").write_text(yaml.safe_dump({"rules": RULES}))
     (folder / "occupied").write_text("not a folder")
     for name, version in (("works", "1.0.0"), ("raises", "1.0.0")):
@@ -110,12 +117,12 @@ def a_site(folder: Path) -> Iterator[Site]:
                 "pacs": {"kind": "folder", "path": str(folder / "pacs")},
                 "archive": {"kind": "folder", "path": str(folder / "occupied")},
             },
+            **settings,
         )
     )
     home.__dict__["pipelines"] = Registry(FAULTY, Pipeline)  # type: ignore[type-abstract]
     home.check()
-    with TestClient(create_app(doors(home))) as web:
-        yield Site(home=home, gateway=Gateway(home), folder=folder, web=web)
+    yield home
     home.outbox.close()
     home.close()
 

@@ -12,7 +12,7 @@ import uvicorn
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 
-from node.assembly import now
+from node.assembly import House, now
 from node.ledger.database import open_ledger, sqlite_url
 from node.ledger.people import People
 from node.ledger.reception import Reception
@@ -32,9 +32,10 @@ def nothing(*_: Any) -> Any:
 class Office:
     """A node's web room with its ledger, and clients of it."""
 
-    def __init__(self, folder: Path, **parts: Any) -> None:
-        self.engine = open_ledger(sqlite_url(folder / "ledger.sqlite"))
-        self.trail = Trail(self.engine, now)
+    def __init__(self, folder: Path, home: House | None = None, **parts: Any) -> None:
+        """With the ledger of a house, or with one of its own in `folder`."""
+        self.engine = home.ledger if home else open_ledger(sqlite_url(folder / "ledger.sqlite"))
+        self.trail = home.trail if home else Trail(self.engine, now)
         self.tokens = Tokens(self.engine)
         people = People(self.engine, now, max_failures=3, hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         self.reception = Reception(people, Sessions(self.engine, now), self.trail.record)
@@ -57,7 +58,8 @@ class Office:
         return self
 
     def opens(self) -> Office:
-        self.app: FastAPI = create_app(WebParts(**self._parts))
+        self.parts = WebParts(**self._parts)
+        self.app: FastAPI = create_app(self.parts)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(self.app, host="127.0.0.1", port=self.port, access_log=False, log_config=None, server_header=False)

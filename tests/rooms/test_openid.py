@@ -10,7 +10,7 @@ import pytest
 from joserfc.jwk import OctKey, RSAKey
 
 from config import OidcSettings
-from node.errors import SignInRefused
+from node.errors import PersonInvalid, SignInRefused
 from node.ledger.tokens import Role
 from node.web.openid import OpenId
 from node.web.provider import Provider
@@ -56,7 +56,7 @@ def test_whoever_is_known_there_comes_in_with_the_role_of_a_group(office, idp):
     assert answer.status_code == 200
     assert '<meta http-equiv="refresh" content="0; url=/audit?who=x">' in answer.text
     assert "dr.visitor" in browser.get("/").text
-    assert office.reception.people.find("dr.visitor").role is Role.RADIOLOGIST
+    assert office.reception.people.find("dr.visitor").roles == {Role.RADIOLOGIST}
     asked = idp.asked[-1]
     assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
     assert min(len(asked[name]) for name in ("state", "nonce", "code_challenge")) >= 43
@@ -75,8 +75,17 @@ def test_another_group_is_another_role_and_ends_what_was_open(office, idp):
     idp.behave(groups="it-admins")
     signs_in(office)
 
-    assert office.reception.people.find("dr.visitor").role is Role.ADMIN
+    assert office.reception.people.find("dr.visitor").roles == {Role.ADMIN}
     assert browser.get("/metrics", headers={"Accept": "*/*"}).status_code == 401
+
+
+def test_of_several_groups_somebody_has_all_roles_and_nobody_changes_them_here(office, idp):
+    idp.behave(groups=["it-admins", "radiology", "choir"])
+    signs_in(office)
+
+    assert office.reception.people.find("dr.visitor").roles == {Role.ADMIN, Role.RADIOLOGIST}
+    with pytest.raises(PersonInvalid, match="change the groups there"):
+        office.reception.give("dr.visitor", "auditor", who="user:admin")
 
 
 def test_the_same_person_keeps_the_name_of_the_first_time(office, idp):

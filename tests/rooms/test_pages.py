@@ -288,6 +288,26 @@ def test_a_purge_asks_for_the_study_s_own_name_and_then_nothing_is_left(ward):
     assert ward.asks(f"/pictures/{job}/slices/0.png").status_code == 404
 
 
+def test_what_can_t_be_written_into_the_trail_is_not_done_and_the_page_says_so(ward, monkeypatch):
+    page = opened(ward, ward.chest)
+    drawn(page)
+    page.get_by_role("button", name="Purge").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Why?").fill(WHY)
+    dialog.get_by_label("Type").fill(ward.pseudonym)
+
+    def full(_events):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(ward.home.trail, "record_all", full)
+    dialog.get_by_role("button", name="Purge").click()
+
+    expect(dialog.get_by_role("alert")).to_contain_text("What can't be written into the audit trail isn't done")
+    monkeypatch.undo()
+    assert ward.home.cards.one(ward.chest)
+    assert ward.home.keyring.existing_key(ward.chest)
+
+
 def test_who_may_only_look_is_offered_nothing_to_do(ward):
     page = opened(ward, ward.chest, Role.RADIOLOGIST)
     drawn(page)

@@ -69,7 +69,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
 def test_the_first_start_makes_one_administrator_and_the_second_nobody(desk):
     name, password = desk.reception.first()
 
-    assert (name, desk.people.find(name).role) == ("admin", Role.ADMIN)
+    assert (name, desk.people.find(name).roles) == ("admin", {Role.ADMIN})
     assert len(password.replace("-", "")) == 20
     assert desk.reception.first() is None
     assert desk.sessions.signed(desk.reception.sign_in(name, password)).must_change
@@ -77,7 +77,7 @@ def test_the_first_start_makes_one_administrator_and_the_second_nobody(desk):
 
 def test_no_password_is_kept_only_what_it_hashes_to(desk):
     given = desk.reception.add("anna", "radiologist", who="os:test")
-    desk.people.change("anna", given, GOOD)
+    desk.reception.change_password("anna", given, GOOD)
 
     with desk.engine.connect() as connection:
         row = str(connection.execute(text("SELECT * FROM people")).all())
@@ -106,7 +106,7 @@ def test_an_easy_password_is_refused_and_the_old_one_stays(desk, new):
     given = desk.people.add("anna", "radiologist")
 
     with pytest.raises(PasswordRefused):
-        desk.people.change("anna", given, new)
+        desk.reception.change_password("anna", given, new)
     assert desk.people.check("anna", given) is Check.GOOD
 
 
@@ -114,9 +114,9 @@ def test_the_given_password_is_no_password_of_ones_own(desk):
     given = desk.people.add("anna", "radiologist")
 
     with pytest.raises(PasswordRefused, match="another"):
-        desk.people.change("anna", given, given)
+        desk.reception.change_password("anna", given, given)
     with pytest.raises(PasswordRefused, match="present"):
-        desk.people.change("anna", "wrong", GOOD)
+        desk.reception.change_password("anna", "wrong", GOOD)
 
 
 def test_after_wrong_passwords_even_the_right_one_waits_and_a_restart_changes_nothing(desk):
@@ -180,6 +180,79 @@ def test_the_last_administrator_stays(desk):
     desk.reception.disable("admin", who="user:second")
     with pytest.raises(PersonInvalid, match="nobody of that name"):
         desk.reception.disable("who", who="user:second")
+
+
+def test_somebody_gets_other_roles_and_signs_in_again_for_them(desk):
+    desk.reception.first()
+    session = desk.knows("anna")
+    desk.trail.clear()
+
+    desk.reception.give("anna", "auditor", "radiologist", who="user:admin")
+
+    assert desk.people.find("anna").roles == {Role.AUDITOR, Role.RADIOLOGIST}
+    assert desk.sessions.signed(session) is None
+    again = desk.sessions.signed(desk.reception.sign_in("anna", GOOD))
+    assert (again.own, again.roles) == ({Role.AUDITOR, Role.RADIOLOGIST}, {Role.AUDITOR, Role.RADIOLOGIST})
+    assert [(e.type, e.who, e.what, e.facts) for e in desk.trail[:1]] == [
+        (
+            Type.USER_SECURITY_ATTRIBUTES_CHANGED,
+            "user:admin",
+            "user anna has other roles",
+            {"role": "radiologist, auditor", "before": "radiologist"},
+        )
+    ]
+
+
+def test_roles_never_leave_the_node_without_an_administrator(desk):
+    desk.reception.first()
+    desk.people.add("second", "admin", "auditor")
+    desk.reception.disable("second", who="user:admin")
+
+    for act in (
+        lambda: desk.reception.give("admin", "auditor", who="user:admin"),
+        lambda: desk.reception.disable("admin", who="user:admin"),
+    ):
+        with pytest.raises(PersonInvalid, match="last administrator"):
+            act()
+    desk.reception.give("admin", "admin", "privacy", who="user:admin")  # one more is no matter
+    desk.reception.reset("second", who="user:admin")
+    desk.reception.give("admin", "privacy", who="user:second")
+
+    assert desk.people.find("admin").roles == {Role.PRIVACY}
+    with pytest.raises(PersonInvalid, match="last administrator"):
+        desk.people.disable("second")
+
+
+def test_two_administrators_who_take_the_role_from_each_other_at_once_do_not_both(desk):
+    desk.reception.first()
+    desk.people.add("second", "admin")
+    answers: list[str] = []
+
+    def demote(name: str) -> None:
+        try:
+            desk.people.give(name, "auditor")
+            answers.append("given")
+        except PersonInvalid:
+            answers.append("refused")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(demote, ["admin", "second"]))
+
+    assert sorted(answers) == ["given", "refused"]
+
+
+@pytest.mark.parametrize(
+    ("name", "roles", "says"),
+    [("nobody", ["admin"], "nobody of that name"), ("anna", ["chief"], "known roles"), ("anna", [], "known roles")],
+)
+def test_roles_that_can_not_be_given_are_said(desk, name, roles, says):
+    desk.people.add("anna", "auditor")
+
+    with pytest.raises(PersonInvalid, match=says):
+        desk.reception.give(name, *roles, who="user:admin")
+
+    assert desk.people.find("anna").roles == {Role.AUDITOR}
+    assert desk.trail == []
 
 
 def test_a_session_ends_when_nobody_was_there_and_at_the_end_of_the_day(desk):

@@ -118,13 +118,25 @@ def test_the_second_of_two_admins_who_edit_at_once_is_told_and_nothing_is_half_d
     assert (rebased.number, rebased.base) == (3, 2)
 
 
+def test_a_rules_file_that_can_not_be_written_into_the_trail_is_not_taken(tmp_path: Path) -> None:
+    def fails(_event: AuditEvent) -> None:
+        raise OSError("no space left")
+
+    book = RuleBook(RuleRevisions(sqlite(tmp_path), Clock()), fails, lambda: KNOWN)
+
+    with pytest.raises(OSError, match="no space left"):
+        book.take_file(rules("CT"), "rules.yaml")
+
+    assert book.history() == []
+
+
 def test_of_many_who_publish_in_the_same_moment_one_does(revisions: RuleRevisions) -> None:
-    first = revisions.publish(rules("CT"), base=0, who="eve", reason="first")
+    first = revisions.publish(rules("CT"), number=1, base=0, who="eve", reason="first")
     answers: list[str] = []
 
     def publish(number: int) -> None:
         try:
-            revisions.publish(rules(f"M{number}"), base=first.number, who=f"admin {number}", reason="mine")
+            revisions.publish(rules(f"M{number}"), number=2, base=first.number, who=f"admin {number}", reason="mine")
             answers.append("published")
         except RevisionRefused:
             answers.append("refused")

@@ -128,7 +128,7 @@ def test_a_program_with_a_token_needs_no_page_of_ours(office):
 
 
 def test_a_token_with_scopes_opens_those_paths_only(office):
-    token = office.tokens.create("prometheus", "admin", ["GET /metrics", "/api/v1/audit"])
+    token = office.tokens.create("prometheus", "admin", scopes=["GET /metrics", "/api/v1/audit"])
     program = office.browser()
     program.headers["Authorization"] = f"Bearer {token}"
 
@@ -149,7 +149,7 @@ def test_a_token_with_scopes_opens_those_paths_only(office):
 @pytest.mark.parametrize("scope", ["", "metrics", "get /x", "GET  /x", "/a b", "/a\n/b"])
 def test_a_scope_that_is_no_path_is_refused(office, scope):
     with pytest.raises(TokenInvalid, match="a scope is a path"):
-        office.tokens.create("scoped", "admin", [scope])
+        office.tokens.create("scoped", "admin", scopes=[scope])
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "a" * 43, "é", "a;b", "../../etc"])

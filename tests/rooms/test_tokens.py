@@ -30,8 +30,14 @@ def tokens(engine: Engine) -> Tokens:
 def test_a_token_opens_with_its_role_also_after_a_restart(tokens, engine):
     token = tokens.create("pacs-bridge", "integrator")
 
-    assert tokens.bearer(token) == Bearer(name="pacs-bridge", role=Role.INTEGRATOR)
+    assert tokens.bearer(token) == Bearer(name="pacs-bridge", roles=frozenset({Role.INTEGRATOR}))
     assert Tokens(engine).bearer(token) == tokens.bearer(token)
+
+
+def test_a_token_may_have_several_roles(tokens):
+    token = tokens.create("night-shift", "auditor", "radiologist")
+
+    assert tokens.bearer(token).roles == {Role.AUDITOR, Role.RADIOLOGIST}
 
 
 def test_only_a_digest_is_kept(tokens, tmp_path):
@@ -58,7 +64,7 @@ def test_a_disabled_token_opens_nothing_and_stays_in_the_list(tokens):
 
     assert tokens.bearer(token) is None
     [info] = tokens.list()
-    assert (info.name, info.role, info.disabled) == ("old", Role.RADIOLOGIST, True)
+    assert (info.name, info.roles, info.disabled) == ("old", {Role.RADIOLOGIST}, True)
     assert token not in repr(info)
 
 

@@ -31,13 +31,14 @@ def test_somebody_is_let_in_reset_and_sent_away_and_each_step_is_in_the_trail(co
     said = radnode("users", "reset", "anna", config=config).stdout
     assert given not in said
     assert house.reception.sign_in("anna", said.split("  ")[1])
+    assert "anna is radiologist, auditor now" in radnode("users", "role", "anna", "auditor", "radiologist", config=config).stdout
     assert radnode("users", "disable", "anna", config=config).returncode == 0
     [anna] = json.loads(radnode("users", "list", "--json", config=config).stdout)
 
-    assert (anna["name"], anna["role"], anna["disabled"]) == ("anna", "auditor", True)
+    assert (anna["name"], anna["roles"], anna["disabled"]) == ("anna", ["radiologist", "auditor"], True)
     trail = house.trail.find()
     assert [r["what"] for r in reversed(trail) if r["who"].startswith("os:")] == [
-        f"user anna {what}" for what in ("added", "reset", "disabled")
+        f"user anna {what}" for what in ("added", "reset", "has other roles", "disabled")
     ]
     house.close()
 
@@ -48,6 +49,7 @@ def test_somebody_is_let_in_reset_and_sent_away_and_each_step_is_in_the_trail(co
         (["add", "anna", "--role", "chief"], "known roles: admin"),
         (["add", "a b", "--role", "admin"], "1 to 100 letters"),
         (["disable", "nobody"], "nobody of that name"),
+        (["role", "nobody", "admin"], "nobody of that name"),
         (["reset", "nobody"], "nobody of that name"),
     ],
 )

@@ -106,7 +106,7 @@ def test_prometheus_is_told_over_http() -> None:
         accept_instance=nobody,
         spool=nobody,
         hook=nobody,
-        bearer=lambda token: Bearer(name="prometheus", role=Role.AUDITOR) if token == "good" else None,
+        bearer=lambda token: Bearer(name="prometheus", roles=frozenset({Role.AUDITOR})) if token == "good" else None,
         record=lambda event: None,
         agreement=lambda: {("covid_ct", "1.0.0"): Rates(accept=3, reject=1, mean_dice=0.5)},
     )

@@ -45,7 +45,7 @@ class Taken:
 
 def bearer_of(token: str) -> Bearer | None:
     """Tokens of these tests are called as they read."""
-    return Bearer(name=token, role=Role(ROLES[token])) if token in ROLES else None
+    return Bearer(name=token, roles=frozenset({Role(ROLES[token])})) if token in ROLES else None
 
 
 class House:

@@ -1,97 +1,126 @@
-"""Every route and every page says which roles it is for, and keeps the others out."""
+"""Every route and every page says which roles it is for, keeps the others out, and shows nothing of a patient that is not written down."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import fields
 
+import httpx
 import pytest
-from fastapi.routing import APIRoute
 from starlette.routing import Mount
 
 from node.ledger.tokens import Role
-from node.web.audit import AuditParts
-from node.web.auth import HEALTH, OPEN
-from node.web.orthanc_hook import PATH as HOOK
-from node.web.reveal import RevealParts
-from tests.rooms.people_web import Office, nothing
-
-NO_ROLES = {*HEALTH, *OPEN, HOOK, "/logout", "/openapi.json"}  #: open, with a secret of its own, or for everybody who is in
-FOR_PEOPLE = {"/password", "/emergency"}  #: a token has no password, and no emergency
-ROLES = list(Role)
+from node.testing.studies import a_study
+from tests.rooms.who_may import FOR_PEOPLE, MATRIX, WITHOUT_A_ROLE, Comes, Door, doors
+from tests.rooms.whole_office import Whole, whole_office
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory) -> Iterator[Office]:
-    reveal = RevealParts(reveal=nothing, requests=list, approve=nothing)
-    office = Office(tmp_path_factory.mktemp("office"), reveal=reveal)
-    trail = office.trail
-    office.with_parts(audit=AuditParts(find=trail.find, verify=trail.verify, export=trail.export)).opens()
-    yield office
-    office.closes()
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    with whole_office(tmp_path_factory.mktemp("office")) as office:
+        yield office
 
 
-def roles_of(route: APIRoute) -> frozenset[Role] | None:
-    """What the route's own dependencies say; None when they say nothing."""
-    said = [depends.call.roles for depends in route.dependant.dependencies if hasattr(depends.call, "roles")]
-    return frozenset.intersection(*said) if said else None
+def test_every_door_has_a_row_and_says_what_the_row_says(office: Whole) -> None:
+    said = dict(doors(office.app))
+
+    assert set(said) == {*MATRIX, *WITHOUT_A_ROLE}
+    assert {door: roles for door, roles in said.items() if roles is not None} == {door: roles for door, (roles, _) in MATRIX.items()}
 
 
-def doors(office: Office) -> list[tuple[str, str, frozenset[Role] | None]]:
-    """(method, path, roles) of every route and every page of the app."""
-    found: list[tuple[str, str, frozenset[Role] | None]] = []
-    for route in flat(office.app.routes):
-        if isinstance(route, APIRoute):
-            found += [(method, route.path, roles_of(route)) for method in sorted(route.methods)]
-        elif not isinstance(route, Mount):
-            found.append(("GET", route.path, None))
-    return found + [("GET", place.path, frozenset({*place.roles, Role.ADMIN})) for place in office.app.state.pages.places]
+def test_the_room_of_these_tests_has_every_door_that_a_node_may_have(office: Whole) -> None:
+    assert [one.name for one in fields(office.parts) if getattr(office.parts, one.name) is None] == []
 
 
-def flat(routes: list[Any]) -> Iterator[Any]:
-    for route in routes:
-        inner = getattr(getattr(route, "original_router", None), "routes", None)
-        if inner is None:
-            yield route
-        else:
-            yield from flat(inner)
-
-
-def test_every_route_says_for_whom_it_is(office):
-    silent = sorted(path for _, path, roles in doors(office) if roles is None and path not in NO_ROLES)
-
-    assert silent == []
-    assert {"/metrics", "/dicom-web/studies", "/", "/audit", "/users", "/api/v1/studies/{study}/reveal"} <= {
-        path for _, path, _ in doors(office)
-    }
-
-
-def test_below_the_routes_there_is_nothing_but_the_pages(office):
+def test_below_the_routes_there_is_nothing_but_the_pages(office: Whole) -> None:
     from nicegui import core
 
     pages = {place.path for place in office.app.state.pages.places}
-    others = {route.path for route in core.app.routes if not isinstance(route, Mount)} - pages
+    others = {route.path for route in core.app.routes} - pages
 
-    assert all(path.startswith("/_nicegui/") or path == "/favicon.ico" for path in others)
+    assert all(path.startswith(("/_nicegui/", "/_nicegui_ws")) or path == "/favicon.ico" for path in others)
     assert [route.path for route in office.app.routes if isinstance(route, Mount)] == [""]
+    assert office.browser(Role.ADMIN).get("/favicon.ico").status_code in {200, 404}
+    assert office.browser().get("/_nicegui/anything", headers={"Accept": "*/*"}).status_code == 401
 
 
-@pytest.mark.parametrize("role", [*ROLES, None])
-def test_each_role_gets_through_its_doors_and_no_other(office, role):
+@pytest.mark.parametrize("role", [*Role, None])
+def test_each_role_gets_through_its_doors_and_no_other(office: Whole, role: Role | None) -> None:
     browser, program = office.browser(role), office.browser()
     if role:
         program.headers["Authorization"] = f"Bearer {office.tokens.create(f'token-{role}', role)}"
-    for method, path, roles in doors(office):
-        if path in NO_ROLES:
-            continue
-        somewhere = re.sub(r"\{[^}]*\}", "1", path)
+    for door, (roles, _) in MATRIX.items():
         for client in (browser, program):
-            answer = client.request(method, somewhere, headers={"Origin": office.url, "Accept": "*/*"}, follow_redirects=False)
+            status = asks(office, client, door).status_code
 
             if role is None:
-                assert answer.status_code == 401, (method, path)
-            elif path in FOR_PEOPLE and client is program:
-                assert answer.status_code == 403
+                assert status == 401, door
+            elif door in FOR_PEOPLE and client is program:
+                assert status == 403, door
             else:
-                assert (answer.status_code != 403) == (role in roles), (method, path, answer.status_code)
+                assert (status != 403) == (role in roles), (door, status)
+
+
+def asks(office: Whole, client: httpx.Client, door: Door) -> httpx.Response:
+    """Somewhere that is not there, so that nothing is done."""
+    method, path = door
+    somewhere = re.sub(r"\{[^}]*\}", "1", path) + ("?seconds=1" if path.endswith("/events") else "")
+    return client.request(method, somewhere, headers={"Origin": office.url, "Accept": "*/*"}, follow_redirects=False)
+
+
+def test_several_roles_may_what_each_of_them_may(office: Whole) -> None:
+    program = office.browser()
+    program.headers["Authorization"] = f"Bearer {office.tokens.create('two-in-one', Role.AUDITOR, Role.RADIOLOGIST)}"
+
+    for door, (roles, _) in MATRIX.items():
+        if door not in FOR_PEOPLE:
+            may = not roles.isdisjoint({Role.AUDITOR, Role.RADIOLOGIST})
+            assert (asks(office, program, door).status_code != 403) == may, door
+
+
+@pytest.mark.parametrize("door", sorted(door for door, (_, comes) in MATRIX.items() if door[0] == "GET" and comes is Comes.LOOK))
+def test_whoever_is_shown_something_of_a_patient_is_in_the_trail_first(office: Whole, door: Door) -> None:
+    answer, new = shown(office, door, office.browser(Role.ADMIN))
+
+    assert answer.status_code in {200, 404}  # no capture, no segment of that number: the look counts
+    assert {record["who"] for record in new} == {"user:a-admin"}
+    if "{study}" in door[1] or "{job}" in door[1]:
+        assert {record.get("study") for record in new} == {office.study}
+
+
+@pytest.mark.parametrize("door", sorted(door for door, comes in WITHOUT_A_ROLE.items() if comes is Comes.LOOK))
+def test_whoever_comes_with_a_link_is_in_the_trail_first(office: Whole, door: Door) -> None:
+    answer, new = shown(office, door, office.browser())
+
+    assert answer.status_code in {200, 404}
+    assert [record["study"] for record in new] == [office.study]
+    assert new[0]["who"].startswith("link:")
+
+
+@pytest.mark.parametrize("door", sorted(door for door, (_, comes) in MATRIX.items() if door[0] == "GET" and comes is Comes.NOTHING))
+def test_what_is_not_written_down_shows_nothing_of_a_patient(office: Whole, door: Door) -> None:
+    answer, new = shown(office, door, office.browser(Role.ADMIN))
+
+    assert answer.status_code == 200
+    assert new == []
+    home = office.site.home
+    words = {*office.studies.values(), office.job.id, office.job.pseudonym, office.job.route.series, *map(str, office.job.inputs)}
+    words |= {home.cards.one(study).pseudonym for study in office.studies.values()} - {""}
+    assert not [word for word in words if word in answer.text]
+
+
+def shown(office: Whole, door: Door, client: httpx.Client) -> tuple[httpx.Response, list[dict]]:
+    """The answer, and what the trail says since, but for those who came in."""
+    if office.session(Role.ADMIN):
+        before = office.trail.tail(1)[0]["seq"]
+    answer = client.get(office.address(door[1]), timeout=60)
+    return answer, [record for record in office.trail.tail(20) if record["seq"] > before]
+
+
+def test_the_draft_that_is_watched_shows_studies(office: Whole) -> None:
+    """Else the test above would say nothing of the page of rules."""
+    office.site.arrives(*a_study("MR", slices=3, patient=6))
+    office.site.works_off()
+
+    assert any(study in office.browser(Role.ADMIN).get("/rules").text for study in office.site.home.jobs.studies())

@@ -464,16 +464,18 @@ def test_what_was_answered_is_not_worth_labelling_any_more(department: Departmen
     assert not {department.house.clean_uids.of(one.StudyInstanceUID) for one in answered} & {one["study"] for one in after}
 
 
-def test_a_purged_study_keeps_its_count_and_loses_its_region(department: Department) -> None:
+def test_a_purged_study_keeps_its_count_and_loses_its_answers(department: Department) -> None:
     image, results = a_result(department, 7)
     [verdict] = answers(department, image, readers.edited_seg(results["SEG"], _wider, [image], editor="slicer"))
     study = department.house.clean_uids.of(image.StudyInstanceUID)
     assert verdict.region.file.is_file()
+    before = department.house.verdicts.rates()
 
     department.gateway.purge(study)
 
-    [heard] = department.verdicts(image)
-    assert (heard.verdict.opinion, heard.verdict.region) == (Opinion.MODIFY, None)
+    assert department.verdicts(image) == []
     assert not verdict.region.file.exists()
-    done = json.loads(department.command("annotations", "export", "--format", "coco", "--out", str(department.folder / "left"), "--json"))
-    assert done["left_out"]["the study is gone"] == 1
+    after = department.house.verdicts.rates()
+    assert {version: (one.modify, one.total, one.compared) for version, one in after.items()} == {
+        version: (one.modify, one.total, one.compared) for version, one in before.items()
+    }

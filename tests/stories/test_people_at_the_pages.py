@@ -162,6 +162,32 @@ def test_a_name_that_is_taken_is_said_and_nothing_changes(desk):
     page.context.close()
 
 
+def test_somebody_gets_another_role_and_signs_in_again_for_it(desk):
+    theirs = desk.signs_in("dr.reader")
+    theirs.get_by_role("heading", name="Today").wait_for()
+    page = desk.signs_in("admin")
+    page.goto(desk.url + "/users")
+    page.get_by_role("button", name="Roles of dr.reader").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("checkbox", name="auditor").click()
+    looked_at(page, "users-roles", within=".q-dialog")
+    dialog.get_by_role("button", name="Change the roles").click()
+
+    expect(page.get_by_role("row", name=re.compile("dr.reader.*radiologist, auditor"))).to_be_visible()
+    expect(theirs).to_have_title(re.compile("Sign in"), timeout=15_000)
+    theirs.context.close()
+    theirs = desk.signs_in("dr.reader")
+    assert "Audit" in offered(theirs)
+    theirs.context.close()
+
+    page.get_by_role("button", name="Roles of admin").click()
+    for role in ("privacy", "admin"):
+        dialog.get_by_role("checkbox", name=role).click()
+    dialog.get_by_role("button", name="Change the roles").click()
+    expect(page.get_by_text("this is the last administrator")).to_be_visible()
+    page.context.close()
+
+
 def test_who_is_sent_away_is_out_on_the_page_that_is_open(desk):
     theirs = desk.signs_in("dr.reader")
     theirs.get_by_role("heading", name="Today").wait_for()

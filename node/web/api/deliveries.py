@@ -44,8 +44,8 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
     )
     def replay(delivery: Number, request: Request) -> Delivery:
         """Queue the object once more, whatever became of it."""
-        again = parts.outgoing.replay(delivery)
-        notes.did(request, "delivery queued again", again.study, destination=again.destination)
-        return again
+        found = parts.outgoing.one(delivery)
+        with notes.does(request, "delivery queued again", found.study, destination=found.destination):
+            return parts.outgoing.replay(delivery)
 
     return router

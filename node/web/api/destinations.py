@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request
 from fastapi.routing import APIRoute
 
+from node.errors import NotThere
 from node.ledger.shown import DestinationShown, Echo
 from node.ledger.tokens import Role
 from node.web.api.parts import ApiParts
@@ -28,8 +29,9 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
     @router.post("/{destination}/echo", responses={**MISSING}, dependencies=[Depends(needs(Role.INTEGRATOR)), Depends(takes_a_key)])
     def echo(destination: Name, request: Request) -> Echo:
         """Ask it whether it is there: C-ECHO, a query, or a look at the folder. Nothing is sent."""
-        answered = parts.outgoing.echo(destination)
-        notes.did(request, "echo", destination=destination, answered=str(answered.answered).lower())
-        return answered
+        if destination not in {one.name for one in parts.outgoing.destinations() if one.configured}:
+            raise NotThere
+        with notes.does(request, "echo", destination=destination):
+            return parts.outgoing.echo(destination)
 
     return router

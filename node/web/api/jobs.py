@@ -49,8 +49,8 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
     def retry(job: JobId, request: Request) -> Done:
         """Try a job again that was given up. Its report of that is withdrawn here; what was delivered is replaced by the next one."""
         found = parts.jobs.one(job)
-        parts.try_again(job)
-        notes.did(request, "job tried again", found.study, job=job)
+        with notes.does(request, "job tried again", found.study, job=job):
+            parts.try_again(job)
         return Done(done="the job waits again", what=[job])
 
     return router

@@ -89,8 +89,8 @@ async def _once(request: Request, handler: Handler, answers: Answers, who: Who) 
         return await handler(request)
     if not KEY.fullmatch(key):
         raise Problem(422, "Idempotency-Key: 1 to 100 visible ASCII characters, a new one for each thing that is to be done.")
-    # the role is part of it: an answer is not given to somebody who may not ask any more
-    caller = f"{await run_in_threadpool(who, request)} {request.scope.get('radnode.role', '')}"
+    # the roles are part of it: an answer is not given to somebody who may not ask any more
+    caller = f"{await run_in_threadpool(who, request)} {' '.join(sorted(request.scope.get('radnode.roles', ())))}"
     same = f"{request.method} {request.url.path}\n".encode() + await request.body()
     if kept := await run_in_threadpool(answers.begin, caller, key, same):
         return JSONResponse(json.loads(kept.body), kept.status, {"Idempotency-Replayed": "true"})

@@ -128,8 +128,8 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
     def approve(number: Number, why: Why, request: Request) -> RevisionShown:
         """A second person's word: the proposal becomes active."""
         _known(book, number)
-        notes.did(request, f"rules {number}: approval", reason=why.reason)
-        return shown(book.approve(number, who=notes.who(request)))
+        with notes.does(request, f"rules {number}: approval", reason=why.reason):
+            return shown(book.approve(number, who=notes.who(request)))
 
     @router.post("/{number}/rollback", responses={**MISSING, **REFUSED}, dependencies=admin)
     def rollback(number: Number, asked: Back, request: Request) -> RevisionShown:

@@ -62,16 +62,17 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
         parts.arrival(study)
         if not (jobs := parts.jobs.given_up(study)):
             raise NotNow("no job of this study was given up")
-        notes.did(request, "jobs of a study tried again", study, jobs=str(len(jobs)))
-        for job in jobs:
-            parts.try_again(job)
+        with notes.does(request, "jobs of a study tried again", study, jobs=str(len(jobs))):
+            for job in jobs:
+                parts.try_again(job)
         return Done(done="jobs wait again", what=jobs)
 
     @router.post("/{study}/reroute", responses={**MISSING, **REFUSED}, dependencies=[Depends(needs(Role.INTEGRATOR)), _KEY])
     def reroute(study: Uid, request: Request) -> Done:
         """Ask the rules once more, as they are now. Work that is done stays done; only what is new is scheduled."""
-        parts.send_again(study)
-        notes.did(request, "study routed again", study)
+        parts.arrival(study)
+        with notes.does(request, "study routed again", study):
+            parts.send_again(study)
         return Done(done="the study goes its way once more", what=[study])
 
     @router.post("/{study}/purge", responses={**MISSING}, dependencies=[Depends(needs()), _KEY])
@@ -79,8 +80,8 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
         """Delete the study's key, its sealed instances, its clean copy and its results here. Objects already delivered stay where they are."""
         parts.arrival(study)
         reason = parts.check_reason(study, why.reason)
-        notes.did(request, "purge asked for", study, reason=reason)
-        parts.purge(study)
+        with notes.does(request, "purge asked for", study, reason=reason):
+            parts.purge(study)
         return Done(done="purged", what=[study])
 
     return router

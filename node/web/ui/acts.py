@@ -64,21 +64,21 @@ class Acts:
 
     # --- what they do ---------------------------------------------------------------------------------------------------
     def _reroute(self, reason: str) -> None:
-        self._notes.did(self._visitor.request, "study routed again", self._study, reason=reason)
-        self._api.send_again(self._study)
+        with self._notes.does(self._visitor.request, "study routed again", self._study, reason=reason):
+            self._api.send_again(self._study)
 
     def _purge(self, reason: str) -> None:
-        self._notes.did(self._visitor.request, "purge asked for", self._study, reason=reason)
-        self._api.purge(self._study)
+        with self._notes.does(self._visitor.request, "purge asked for", self._study, reason=reason):
+            self._api.purge(self._study)
 
     def _retry(self, job: str, reason: str) -> None:
-        self._notes.did(self._visitor.request, "job tried again", self._study, job=job, reason=reason)
-        self._api.try_again(job)
+        with self._notes.does(self._visitor.request, "job tried again", self._study, job=job, reason=reason):
+            self._api.try_again(job)
 
     def _send_again(self, some: list[Delivery], reason: str) -> None:
         for one in some:
-            self._notes.did(self._visitor.request, "delivery queued again", self._study, destination=one.destination, reason=reason)
-            self._api.outgoing.replay(one.id)
+            with self._notes.does(self._visitor.request, "delivery queued again", self._study, destination=one.destination, reason=reason):
+                self._api.outgoing.replay(one.id)
 
     def _button(self, title: str, words: str, do: Do, *roles: Role, confirm: str = "") -> None:
         self._asking.button(Act(title=title, words=words, do=do, roles=roles, confirm=confirm))

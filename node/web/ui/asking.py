@@ -8,12 +8,15 @@ from functools import partial
 
 from nicegui import run, ui
 
+from node import log
 from node.errors import NodeError
 from node.ledger.tokens import Role
 from node.web.parts import WebParts
 from node.web.ui.markup import Html, show
 from node.web.ui.pages import Visitor
 from node.web.ui.words import Words
+
+_log = log.get(__name__)
 
 SHORTEST, LONGEST = 8, 300  #: characters of a reason
 Do = Callable[[str], None]  #: with the reason
@@ -109,6 +112,9 @@ class Asking:
             do(self._check(why))
         except NodeError as refusal:
             return refusal.detail or str(refusal)
+        except Exception as why:
+            _log.error("an act by hand failed", extra={"where": log.where_it_failed(why)})
+            return "It failed; the node's log says where. What can't be written into the audit trail isn't done."
         return ""
 
     def may_still(self, roles: tuple[Role, ...]) -> bool:

@@ -160,16 +160,16 @@ class _Page:
 
     def _echoed(self, name: str) -> Html:
         try:
-            echo = self._api.outgoing.echo(name)
+            with self._notes.does(self._visitor.request, "echo", destination=name):
+                echo = self._api.outgoing.echo(name)
         except NotThere:
             return tag("p", "The settings name it no more.", class_="said")
-        self._notes.did(self._visitor.request, "echo", destination=name, answered=str(echo.answered).lower())
         return tag("p", chip("answers", "good") if echo.answered else chip("no answer", "bad"), f" {echo.words} ({echo.seconds:.2f} s)")
 
     def _probed(self, name: str) -> Html:
-        self._notes.did(self._visitor.request, "destination probed", destination=name)
         try:
-            found = self._desk.probe(name)
+            with self._notes.does(self._visitor.request, "destination probed", destination=name):
+                found = self._desk.probe(name)
         except (DeliveryFailed, DeliveryRefused) as why:
             return tag("p", f"No answer: {why.detail or why.message} What was remembered stays.", class_="said")
         if found is None:
@@ -181,8 +181,8 @@ class _Page:
         )
 
     def _forget(self, name: str, reason: str) -> None:
-        self._notes.did(self._visitor.request, "probe forgotten", destination=name, reason=reason)
-        self._desk.forget(name)
+        with self._notes.does(self._visitor.request, "probe forgotten", destination=name, reason=reason):
+            self._desk.forget(name)
 
     # --- dead letters -----------------------------------------------------------------------------------------------------
     def _dead(self, seen: Seen) -> None:
@@ -234,9 +234,11 @@ class _Page:
         for study in {one.study for one in some}:
             reason = self._api.check_reason(study, reason)
         for one in some:
-            self._notes.did(self._visitor.request, "delivery queued again", one.study, destination=one.destination, reason=reason)
             try:
-                self._api.outgoing.replay(one.id)
+                with self._notes.does(
+                    self._visitor.request, "delivery queued again", one.study, destination=one.destination, reason=reason
+                ):
+                    self._api.outgoing.replay(one.id)
             except (NotNow, NotThere):
                 if len(some) == 1:
                     raise  # of many, some may have gone their way meanwhile

@@ -8,7 +8,7 @@ from copy import copy
 
 from nicegui import ui
 
-from node.ledger.tokens import Role
+from node.ledger.tokens import Role, in_words
 from node.web.auth import SIGN_OUT, STYLE
 from node.web.ui.emergency import EMERGENCY
 from node.web.ui.pages import Pages, Place, Visitor
@@ -67,6 +67,6 @@ def _link(place: Place, *, here: bool) -> None:
 
 
 def _roles(visitor: Visitor) -> str:
-    taken = sorted(visitor.roles - {visitor.role})
-    until = visitor.signed.more_until if visitor.signed else None
-    return visitor.role + (f", {', '.join(taken)} until {until:%H:%M} UTC" if taken and until else "")
+    own, until = (visitor.signed.own, visitor.signed.more_until) if visitor.signed else (visitor.roles, None)
+    taken = in_words(visitor.roles - own)
+    return in_words(own) + (f", {taken} until {until:%H:%M} UTC" if taken and until else "")

@@ -45,7 +45,7 @@ def routes(openid: OpenId, reception: Reception, alarm: Alarm, base: str) -> API
             if not code:
                 raise SignInRefused("the provider did not let this person in")
             who = openid.finish(state, code, iss)
-            id = reception.vouched(who.name, who.role, who.subject, peer)
+            id = reception.vouched(who.name, who.roles, who.subject, peer)
         except (SignInRefused, PersonInvalid) as why:
             alarm.raise_it(peer, "sign-in at the identity provider refused")
             return _refused(request, why)

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from node import log
 from node.ledger.sessions import Signed
-from node.ledger.tokens import Role
+from node.ledger.tokens import Role, in_words
 
 _log = log.get(__name__)
 
@@ -42,7 +42,6 @@ class Visitor:
     """Who looks at a page."""
 
     who: str  #: as the audit trail names it: "user:NAME" or "token:NAME"
-    role: Role
     roles: frozenset[Role]
     request: Request = field(repr=False)  #: `request.path_params` holds what the path names
     signed: Signed | None = None
@@ -53,7 +52,6 @@ class Visitor:
         scope: Scope = request.scope
         return cls(
             who=scope["radnode.who"],
-            role=Role(scope["radnode.role"]),
             roles=scope["radnode.roles"],
             request=request,
             signed=scope.get("radnode.signed"),
@@ -95,7 +93,9 @@ class Pages:
             with self._frame(self, place, visitor):
                 if not place.open_to(visitor.roles):
                     ui.context.client.status_code = 403
-                    ui.label(f"This page is for the role {' or '.join(sorted({*place.roles, Role.ADMIN}))}. You are {visitor.role}.")
+                    ui.label(
+                        f"This page is for the role {' or '.join(sorted({*place.roles, Role.ADMIN}))}. You are {in_words(visitor.roles)}."
+                    )
                     return
                 try:
                     building = build(visitor)

@@ -26,7 +26,7 @@ from node.web.ui.markup import Html, at, chip, joined, more, tag
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.rules_editor import Editor
 from node.web.ui.rules_form import SENDS, Sheet, acted, focus_after, rules_from
-from node.web.ui.rules_past import Book, Past, lines
+from node.web.ui.rules_past import UNREAD, Book, Past, lines
 from node.web.ui.rules_trials import Trials
 from node.web.ui.words import Words
 
@@ -42,10 +42,9 @@ def register(pages: Pages, parts: WebParts) -> None:
     desk, api, one_replay = parts.rules, parts.api, threading.Lock()
 
     async def build(visitor: Visitor) -> None:
-        book = await run.io_bound(Book.of, desk)
         words = await run.io_bound(desk.words)
-        if book is not None and words is not None:
-            await _Page(pages, desk, api, parts, visitor, Sheet(words), one_replay).build(book)
+        if words is not None:
+            await _Page(pages, desk, api, parts, visitor, Sheet(words), one_replay).build()
 
     pages.add(RULES, build)
 
@@ -57,7 +56,8 @@ class _Page:
         self, pages: Pages, desk: RulesDesk, api: ApiParts, parts: WebParts, visitor: Visitor, sheet: Sheet, one_replay: threading.Lock
     ) -> None:
         self._desk, self._visitor, self._sheet = desk, visitor, sheet
-        notes = Notes(parts.record)
+        self._notes = notes = Notes(parts.record)
+        self._book = UNREAD
         self._text, self._base = EMPTY, 0
         self._rules: list[dict[str, Any]] | None = []  #: of the text; None: it can't be read as a form
         self._opened: Sequence[bool] = ()
@@ -66,8 +66,11 @@ class _Page:
         self._trials = Trials(desk, api, notes, visitor, lambda: self._text, lambda: pages.still(RULES, visitor), one_replay)
         self._past = Past(desk, notes, visitor, self._asking, self._open)
 
-    async def build(self, book: Book) -> None:
+    async def build(self) -> None:
         """All of it."""
+        book = await run.io_bound(self._look)
+        if book is None:  # the node is going down
+            return
         self._book = book
         self._build_head()
         with ui.element("div").classes("columns halves"):
@@ -85,6 +88,13 @@ class _Page:
         self._write_head()
         await self._take(book.active.text if book.active else EMPTY, book.active.number if book.active else 0)
         ui.timer(EVERY_S, self._renew, immediate=False)
+
+    def _look(self) -> Book:
+        """The book as it stands. What a watched draft would have done is told study by study, so that is written down before it is shown."""
+        book = Book.of(self._desk)
+        if book.differences and book != self._book:
+            self._notes.searched(self._visitor.request, "differences of a watched draft listed", rows=str(len(book.differences)))
+        return book
 
     # --- the text changes -------------------------------------------------------------------------------------------------
     async def _take(self, text: str, base: int) -> None:
@@ -150,7 +160,7 @@ class _Page:
 
     # --- the head ---------------------------------------------------------------------------------------------------------
     async def _renew(self) -> None:
-        book = await run.io_bound(Book.of, self._desk)
+        book = await run.io_bound(self._look)
         if book is not None and book != self._book:
             self._book = book
             self._past.renew(book)

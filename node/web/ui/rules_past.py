@@ -53,6 +53,9 @@ class Book:
         return [one for one in self.history if one.state is RevisionState.PROPOSED and one.base == now]
 
 
+UNREAD = Book(history=(), active=None, watched=None, asked=-1, differences=())  #: like no other
+
+
 class Past:
     """Below the draft. `open`: put a revision's text into the editor."""
 
@@ -60,7 +63,7 @@ class Past:
         self, desk: RulesDesk, notes: Notes, visitor: Visitor, asking: Asking, open: Callable[[Revision], Awaitable[None]]
     ) -> None:
         self._desk, self._notes, self._visitor, self._asking, self._open = desk, notes, visitor, asking, open
-        self._all, self._book = False, Book(history=(), active=None, watched=None, asked=-1, differences=())  # like no other
+        self._all, self._book = False, UNREAD
 
     def build(self, book: Book) -> None:
         """History, difference, watched draft."""
@@ -148,8 +151,8 @@ class Past:
         return lines(await run.io_bound(self._desk.book.diff, active.number, one.number)) if active else Html("")
 
     def _approve(self, number: int, reason: str) -> None:
-        self._notes.did(self._visitor.request, f"rules {number}: approval", reason=reason)
-        self._desk.book.approve(number, who=self._visitor.who)
+        with self._notes.does(self._visitor.request, f"rules {number}: approval", reason=reason):
+            self._desk.book.approve(number, who=self._visitor.who)
 
     def _roll_back(self, number: int, base: int, reason: str) -> None:
         self._desk.book.rollback(number, who=self._visitor.who, reason=reason, base=base)
@@ -186,8 +189,8 @@ class Past:
             show(table(("When", "", "Rule", "Study", "Because"), rows, caption="What the watched draft would have done otherwise"))
 
     def _stop(self, reason: str) -> None:
-        self._notes.did(self._visitor.request, "watching a draft of the rules ends", reason=reason)
-        self._desk.book.stop_watching(who=self._visitor.who)
+        with self._notes.does(self._visitor.request, "watching a draft of the rules ends", reason=reason):
+            self._desk.book.stop_watching(who=self._visitor.who)
 
 
 def lines(found: Difference | None) -> Html:

@@ -76,8 +76,12 @@ def _ask(pages: Pages, predict: PredictParts, notes: Notes, visitor: Visitor, th
     async def accept() -> None:
         if not await pages.still(TRY, visitor):
             return
-        await run.io_bound(notes.did, visitor.request, "accepted that uploads are for research use only")
-        predict.terms.accept(visitor.request.scope)
+
+        def accepted() -> None:
+            with notes.does(visitor.request, "accepted that uploads are for research use only"):
+                predict.terms.accept(visitor.request.scope)
+
+        await run.io_bound(accepted)
         then()
 
     with ui.element("section").classes("result terms").props('aria-labelledby="terms"'):

@@ -1,37 +1,46 @@
-"""*Users*: who may sign in; let somebody in, give a new one-time password, send somebody away. For administrators."""
+"""*Users*: who may sign in; let somebody in, change roles, give a new one-time password, send somebody away. For administrators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any
 
 from nicegui import events, run, ui
 
+from node import log
 from node.errors import PersonInvalid
 from node.ledger.people import Person
 from node.ledger.reception import Reception
-from node.ledger.tokens import Role
+from node.ledger.tokens import Role, in_words
 from node.web.parts import WebParts
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.words import Words
+
+_log = log.get(__name__)
 
 USERS = Place(path="/users", title="Users", roles=frozenset({Role.ADMIN}), icon="group", order=80)
 
 _COLUMNS: list[dict[str, Any]] = [
     {"name": "name", "label": "Name", "field": "name", "align": "left", "sortable": True},
-    {"name": "role", "label": "Role", "field": "role", "align": "left", "sortable": True},
+    {"name": "roles", "label": "Roles", "field": "roles", "align": "left", "sortable": True},
     {"name": "state", "label": "State", "field": "state", "align": "left", "sortable": True},
     {"name": "last", "label": "Last sign-in (UTC)", "field": "last", "align": "left", "sortable": True},
     {"name": "acts", "label": "Actions", "field": "acts", "align": "left"},
 ]
 _ACTS = """
 <q-td :props="props">
+  <q-btn v-if="props.row.ours" flat dense no-caps color="primary" label="Roles" :aria-label="'Roles of ' + props.row.name"
+         @click="() => $parent.$emit('roles', props.row.name)" />
   <q-btn flat dense no-caps color="primary" label="New password" :aria-label="'New password for ' + props.row.name"
          @click="() => $parent.$emit('reset', props.row.name)" />
   <q-btn v-if="props.row.enabled" flat dense no-caps color="negative" label="Disable" :aria-label="'Disable ' + props.row.name"
          @click="() => $parent.$emit('disable', props.row.name)" />
 </q-td>
 """
+
+_RESET = ("Give {} a new one-time password?", "New password", "{} may sign in again, at the identity provider.")
+_DISABLE = ("Disable {}? Open sessions end at once.", "Disable", "{} may not sign in any more.")
 
 
 def register(pages: Pages, parts: WebParts) -> None:
@@ -55,14 +64,11 @@ class _Users:
         Words("h2", "Let somebody in")
         with ui.row().classes("items-center"):
             name = ui.input("Name").props('outlined dense autocomplete="off" maxlength=100')
-            role = (
-                ui.select([str(role) for role in Role], value=str(Role.RADIOLOGIST), label="Role")
-                .props("outlined dense")
-                .classes("role-choice")
-            )
+            choice = _Choice([Role.RADIOLOGIST])
 
             async def add() -> None:
-                if await self._act(self._reception.add, name.value.strip(), role.value):
+                said = f"{name.value.strip()} may sign in."
+                if await self._act(said, self._reception.add, name.value.strip(), *choice.roles):
                     name.set_value("")
 
             ui.button("Add", icon="person_add", on_click=add).props("unelevated no-caps")
@@ -72,43 +78,82 @@ class _Users:
         self._table = ui.table(columns=_COLUMNS, rows=[], row_key="name", pagination={"rowsPerPage": 25, "sortBy": "name"})
         self._table.props("flat").classes("full-width").bind_filter_from(search, "value")
         self._table.add_slot("body-cell-acts", _ACTS)
-        self._table.on("reset", lambda event: self._sure(event, "Give {} a new one-time password?", "New password", self._reception.reset))
-        self._table.on(
-            "disable", lambda event: self._sure(event, "Disable {}? Open sessions end at once.", "Disable", self._reception.disable)
-        )
+        self._table.on("roles", self._ask_roles)
+        self._table.on("reset", partial(self._sure, *_RESET, self._reception.reset))
+        self._table.on("disable", partial(self._sure, *_DISABLE, self._reception.disable))
         await self._read()
 
     async def _read(self) -> None:
         self._table.rows = [_row(person) for person in await run.io_bound(self._reception.list) or []]
 
-    def _sure(self, event: events.GenericEventArguments, question: str, label: str, act: Callable[..., str | None]) -> None:
+    def _ask_roles(self, event: events.GenericEventArguments) -> None:
+        name = str(event.args)
+        row = next((row for row in self._table.rows if row["name"] == name), None)
+        if row is None:
+            return
+
+        async def give() -> None:
+            roles = choice.roles
+            if await self._act(f"{name} is {', '.join(roles)} now.", self._reception.give, name, *roles):
+                dialog.close()
+
+        with ui.dialog(value=True).props(f'aria-label="Roles of {name}"') as dialog, ui.card():
+            ui.label(f"What may {name} do? Open sessions end at once; the next sign-in has the new roles.")
+            choice = _Choice(row["roles"].split(", "))
+            _buttons(dialog, "Change the roles", give)
+
+    def _sure(self, question: str, label: str, said: str, act: Callable[..., str | None], event: events.GenericEventArguments) -> None:
         name = str(event.args)
 
         async def do() -> None:
             dialog.close()
-            await self._act(act, name)
+            await self._act(said.format(name), act, name)
 
         with ui.dialog(value=True).props('aria-label="Are you sure?"') as dialog, ui.card():
             ui.label(question.format(name))
-            with ui.row().classes("full-width justify-end"):
-                ui.button("Cancel", on_click=dialog.close).props("flat no-caps")
-                ui.button(label, on_click=do).props("unelevated no-caps")
+            _buttons(dialog, label, do)
 
-    async def _act(self, act: Callable[..., str | None], name: str, *more: Any) -> bool:
-        """Do it, show a password where there is one, and read the list anew."""
+    async def _act(self, said: str, act: Callable[..., str | None], name: str, *more: str) -> bool:
+        """Do it, show a password where there is one or say what was done, and read the list anew."""
         if not await self._pages.still(USERS, self._visitor):
             return False
         try:
             password = await run.io_bound(act, name, *more, who=self._visitor.who)
         except PersonInvalid as why:
-            ui.notify(str(why), type="negative", timeout=8000, close_button="Close")
+            _refuse(str(why))
+            return False
+        except Exception as why:
+            _log.error("an act by hand failed", extra={"where": log.where_it_failed(why)})
+            _refuse("It failed; the node's log says where. What can't be written into the audit trail isn't done.")
             return False
         await self._read()
         if password:
             _tell(name, password)
         else:
-            ui.notify(f"{name} may not sign in any more." if password is None else f"{name} may sign in again, at the identity provider.")
+            ui.notify(said)
         return True
+
+
+class _Choice:
+    """A box for each role."""
+
+    def __init__(self, chosen: Collection[str]) -> None:
+        with ui.row().classes("items-center").props('role="group" aria-label="Roles"'):
+            self._boxes = {str(role): ui.checkbox(str(role), value=role in chosen).props("dense") for role in Role}
+
+    @property
+    def roles(self) -> list[str]:
+        return [role for role, box in self._boxes.items() if box.value]
+
+
+def _buttons(dialog: ui.dialog, label: str, do: Callable[[], Awaitable[None]]) -> None:
+    with ui.row().classes("full-width justify-end"):
+        ui.button("Cancel", on_click=dialog.close).props("flat no-caps")
+        ui.button(label, on_click=do).props("unelevated no-caps")
+
+
+def _refuse(why: str) -> None:
+    ui.notify(why, type="negative", timeout=8000, close_button="Close")
 
 
 def _row(person: Person) -> dict[str, Any]:
@@ -121,10 +166,11 @@ def _row(person: Person) -> dict[str, Any]:
     }
     return {
         "name": person.name,
-        "role": person.role.value,
+        "roles": in_words(person.roles),
         "state": ", ".join(word for word, so in states.items() if so) or "may sign in",
         "last": f"{person.signed_in_at:%Y-%m-%d %H:%M}" if person.signed_in_at else "never",
         "enabled": not person.disabled,
+        "ours": person.local,  # the roles of others come with each sign-in
     }
 
 
