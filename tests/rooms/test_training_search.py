@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import optuna
 import pytest
 from typer.testing import CliRunner
 
 from tests.rooms.tiny_breast_set import a_breast_set
 from training.__main__ import app
 from training.course import FACTORS, Course
-from training.search import LOOKS, UNBROKEN, BestUnreadable, SearchRefused, factors_in, search, worth
+from training.search import LOOKS, RANGES, UNBROKEN, BestUnreadable, SearchRefused, factors_in, search, worth
 from training.splits import GroupInTwoSplits
 
 
@@ -56,12 +57,14 @@ def test_a_search_that_was_cut_off_goes_on_with_what_it_was_trying(tmp_path: Pat
     cut = Hill(cut_off_at=3)
     with pytest.raises(KeyboardInterrupt):
         search("lung_field", cut, tmp_path, trials=5, minutes=5, aim=("val_dice",))
+    killed = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'study.db'}").ask()  # and nobody says how it went
+    was_trying = {name: killed.suggest_float(name, *RANGES[name], log=True) for name in FACTORS}
 
     again = Hill()
     best = json.loads(search("lung_field", again, tmp_path, trials=5, minutes=5, aim=("val_dice",)).read_text())
 
     assert len(again.begun) == 3  # two had ended
-    assert again.begun[0] == cut.begun[2]
+    assert again.begun[:2] == [cut.begun[2], was_trying]
     assert best["runs"] == 5
     nothing_left = Hill()
     search("lung_field", nothing_left, tmp_path, trials=5, minutes=5, aim=("val_dice",))
