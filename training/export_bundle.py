@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from node.bundle import METADATA, SUMS, Bundle, write_sums
+from node.evaluation.card import CARD, sections, with_section
 
 app = typer.Typer(add_completion=False, help="Weights and measured figures become a bundle.")
 
@@ -55,10 +56,13 @@ def measure(
 
 @app.command("card")
 def renew_card(pipeline: str, folder: Path) -> None:
-    """Write the model card of a bundle again from the figures in its metadata."""
+    """Write the model card of a bundle again from the figures in its metadata. What `radnode bundles evaluate --card` wrote of it stays."""
     described = importlib.import_module(f"training.bundles.{pipeline}")
     metadata = json.loads((folder / METADATA).read_text())
-    (folder / "MODEL_CARD.md").write_text(described.model_card(metadata, metadata["eval_metrics"]))
+    path, card = folder / CARD, described.model_card(metadata, metadata["eval_metrics"])
+    for section in sections(path.read_text(), weights=Bundle.open(folder).digest) if path.exists() else ():
+        card = with_section(card, section)
+    path.write_text(card)
     write_metadata(folder, metadata)
 
 

@@ -2,22 +2,30 @@
 
 The budget is in minutes and not in epochs, because the machine may be shared: a run ends when its time
 is over, and its learning rate has come down by then. A stopped run goes on where it was (`resume`).
+Processes that torchrun started train one network: each draws its own batches, gradients are averaged, and
+the first one evaluates and writes.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training import processes
+from training.course import Course
 
 Batch = dict[str, torch.Tensor]
 CHECKPOINT_EVERY_S = 120.0
@@ -50,49 +58,28 @@ def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * x)))
 
 
-def train(
-    model: nn.Module,
-    *,
-    draw: Callable[[np.random.Generator, float], Batch],
-    loss_of: Callable[[nn.Module, Batch], torch.Tensor],
-    evaluate: Callable[[nn.Module], dict[str, float]],
-    out: Path,
-    minutes: float,
-    peak_rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    decay: float = 0.995,
-    resume: bool = False,
-    seed: int = 0,
-    evaluate_every_s: float = 420.0,
-) -> dict[str, torch.Tensor]:
-    """Train for `minutes` of wall clock and give the averaged weights.
+class Loss(nn.Module):
+    """A batch in, its loss out: what several processes share, so that `loss_of` may call the model as it likes."""
 
-    `draw(rng, progress)` makes one batch (runs in a second thread); `evaluate` gets a copy of the model
-    with the averaged weights. Writes `checkpoint.pt` and `log.jsonl` into `out`.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, weight_decay=weight_decay)
-    average = Average(model, decay)
-    spent, step = 0.0, 0
-    checkpoint = out / "checkpoint.pt"
-    if resume and checkpoint.exists():
-        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average.state, average.steps = saved["average"], saved["average_steps"]
-        spent, step = saved["spent"], saved["step"]
+    def __init__(self, model: nn.Module, loss_of: Callable[[nn.Module, Batch], torch.Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.loss_of = loss_of
 
-    begun = time.monotonic() - spent
-    progress_now = [spent / 60 / minutes]
+    def forward(self, batch: Batch) -> torch.Tensor:
+        with torch.autocast(batch["image"].device.type, dtype=torch.bfloat16):
+            return self.loss_of(self.model, batch)
+
+
+@contextmanager
+def drawn(draw: Callable[[], Batch]) -> Iterator[Callable[[], Batch]]:
+    """The next batch, made in a second thread while the last one trains."""
     batches: queue.Queue[Batch] = queue.Queue(maxsize=3)
     ended = threading.Event()
 
     def produce() -> None:
-        rng = np.random.default_rng([seed, step])
         while not ended.is_set():
-            batch = draw(rng, progress_now[0])
+            batch = draw()
             while not ended.is_set():
                 try:
                     batches.put(batch, timeout=1.0)
@@ -101,6 +88,59 @@ def train(
                     continue
 
     threading.Thread(target=produce, daemon=True).start()
+    try:
+        yield lambda: batches.get(timeout=600)
+    finally:
+        ended.set()
+
+
+def train(
+    model: nn.Module,
+    *,
+    draw: Callable[[np.random.Generator, float], Batch],
+    loss_of: Callable[[nn.Module, Batch], torch.Tensor],
+    evaluate: Callable[[nn.Module], dict[str, float]],
+    out: Path,
+    course: Course,
+    peak_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+    decay: float = 0.995,
+    seed: int = 0,
+    evaluate_every_s: float = 420.0,
+) -> dict[str, torch.Tensor]:
+    """Train for the minutes of `course` and give the averaged weights, which the model then has too.
+
+    `draw(rng, progress)` makes one batch (runs in a second thread); `evaluate` gets a copy of the model
+    with the averaged weights, on the CPU. Writes `checkpoint.pt` and `log.jsonl` into `out`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    minutes, peak_rate = course.minutes, course.times("peak_rate", peak_rate)
+    decay = 1 - min(1.0, course.times("averaging", 1 - decay))
+    if course.looks is not None:
+        evaluate_every_s = minutes * 60 / course.looks
+    witness = copy.deepcopy(model)
+    model = model.to(processes.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, weight_decay=course.times("weight_decay", weight_decay))
+    spent, step, looks = 0.0, 0, 0
+    checkpoint = out / "checkpoint.pt"
+    saved: dict[str, Any] | None = None
+    if course.resume and checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        spent, step = saved["spent"], saved["step"]
+    loss = Loss(model, loss_of)
+    several: nn.Module = DistributedDataParallel(loss, find_unused_parameters=True) if processes.count() > 1 else loss
+    average = Average(model, decay)  # now that all processes have the weights of the first
+    if saved is not None:
+        average.steps = saved["average_steps"]
+        for key, value in saved["average"].items():
+            average.state[key].copy_(value)
+
+    begun = time.monotonic() - spent
+    progress = processes.agreed(spent / 60 / minutes)
+    rng = np.random.default_rng([seed, step, processes.rank()] if processes.rank() else [seed, step])
     last_saved = last_evaluated = time.monotonic()
     images, recent = 0, []
 
@@ -119,50 +159,53 @@ def train(
         )
         part.replace(checkpoint)
 
-    def note(**facts: Any) -> None:
+    def look(**facts: Any) -> None:
+        """Evaluate the averaged weights and write down what they are worth."""
+        nonlocal looks
+        looks += 1
+        witness.load_state_dict(average.state)
+        figures = evaluate(witness.eval())
         with (out / "log.jsonl").open("a") as log:
-            log.write(json.dumps(facts) + "\n")
+            log.write(json.dumps({**facts, **figures}) + "\n")
+        course.watch(looks, figures)
 
-    while (progress := (time.monotonic() - begun) / 60 / minutes) < 1.0:
-        progress_now[0] = progress
-        model.train()
-        rate = learning_rate(progress, peak_rate)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = batches.get(timeout=600)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = loss_of(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimizer.step()
-        average.update(model)
-        step += 1
-        images += int(batch["image"].shape[0])
-        recent.append(float(loss.detach()))
-        now = time.monotonic()
-        if now - last_saved > CHECKPOINT_EVERY_S:
-            save()
-            last_saved = now
-        if now - last_evaluated > evaluate_every_s:
-            model_now = {k: v.clone() for k, v in model.state_dict().items()}
-            model.load_state_dict(average.state)
-            model.eval()
-            figures = evaluate(model)
-            model.load_state_dict(model_now)
-            note(
-                minutes=round((now - begun) / 60, 2),
-                step=step,
-                images=images,
-                loss=round(float(np.mean(recent)), 4),
-                rate=rate,
-                **figures,
-            )
-            recent.clear()
-            last_evaluated = time.monotonic()
-    ended.set()
-    save()
-    model.load_state_dict(average.state)
+    with drawn(lambda: draw(rng, min(progress, 1.0))) as next_batch:
+        while progress < 1.0:
+            model.train()
+            rate = learning_rate(progress, peak_rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = {key: value.to(processes.device()) for key, value in next_batch().items()}
+            cost = several(batch)
+            optimizer.zero_grad(set_to_none=True)
+            cost.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+            optimizer.step()
+            average.update(model)
+            step += 1
+            images += int(batch["image"].shape[0]) * processes.count()
+            recent.append(float(cost.detach()))
+            now = time.monotonic()
+            if processes.first() and now - last_saved > CHECKPOINT_EVERY_S:
+                save()
+                last_saved = now
+            due = now - last_evaluated > evaluate_every_s and (course.looks is None or looks < course.looks - 1)
+            if processes.first() and due:
+                look(
+                    minutes=round((now - begun) / 60, 2),
+                    step=step,
+                    images=images,
+                    loss=round(float(np.mean(recent)), 4),
+                    rate=rate,
+                )
+                recent.clear()
+                last_evaluated = time.monotonic()
+            progress = processes.agreed((time.monotonic() - begun) / 60 / minutes)
+    if processes.first():
+        save()
+        look(minutes=minutes, step=step, images=images, final=True)
+    processes.same(average.state[name] for name, _ in model.named_buffers() if name in average.state)  # statistics are each process's own
+    shipped = {key: value.cpu() for key, value in average.state.items()}
+    model.cpu().load_state_dict(shipped)
     model.eval()
-    note(minutes=minutes, step=step, images=images, final=True, **evaluate(model))
-    return average.state
+    return shipped

@@ -95,18 +95,24 @@ All are for research only. Networks are small and were trained from random weigh
 
 
 def page(models: Path = MODELS) -> str:
-    """The whole page in Markdown."""
+    """The whole page in Markdown: a section a pipeline, a column a version, the newest first."""
     parts = [HEAD]
     for name, rows in ROWS.items():
-        *_, folder = bundles_in(models / name)
-        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-        licence = metadata["radnode"]["licence"]["name"]
-        parts.append(
-            f"\n## {metadata['name']}\n\n[`{name}` {folder.name}](../models/{name}/{folder.name}/MODEL_CARD.md), licence of the weights: {licence}.\n\n"
-        )
-        parts.append("| | this node | published |\n|---|---|---|\n")
-        parts += [f"| {row.what} | {_told(_at(metadata['eval_metrics'], row.place))} | {row.published} |\n" for row in rows]
+        versions = {folder.name: json.loads((folder / METADATA).read_text(encoding="utf-8")) for folder in bundles_in(models / name)}
+        newest, *older = reversed(versions)
+        parts.append(f"\n## {versions[newest]['name']}\n\n{_linked(name, newest, versions[newest])}\n")
+        parts += [f"Beside it, for comparison: {_linked(name, one, versions[one])} {versions[one]['description']}\n" for one in older]
+        columns = [newest, *older] if older else ["this node"]
+        parts.append(f"\n| | {' | '.join(columns)} | published |\n{'|---' * (len(columns) + 2)}|\n")
+        for row in rows:
+            told = [_told(_at(versions[one]["eval_metrics"], row.place)) for one in (newest, *older)]
+            parts.append(f"| {row.what} | {' | '.join(told)} | {row.published} |\n")
     return "".join(parts)
+
+
+def _linked(name: str, version: str, metadata: dict[str, Any]) -> str:
+    licence = metadata["radnode"]["licence"]["name"]
+    return f"[`{name}` {version}](../models/{name}/{version}/MODEL_CARD.md), licence of the weights: {licence}."
 
 
 def _at(metrics: dict[str, Any], place: str) -> Any:

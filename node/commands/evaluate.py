@@ -16,7 +16,7 @@ from node.assembly import House
 from node.bundle import Bundle
 from node.commands.options import Config, Json, house
 from node.errors import EvaluationRefused
-from node.evaluation import plots, report
+from node.evaluation import card, plots, report
 from node.evaluation.images import cases_in
 from node.evaluation.readings import Reading, read_all, truth_of
 from node.interlock import Interlock
@@ -30,6 +30,7 @@ def evaluate(
     truth: Annotated[list[str] | None, typer.Option("--truth", help="FINDING=LABEL,LABEL: which labels mean the finding.")] = None,
     window_hu: Annotated[str, typer.Option("--window-hu", help="LOW,HIGH: what black and white of a CT picture stand for.")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for report.json and the plots.")] = None,
+    on_card: Annotated[bool, typer.Option("--card", help="Write the figures on the bundle's model card.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -57,6 +58,8 @@ def evaluate(
         found = report.figures(readings, bundle, data=data.resolve().name, split=split)
     if out:
         _leave(out, found, readings)
+    if on_card:
+        card.renew(bundle, found)
     typer.echo(json.dumps(found, indent=1) if as_json else report.in_words(found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -19,14 +20,17 @@ from node.__main__ import front_door
 from node.bundle import Bundle, write_sums
 from node.domain import Finding, Result, Segment
 from node.errors import EvaluationRefused, OutsideIntendedUse
-from node.evaluation import metrics, plots, report
+from node.evaluation import card, metrics, plots, report
 from node.evaluation.images import cases_in, volume_of
 from node.evaluation.readings import Reading, read_all, truth_of
 from node.imaging.volume import Volume
 from node.interlock import Interlock
 from node.pipelines.interface import Pipeline, Takes
 from node.testing.studies import a_study
+from node.web.ui import model_card
 from tests.rooms.workbench import bundle
+
+SHIPPED = Path(__file__).parents[2] / "models"
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------------
@@ -201,6 +205,55 @@ def test_a_ct_picture_needs_to_be_told_its_window(tmp_path: Path, brightness: Br
     assert (volume.unit, float(volume.pixels.min()), float(volume.pixels.max())) == ("HU", -1350, 150)
 
 
+# --- the model card -------------------------------------------------------------------------------------------------------
+CARD = "# Brightness 1.0.0\n\n## Figures\nTyped by the makers.\n\n## Where it fails\nIn the dark.\n"
+
+
+def evaluated(brightness: Brightness, folder: Path, **changed: Any) -> dict[str, Any]:
+    return report.figures(readings_of(folder, brightness), brightness.bundle, data="set", split="test") | changed
+
+
+def test_the_card_says_what_was_measured_and_says_it_once(tmp_path: Path, brightness: Brightness) -> None:
+    path = brightness.bundle.path
+    (path / "MODEL_CARD.md").write_text(CARD)
+    write_sums(path)
+    found = evaluated(brightness, a_set(tmp_path / "set"))
+
+    card.renew(brightness.bundle, found)
+    card.renew(brightness.bundle, found | {"split": "other"})
+    again = found | {"analysed": 5}
+    card.renew(brightness.bundle, again)
+
+    opened = Bundle.open(path)  # the sums are right
+    assert opened.digest == brightness.bundle.digest
+    written = opened.model_card
+    assert written.count("### On set, split test") == written.count("### On set, split other") == 1
+    assert "5 of 7 images analysed (6 groups); not: 1 OutsideIntendedUse" in written
+    low, high = found["findings"]["lesion"]["auc"]["interval"]
+    assert f"| lesion | 3 of 6 | 0.889 ({low:.3f}–{high:.3f}) |" in written
+    assert f"| Dice, images with a lesion | {metrics.written(found['segmentation']['lesion_dice'])} |" in written
+    assert written.startswith(CARD[: CARD.index("## Where")])
+    assert written.endswith("\n\n" + CARD[CARD.index("## Where") :])
+    assert "split other" in model_card.figures(written)  # what the page of models shows
+
+
+def test_a_bundle_without_a_card_gets_one_and_one_that_was_added_stays_as_it_came(tmp_path: Path, brightness: Brightness) -> None:
+    found = evaluated(brightness, a_set(tmp_path / "set"))
+    card.renew(brightness.bundle, found)
+    assert Bundle.open(brightness.bundle.path).model_card.startswith("# brightness 1.0.0\n\n## Figures\n\n### On set")
+
+    with pytest.raises(EvaluationRefused, match="stays as it came"):
+        card.renew(dataclasses.replace(brightness.bundle, sidecar={"version": "1"}), found)
+
+
+def test_a_card_that_is_made_anew_keeps_what_was_measured_with_its_weights(tmp_path: Path, brightness: Brightness) -> None:
+    section = card.section(evaluated(brightness, a_set(tmp_path / "set")))
+    text = card.with_section(CARD, section)
+
+    assert card.sections(text, weights=brightness.bundle.digest) == [section + "\n"]
+    assert card.sections(text, weights="0" * 64) == []
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("index", "because"),
@@ -273,10 +326,12 @@ def test_the_command_reads_real_pictures_and_leaves_a_report_and_plots(shared: P
         writer = csv.DictWriter(file, list(chosen[0]))
         writer.writeheader()
         writer.writerows(chosen)
-    (tmp_path / "radnode.yaml").write_text(yaml.safe_dump({"data_dir": str(tmp_path / "data")}))
+    for name in ("breast_ultrasound", "picture_kinds"):
+        shutil.copytree(SHIPPED / name, tmp_path / "models" / name)
+    (tmp_path / "radnode.yaml").write_text(yaml.safe_dump({"data_dir": str(tmp_path / "data"), "bundles_dir": str(tmp_path / "models")}))
     words = ["bundles", "evaluate", "breast_ultrasound", "--data", str(tmp_path / "set"), "--split", "val", "--out", str(tmp_path / "out")]
 
-    done = CliRunner().invoke(front_door("bundles"), [*words, "--json", "--config", str(tmp_path / "radnode.yaml")])
+    done = CliRunner().invoke(front_door("bundles"), [*words, "--card", "--json", "--config", str(tmp_path / "radnode.yaml")])
 
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -285,3 +340,4 @@ def test_the_command_reads_real_pictures_and_leaves_a_report_and_plots(shared: P
     assert found["segmentation"]["lesion_dice"]["value"] > 0.3
     assert {path.name for path in (tmp_path / "out").glob("*.png")} >= {"roc-malignant.png", "reliability-malignant.png"}
     assert cv2.imread(str(tmp_path / "out" / "roc-malignant.png")).shape == (620, 620, 3)
+    assert card.section(found) in Bundle.open(tmp_path / "models" / "breast_ultrasound" / "1.0.0").model_card

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from training.augment import placed, shaded
+from training.course import Course
 from training.loop import Average, learning_rate, train
 
 
@@ -32,7 +33,9 @@ def score(model: nn.Module) -> dict[str, float]:
 def test_a_run_learns_within_its_minutes_and_resumes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     begun = time.monotonic()
-    first = train(nn.Conv2d(1, 1, 1), draw=draw, loss_of=loss_of, evaluate=score, out=tmp_path, minutes=0.06, peak_rate=0.3, decay=0.9)
+    first = train(
+        nn.Conv2d(1, 1, 1), draw=draw, loss_of=loss_of, evaluate=score, out=tmp_path, course=Course(minutes=0.06), peak_rate=0.3, decay=0.9
+    )
     assert time.monotonic() - begun < 20
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["final"]
@@ -46,10 +49,9 @@ def test_a_run_learns_within_its_minutes_and_resumes(tmp_path: Path) -> None:
         loss_of=loss_of,
         evaluate=score,
         out=tmp_path,
-        minutes=0.09,
+        course=Course(minutes=0.09, resume=True),
         peak_rate=0.3,
         decay=0.9,
-        resume=True,
     )
     again = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert again["step"] > saved["step"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from node.imaging.letterbox import Box
 from node.pipelines.brain_mri import LEADING, SIZE, TYPES, canvas_of, chances, grey_of, head_of, series_logit
 from training import evaluate as e
 from training.datasets import brain_tumor_mri
-from training.recipes.brain_mri import GLIOBLASTOMA, HEALTHY, HEALTHY_HEAD, NETWORK, WHOLE_SERIES
+from training.recipes.brain_mri import GLIOBLASTOMA, HEALTHY, HEALTHY_HEAD, NETWORK, STAGES, WHOLE_SERIES
 
 LAYER = "layer3"  #: 11 x 11 on the canvas: fine enough to point, deep enough to mean something
 SENSITIVITY = 0.975  #: of tumour slices on validation, at which the threshold is set (never below 0.5)
@@ -240,8 +241,8 @@ def checks(bundle: Bundle, data: Path) -> dict[str, Any]:
     }
 
 
-def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
-    """MODEL_CARD.md from the metadata and the measured figures."""
+def model_card(meta: dict[str, Any], found: dict[str, Any], *, sizes: Sequence[int] = tuple(size for _, size in STAGES)) -> str:
+    """MODEL_CARD.md from the metadata and the measured figures; `sizes` are the canvases of the training."""
     limits, second = meta["radnode"]["thresholds"], found["second_source"]
     names = ("none", *TYPES)
     rows = "\n".join(f"| **{label}** | {' | '.join(map(str, row))} |" for label, row in zip(names, found["confusion"], strict=True))
@@ -264,7 +265,7 @@ slices: **where the network looks, which is not where a tumour is.** Nothing is 
 planes) and slices without a tumour **from other sources** (T1, T2 and others). There are no patient ids: look-alikes (correlation 0.95)
 form groups, and no group stands in both splits; two slices of one patient that look different may. Planes of one healthy head
 (brainchop, T1; {HEALTHY:.0%} of the negatives drawn) and one series after contrast with a truth for each slice (TCIA Brain-Tumor-Progression,
-{WHOLE_SERIES:.0%} of negatives and of gliomas) were added. Training: {meta["radnode"]["training"].get("steps", "?")} steps of 24 pictures at 128 and {SIZE} px in
+{WHOLE_SERIES:.0%} of negatives and of gliomas) were added. Training: {meta["radnode"]["training"].get("steps", "?")} steps of 24 pictures at {" and ".join(map(str, sizes))} px in
 {meta["radnode"]["training"].get("minutes", "?")} minutes on one shared CPU core; random weights at the start.
 
 Because label and source go together in this data, margins, brightness, window, bias field, noise, sharpness, JPEG quality and size were

@@ -21,9 +21,11 @@ from torch.nn import functional
 from node.imaging.letterbox import Box
 from node.pipelines.brain_mri import SIZE, canvas_of, chances, grey_of, head_of
 from training.augment import placed, shaded
+from training.course import Course
 from training.datasets import brain_tumor_mri
 from training.evaluate import auc
 from training.loop import Batch, train
+from training.processes import keep
 from training.splits import ensure_disjoint
 
 BATCH = 24
@@ -76,12 +78,12 @@ def squeezed(image: Picture, rng: np.random.Generator) -> Picture:
     return np.asarray(image, np.float32)
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Train; `data` is the folder that holds images/brain_tumor_mri and dicom/."""
-    train_slices(network(), STAGES, data, out, minutes=minutes, resume=resume)
+    train_slices(network(), STAGES, data, out, course)
 
 
-def train_slices(model: nn.Module, stages: tuple[tuple[float, int], ...], data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def train_slices(model: nn.Module, stages: tuple[tuple[float, int], ...], data: Path, out: Path, course: Course) -> None:
     """Train `model`, which answers a batch of slices with four logits: tumour; glioma, meningioma, pituitary given a tumour."""
     slices = brain_tumor_mri.load(data / "images" / "brain_tumor_mri")
     ensure_disjoint((s.split, s.group) for s in slices)
@@ -132,10 +134,10 @@ def train_slices(model: nn.Module, stages: tuple[tuple[float, int], ...], data: 
 
     cv2.setNumThreads(1)
     state = train(
-        model, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, minutes=minutes, resume=resume,
+        model, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, course=course,
         peak_rate=1.5e-3, weight_decay=1e-2, decay=0.99,
     )  # fmt: skip
-    torch.save(state, out / "weights.pt")
+    keep(state, out)
 
 
 def heads_canvas(grey: Picture) -> Picture:

@@ -9,6 +9,7 @@ from monai.networks.nets import Classifier
 from torch import nn
 
 from node.pipelines.brain_mri import SIZE
+from training.course import Course
 from training.recipes.brain_mri import train_slices
 
 NETWORK: dict[str, Any] = {
@@ -30,6 +31,6 @@ def network() -> nn.Module:
     return made
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Train; the dense layer asks for the whole canvas from the first step."""
-    train_slices(network(), ((1.01, SIZE),), data, out, minutes=minutes, resume=resume)
+    train_slices(network(), ((1.01, SIZE),), data, out, course)

@@ -21,9 +21,11 @@ from torch.nn import functional
 from node.imaging.letterbox import Box, Letterbox
 from node.pipelines.breast_ultrasound import LABELS, SIZE
 from training.augment import placed, shaded
+from training.course import Course
 from training.datasets import busi_breast_us
 from training.evaluate import auc
 from training.loop import Batch, train
+from training.processes import keep, write
 from training.splits import ensure_disjoint
 
 BATCH = 16
@@ -97,7 +99,7 @@ def with_black_borders(grey: Picture, mask: Picture, rng: np.random.Generator) -
     return grey * keep, mask * keep
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Train; `data` is the folder that holds images/busi_breast_us."""
     scans = busi_breast_us.load(data / "images" / "busi_breast_us")
     ensure_disjoint((s.split, s.group) for s in scans)
@@ -144,7 +146,7 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
         maps, classes = model(batch["image"].contiguous(memory_format=torch.channels_last))
         maps = maps.float()
         outline = functional.binary_cross_entropy_with_logits(maps, batch["mask"]) + dice(maps, batch["mask"])
-        named = functional.cross_entropy(classes.float(), batch["label"], weight=weight, label_smoothing=0.05)
+        named = functional.cross_entropy(classes.float(), batch["label"], weight=weight.to(maps.device), label_smoothing=0.05)
         loss: torch.Tensor = outline + 0.5 * named
         return loss
 
@@ -166,11 +168,11 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
 
     cv2.setNumThreads(1)
     state = train(
-        network(), draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, minutes=minutes, resume=resume,
+        network(), draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, course=course,
         peak_rate=1e-3, weight_decay=2e-3, decay=0.99,
     )  # fmt: skip
-    torch.save(state, out / "weights.pt")
-    (out / "labels.json").write_text(json.dumps(LABELS))
+    keep(state, out)
+    write(out / "labels.json", json.dumps(LABELS))
 
 
 @torch.inference_mode()

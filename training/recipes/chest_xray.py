@@ -25,11 +25,13 @@ from node.imaging.lung_field import aerated, field_of, inner
 from node.imaging.radiograph import equalised
 from node.networks.image_and_clinical import ImageAndClinical
 from training.augment import placed, shaded
+from training.course import Course
 from training.datasets import chest_rows
 from training.datasets.chest_rows import LABELS, OUTPUTS, SEVERITY, Row
 from training.evaluate import auc, figure
 from training.loop import Batch, train
 from training.lungs import found_in, lung_bundle
+from training.processes import keep, write
 from training.recipes.brain_mri import squeezed
 from training.splits import ensure_disjoint
 
@@ -147,7 +149,7 @@ def masked_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     known = ~torch.isnan(targets)
     smooth = torch.where(known, targets * 0.94 + 0.03, torch.zeros_like(targets))
     each = functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none") * known
-    weight = torch.ones(logits.shape[1])
+    weight = torch.ones_like(logits[0])
     weight[len(LABELS) :] = 0.25
     counted = known.sum(dim=0)
     mean = each.sum(dim=0) / counted.clamp(min=1)
@@ -170,15 +172,15 @@ def rows_of(data: Path, sources: Sequence[str], splits: Sequence[str] = chest_ro
     return rows
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Train; `data` is the folder that holds images/. First on one set alone, then on all: how the first does on sets it has not seen
     is left in `notes.json` for the model card."""
     films = rows_of(data, tuple(SHARES))
     ensure_disjoint((row.split, row.group) for row in films)
-    first = learned(network(), films, (FIRST_SOURCE,), out / "first", minutes=FIRST * minutes, resume=resume)
-    (out / "notes.json").write_text(json.dumps({"first": notes_of(out / "first"), "across": across(first, films, data)}, indent=2))
-    both = learned(first, films, tuple(SHARES), out, minutes=(1 - FIRST) * minutes, resume=resume, peak_rate=1e-3, seed=1)
-    torch.save(both.state_dict(), out / "weights.pt")
+    first = learned(network(), films, (FIRST_SOURCE,), out / "first", course.part(FIRST))
+    write(out / "notes.json", json.dumps({"first": notes_of(out / "first"), "across": across(first, films, data)}, indent=2))
+    both = learned(first, films, tuple(SHARES), out, course.part(1 - FIRST, watched=True), peak_rate=1e-3, seed=1)
+    keep(both.state_dict(), out)
 
 
 def learned(
@@ -186,13 +188,12 @@ def learned(
     films: Sequence[Row],
     sources: Sequence[str],
     out: Path,
+    course: Course,
     *,
-    minutes: float,
-    resume: bool,
     peak_rate: float = 1.5e-3,
     seed: int = 0,
 ) -> nn.Module:
-    """`model` after `minutes` with the films of `sources`."""
+    """`model` after the minutes of `course` with the films of `sources`."""
     training = [row for row in films if row.split == "train" and row.source in sources]
     validation = [row for row in films if row.split == "val" and row.source in sources]
     known = known_values(training)
@@ -233,7 +234,7 @@ def learned(
 
     cv2.setNumThreads(1)
     state = train(
-        model, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, minutes=minutes, resume=resume, seed=seed,
+        model, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, course=course, seed=seed,
         peak_rate=peak_rate, weight_decay=2e-2, decay=0.995, evaluate_every_s=180,
     )  # fmt: skip
     model.load_state_dict(state)

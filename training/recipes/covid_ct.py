@@ -21,8 +21,10 @@ from node.imaging.letterbox import Box, Letterbox, box_of
 from node.imaging.lungs import find_lungs
 from node.pipelines.covid_ct import SIZE, windowed
 from training.augment import placed, shaded
+from training.course import Course
 from training.datasets import covid_ct_medseg, dicom_ct
 from training.loop import Batch, train
+from training.processes import keep
 from training.splits import ensure_disjoint, without_groups_of
 
 EMPTY_SHARE = 0.12  #: of the draws, slices without infection
@@ -71,7 +73,7 @@ def slices_without_infection(folder: Path) -> list[Example]:
     return examples
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Train; `data` is the folder that holds images/covid_ct_medseg and dicom/ct_chest_lungpetctdx."""
     slices = covid_ct_medseg.load(data / "images" / "covid_ct_medseg")
     held = without_groups_of(((s.split, s.group) for s in slices), "val")
@@ -122,11 +124,8 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
         return {"val_dice": round(float(np.mean(dice)), 4)}
 
     cv2.setNumThreads(1)
-    state = train(
-        network(), draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, minutes=minutes,
-        resume=resume,
-    )  # fmt: skip
-    torch.save(state, out / "weights.pt")
+    state = train(network(), draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, course=course)
+    keep(state, out)
 
 
 @torch.inference_mode()

@@ -28,9 +28,11 @@ from node.imaging.radiograph import LungFields, Radiograph, lungs_of, radiograph
 from node.pipelines.covid_xray import SIZE, canvas_of
 from training.augment import Picture, placed
 from training.augment_xray import exposed, marked
+from training.course import Course
 from training.datasets import cxr_adult224, cxr_lungfield256
 from training.evaluate import auc
 from training.loop import Batch, train
+from training.processes import keep
 from training.splits import ensure_disjoint
 
 LUNG_FIELD = Path(__file__).parents[2] / "models" / "lung_field" / "1.0.0"
@@ -306,7 +308,7 @@ def maps_of(model: nn.Module, chests: list[Chest]) -> tuple[npt.NDArray[np.float
     return np.asarray(logits), opacity
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Train the opacity stage; `data` is the folder that holds images/. The lung stage is `models/lung_field`."""
     cv2.setNumThreads(1)
     chests = fields(data) + films(data, lung_network())
@@ -346,11 +348,10 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
         loss_of=loss_of,
         evaluate=evaluate,
         out=out,
-        minutes=minutes,
-        resume=resume,
+        course=course,
         peak_rate=2e-3,
         weight_decay=5e-3,
         decay=0.995,
         evaluate_every_s=300,
     )
-    torch.save(state, out / "weights.pt")
+    keep(state, out)

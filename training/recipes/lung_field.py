@@ -22,11 +22,14 @@ from torch.nn import functional
 from node.imaging.radiograph import LUNG_SIZE, Radiograph, lungs_of, radiograph_of
 from training.augment import Picture, placed
 from training.augment_xray import clouded, exposed, framed, marked, two_lungs_placed
+from training.course import Course
 from training.datasets import cxr_adult224
 from training.loop import Batch, train
+from training.processes import keep
 from training.splits import ensure_disjoint
 
 BATCH = 16
+AIM = ("val_dice",)  #: what a search looks at; a film without lungs counts nothing in it
 FIRST = 0.35  #: of the time for the network that outlines the films without outlines
 CERTAIN = 0.93  #: mean probability from which its outline is learned from
 NETWORK: dict[str, Any] = {
@@ -107,7 +110,7 @@ def nothing_there(nowhere: list[Picture], films: list[Outlined], rng: np.random.
     return picture
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Train both networks; `data` is the folder that holds images/."""
     films = cxr_adult224.load(data / "images" / "cxr_adult224")
     ensure_disjoint((f.split, f.group) for f in films)
@@ -165,7 +168,7 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
     cv2.setNumThreads(1)
     first = network()
     state = train(
-        first, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out / "first", minutes=FIRST * minutes, resume=resume,
+        first, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out / "first", course=course.part(FIRST),
         peak_rate=2e-3, weight_decay=1e-3, decay=0.99, evaluate_every_s=120,
     )  # fmt: skip
     first.load_state_dict(state)
@@ -173,7 +176,7 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
     second = network()
     second.load_state_dict(state)
     state = train(
-        second, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, minutes=(1 - FIRST) * minutes, resume=resume,
+        second, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, course=course.part(1 - FIRST, watched=True),
         peak_rate=1e-3, weight_decay=1e-3, decay=0.99, seed=1, evaluate_every_s=180,
     )  # fmt: skip
-    torch.save(state, out / "weights.pt")
+    keep(state, out)

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from node.imaging.likeness import Kind, described
+from training.course import Course
 from training.datasets import pictures_of_a_kind as sets
+from training.processes import keep
 
 DIRECTIONS = 48
 MOST = 500  #: pictures of one set
@@ -24,11 +26,11 @@ Picture = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float32]
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Learn every kind and write `weights.pt`."""
     import torch
 
-    del minutes, resume
+    del course
     out.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, torch.Tensor] = {}
     for name, of in sets.SETS.items():
@@ -36,7 +38,7 @@ def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
         for part in ("mean", "directions", "spread"):
             arrays[f"{name}.{part}"] = torch.from_numpy(np.array(getattr(kind, part), np.float32))
         arrays[f"{name}.residual"] = torch.tensor(kind.residual)
-    torch.save(arrays, out / "weights.pt")
+    keep(arrays, out)
 
 
 def learn(data: Path, of: Sequence[str]) -> Kind:

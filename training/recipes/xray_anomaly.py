@@ -30,9 +30,11 @@ from node.imaging.normality import Measured, Normality
 from node.pipelines.xray_anomaly import CANVAS, CELL, GROUPS, Features, canvas_of, features_of, seen
 from training.augment import shaded
 from training.augment_xray import marked
+from training.course import Course
 from training.evaluate import auc
 from training.loop import Batch, train
 from training.pasted import pasted
+from training.processes import keep, write
 from training.splits import ensure_disjoint
 
 READER: dict[str, Any] = {"size": CANVAS, "width": 128, "mlp": 384, "depth": 4, "heads": 4}
@@ -133,7 +135,7 @@ class Painter(nn.Module):
     def loss(self, pictures: torch.Tensor) -> torch.Tensor:
         """Mean absolute error in the hidden patches, at half resolution, each scaled to mean 0 and deviation 1."""
         side = pictures.shape[-1] // PATCH
-        hidden = (torch.rand(len(pictures), 1, side, side) < HIDDEN).float()
+        hidden = (torch.rand(len(pictures), 1, side, side, device=pictures.device) < HIDDEN).float()
         shown = torch.where(functional.interpolate(hidden, scale_factor=PATCH) > 0, 0.5, pictures)
         painted = self.paint(self.reader.tokens(self.reader.embed(shown))[:, 1:]).float()
         target = functional.unfold(functional.avg_pool2d(pictures, 2), PATCH // 2, stride=PATCH // 2).transpose(1, 2)
@@ -142,7 +144,7 @@ class Painter(nn.Module):
         return error[hidden.flatten(1) > 0].mean()
 
 
-def paint(data: Path, out: Path, *, minutes: float, resume: bool) -> dict[str, torch.Tensor]:
+def paint(data: Path, out: Path, course: Course) -> dict[str, torch.Tensor]:
     """The transformer's weights after it has painted parts of all training films, of ill patients too."""
     films: dict[str, list[npt.NDArray[np.uint8]]] = {"train": [], "val": []}
     for name in PAINTED:
@@ -164,7 +166,7 @@ def paint(data: Path, out: Path, *, minutes: float, resume: bool) -> dict[str, t
 
     state = train(
         Painter(ChestVit(**READER)), draw=draw, loss_of=lambda net, batch: net.loss(batch["image"]), evaluate=evaluate,
-        out=out, minutes=minutes, resume=resume, peak_rate=1.2e-3, weight_decay=0.05, decay=0.99, evaluate_every_s=100,
+        out=out, course=course, peak_rate=1.2e-3, weight_decay=0.05, decay=0.99, evaluate_every_s=100,
     )  # fmt: skip
     return {key.removeprefix("reader."): value for key, value in state.items() if key.startswith("reader.")}
 
@@ -234,7 +236,7 @@ def example(pool: list[Chest], rng: np.random.Generator, share: float = 0.6) -> 
     return both[1], np.clip(cv2.resize(change, (side, side), interpolation=cv2.INTER_AREA) / 0.1, 0, 1).ravel()
 
 
-def tell(films: list[Chest], begun: dict[str, torch.Tensor], out: Path, *, minutes: float, resume: bool) -> dict[str, torch.Tensor]:
+def tell(films: list[Chest], begun: dict[str, torch.Tensor], out: Path, course: Course) -> dict[str, torch.Tensor]:
     """The transformer's weights after it has learned to tell where normal films were changed."""
     normal = [c for c in films if c.split == "train" and c.normal and not c.kept_back]
     pools = [[c for c in normal if c.age_group == "child"], [c for c in normal if c.source == "cxr_adult224"] * 2]
@@ -267,7 +269,7 @@ def tell(films: list[Chest], begun: dict[str, torch.Tensor], out: Path, *, minut
     net = ChestVit(**READER)
     net.load_state_dict(begun)
     return train(
-        net, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, minutes=minutes, resume=resume,
+        net, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, course=course,
         peak_rate=1e-3, weight_decay=0.03, decay=0.995, evaluate_every_s=180,
     )  # fmt: skip
 
@@ -278,13 +280,13 @@ def measured(features: list[Features]) -> Measured:
     return Measured(*(np.stack([getattr(f, name) for f in features]) for name in Measured._fields))
 
 
-def run(data: Path, out: Path, *, minutes: float, resume: bool) -> None:
+def run(data: Path, out: Path, course: Course) -> None:
     """Both steps, then the forests; `data` is the folder that holds images/. The lungs come from `models/lung_field`."""
     cv2.setNumThreads(1)
-    begun = paint(data, out / "painted", minutes=PAINTING * minutes, resume=resume)
+    begun = paint(data, out / "painted", course.part(PAINTING))
     films = chests(data)
-    reader = tell(films, begun, out, minutes=(1 - PAINTING) * minutes, resume=resume)
-    torch.save(grown(reader, films), out / "weights.pt")
+    reader = tell(films, begun, out, course.part(1 - PAINTING, watched=True))
+    keep(grown(reader, films), out)
     note(films, out)
 
 
@@ -299,7 +301,7 @@ def note(films: list[Chest], out: Path) -> None:
         }
         for name in GROUPS
     }
-    (out / "notes.json").write_text(json.dumps({"steps": last["step"], "minutes": last["minutes"], "normal_films": normal}))
+    write(out / "notes.json", json.dumps({"steps": last["step"], "minutes": last["minutes"], "normal_films": normal}))
 
 
 def shape_of_group() -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""How a run goes, whatever its recipe: its minutes, whether it goes on, what was found for it by search, and who looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+FACTORS = ("peak_rate", "weight_decay", "averaging")  #: what may be tuned, each a factor on the recipe's own value
+Watch = Callable[[int, Mapping[str, float]], None]
+
+
+def _nobody(look: int, figures: Mapping[str, float]) -> None:
+    """Nobody looks on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What a run is told beside its data.
+
+    `factors` multiply the recipe's own values: its peak learning rate, its weight decay, and how fast the averaged weights follow
+    (1 - decay). `looks` is how often the run is evaluated, evenly, its end included; None leaves that to the recipe. `watch` is told
+    the number and the figures of each look and may end the run by raising.
+    """
+
+    minutes: float
+    resume: bool = False
+    factors: Mapping[str, float] = field(default_factory=dict)
+    looks: int | None = None
+    watch: Watch = _nobody
+
+    def part(self, share: float, *, watched: bool = False) -> Course:
+        """One step of a recipe that trains in several: its share of the minutes. Only the step that makes the weights is watched."""
+        return replace(self, minutes=share * self.minutes, **({} if watched else {"looks": None, "watch": _nobody}))
+
+    def times(self, name: str, value: float) -> float:
+        """The recipe's own value, as tuned."""
+        return value * self.factors.get(name, 1.0)
