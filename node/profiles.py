@@ -33,6 +33,9 @@ PROFILES: Mapping[str, tuple[Role, ...]] = {
     "basic-pacs": (Role.SC, Role.TEXT),
     "archive": (*DEFAULT_KINDS, Role.PR, Role.KO, Role.PDF, Role.PM, Role.RTSTRUCT, Role.KEYS),
 }
+#: transfer syntaxes of segmentations (`seg_syntax.SYNTAXES`), the best first, for a destination that was asked and takes them; viewers read
+#: plain ones best, an archive keeps them long
+PACKED: Mapping[str, tuple[str, ...]] = {"archive": ("jpeg-ls", "deflated")}
 #: each tells a reader when nothing was found, or nothing was analysed
 REPORTS = frozenset({Role.SR, Role.SR_ENHANCED, Role.TEXT, Role.PDF})
 

@@ -9,6 +9,7 @@ import typer
 from pydicom.uid import UID
 from rich.table import Table
 
+from node.assembly import House
 from node.commands.conformance import name_of
 from node.commands.options import Config, Json, house, wide_console
 from node.errors import DestinationUnknown
@@ -33,12 +34,16 @@ def list_(config: Config = None, as_json: Json = False) -> None:
         asked = {name: {"at": one.at.isoformat(), "accepted": one.accepted} for name, one in probed.items()}
         typer.echo(json.dumps([{"name": name, "kind": kind, "probed": asked.get(name)} for name, kind in kinds.items()], indent=1))
         return
-    table = Table("destination", "kind", "asked", "gets", "in place of its profile", box=None)
+    table = Table("destination", "kind", "asked", "gets", "in place of its profile", "segmentations", box=None)
     for name, kind in kinds.items():
         one = probed.get(name)
         [(_, roles)], said = home.kinds_for([name])
-        table.add_row(name, kind, f"{one.at:%Y-%m-%d %H:%M}" if one else "never", ", ".join(roles), "; ".join(said))
+        table.add_row(name, kind, f"{one.at:%Y-%m-%d %H:%M}" if one else "never", ", ".join(roles), "; ".join(said), _packed(home, name))
     wide_console().print(table)
+
+
+def _packed(home: House, name: str) -> str:
+    return ", else ".join(one.name for one in home.syntaxes.get(name, ())) or "uncompressed"
 
 
 @app.command()
