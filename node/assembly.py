@@ -868,6 +868,13 @@ class House:
                 raise SettingsInvalid(f"destinations.{name}.{SYNTAX}: {why}") from None
         return found
 
+    def packing(self, name: str) -> str:
+        """In words, how segmentations go to a destination."""
+        if not (liked := self.syntaxes.get(name)):
+            return "uncompressed"
+        unasked = SYNTAX not in self.settings.destinations[name] and name not in self.probes.all()
+        return ", else ".join(one.name for one in liked) + (", once it is probed" if unasked else "")
+
     def packed_for(self, name: str, sop_class_uid: str, part10: bytes) -> bytes:
         """An object as a destination should get it. What only its profile names is used when the destination was asked and takes it."""
         if sop_class_uid not in SEGMENTATIONS or name not in self.syntaxes:

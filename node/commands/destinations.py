@@ -9,7 +9,6 @@ import typer
 from pydicom.uid import UID
 from rich.table import Table
 
-from node.assembly import House
 from node.commands.conformance import name_of
 from node.commands.options import Config, Json, house, wide_console
 from node.errors import DestinationUnknown
@@ -38,12 +37,8 @@ def list_(config: Config = None, as_json: Json = False) -> None:
     for name, kind in kinds.items():
         one = probed.get(name)
         [(_, roles)], said = home.kinds_for([name])
-        table.add_row(name, kind, f"{one.at:%Y-%m-%d %H:%M}" if one else "never", ", ".join(roles), "; ".join(said), _packed(home, name))
+        table.add_row(name, kind, f"{one.at:%Y-%m-%d %H:%M}" if one else "never", ", ".join(roles), "; ".join(said), home.packing(name))
     wide_console().print(table)
-
-
-def _packed(home: House, name: str) -> str:
-    return ", else ".join(one.name for one in home.syntaxes.get(name, ())) or "uncompressed"
 
 
 @app.command()

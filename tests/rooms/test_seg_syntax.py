@@ -86,6 +86,9 @@ def test_one_that_was_never_asked_gets_plain_ones_unless_the_settings_say_so(tmp
     viewer = a_house(tmp_path, kind="folder", path=str(tmp_path), profile="ohif")
     other = a_house(tmp_path, kind="folder", path=str(tmp_path), profile="archive", transfer_syntax="explicit")
 
+    assert by_profile.packing("archive").endswith("once it is probed")
+    assert by_setting.packing("archive") == "Deflated Explicit VR Little Endian"
+    assert viewer.packing("archive") == "uncompressed"
     assert all(house.packed_for("archive", obj.sop_class_uid, plain) == plain for house in (by_profile, viewer, other))
     small = by_setting.packed_for("archive", obj.sop_class_uid, plain)
     assert len(small) < len(plain) / 3
