@@ -375,7 +375,7 @@ class Settings(BaseSettings):
     sources: dict[str, SourceSettings] = {}
     destinations: dict[
         str, dict[str, Any]
-    ] = {}  #: by name: `kind`, `profile` (node/profiles.py) and the keys of `node/destinations/<kind>.py`
+    ] = {}  #: by name: `kind`, `profile` (node/profiles.py), `transfer_syntax` (node/seg_syntax.py) and the keys of `node/destinations/<kind>.py`
 
     @field_validator("data_dir", "bundles_dir", "rules")
     @classmethod

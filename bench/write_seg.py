@@ -1,9 +1,10 @@
 """Segmentations of a CT: this node beside highdicom's defaults and dcmqi, in the same run.
 
-    python -m bench.write_seg [--slices 300] [--segments 1 10 100] [--rounds 3]
+    python -m bench.write_seg [--slices 300] [--segments 1 10 100] [--rounds 3] [--packed]
 
 Each gets the same masks (balls over two thirds of 512 x 512 slices) and the same source images, and writes one file. For the libraries the
 time is that of the call in a warm process, encoding to the file included; for dcmqi it is the program's, which reads masks and images from files.
+With `--packed` it writes the node's only, and says what each transfer syntax makes of them.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from pydicom import dcmread
 from pydicom.sr.codedict import codes as standard
 
 from node import codes
-from node.domain import Result, Segment
+from node.domain import Result, Role, Segment
 from node.imaging.volume import Volume
+from node.seg_syntax import SYNTAXES, packed
 from node.seg_writer import write_seg
 from tests.conformance import cases
 
@@ -43,9 +45,13 @@ def main() -> None:
     asked.add_argument("--slices", type=int, default=300)
     asked.add_argument("--segments", type=int, nargs="+", default=[1, 10, 100])
     asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--packed", action="store_true")
     options = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.slices)
+        if options.packed:
+            print(bench.packed_table(options.segments, options.rounds))
+            return
         for segments in options.segments:
             bench.run(segments, options.rounds)
         print(bench.table())
@@ -93,9 +99,29 @@ class Bench:
             out.append(mask)
         return out
 
+    def packed_table(self, numbers: list[int], rounds: int) -> str:
+        """Size and time of each transfer syntax, for single bits and for a label map."""
+        lines = ["| segments | | transfer syntax | MB | of it | s |", "|---|---|---|---|---|---|"]
+        for number in numbers:
+            result = _result(self._masks(number))
+            for role in (Role.SEG, Role.SEG_LABELMAP):
+                ds = write_seg(self.study, self.volume, result, cases.provenance(self.study), role=role)
+                assert ds is not None
+                plain = cases.bytes_of(ds)
+                lines.append(f"| {number} | {role} | explicit | {len(plain) / 1e6:.2f} | | |")
+                for word, syntax in SYNTAXES.items():
+                    spent, small = [], plain
+                    for _ in range(rounds):
+                        began = time.perf_counter()
+                        small = packed(plain, [syntax])
+                        spent.append(time.perf_counter() - began)
+                    if small != plain:
+                        share = f"{len(small) / 1e6:.2f} | {100 * len(small) / len(plain):.1f} %"
+                        lines.append(f"| {number} | {role} | {word} | {share} | {statistics.median(spent):.2f} |")
+        return "\n".join(lines)
+
     def _node(self, masks: Masks, out: Path) -> float:
-        segments: tuple[Segment, ...] = tuple(cases.lesion(mask, number, f"Lesion {number}") for number, mask in enumerate(masks, 1))
-        result: Result = replace(cases.infection(masks[0][:1]), segments=segments, heatmap=None, findings=())
+        result = _result(masks)
         began = time.perf_counter()
         ds = write_seg(self.study, self.volume, result, cases.provenance(self.study))
         assert ds is not None
@@ -187,6 +213,11 @@ class Bench:
             figures = f"{statistics.median(spent):.2f} | {self.bytes[segments, name] / 1e6:.1f} | {time_ratio:.2f} | {size_ratio:.2f}"
             lines.append(f"| {segments} | {name} | {figures} |")
         return "\n".join(lines)
+
+
+def _result(masks: Masks) -> Result:
+    segments: tuple[Segment, ...] = tuple(cases.lesion(mask, number, f"Lesion {number}") for number, mask in enumerate(masks, 1))
+    return replace(cases.infection(masks[0][:1]), segments=segments, heatmap=None, findings=())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
+from pydicom.uid import UID
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -67,10 +68,11 @@ from node.identified.vault import Vault, VaultWriter
 from node.ledger.database import open_identified, open_ledger, sqlite_url
 from node.ledger.shown import Proven
 from node.pipelines.interface import Pipeline
-from node.profiles import fitted, kinds_of
+from node.profiles import PACKED, fitted, kinds_of
 from node.registry import Registry
 from node.router import Needs, RuleSet, read_rules, text_of_file
 from node.runners.interface import Queue, Runner
+from node.seg_syntax import SEGMENTATIONS, packed, syntaxes_of
 from node.tls import Tls, client_context, expires, server_context
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 RATE = "rate_per_minute"
-OF_EVERY_DESTINATION = ("profile", RATE)  #: keys beside those of its kind
+SYNTAX = "transfer_syntax"
+OF_EVERY_DESTINATION = ("profile", SYNTAX, RATE)  #: keys beside those of its kind
 BRAIN_MASK = "brain_mask"  #: the bundle that finds brains in MR and PET
 NO_RULES = RuleSet(rules=(), text="")
 
@@ -852,6 +855,35 @@ class House:
                 raise SettingsInvalid(f"destinations.{name}.{RATE}: a whole number from 1")
         return found
 
+    @cached_property
+    def syntaxes(self) -> Mapping[str, tuple[UID, ...]]:
+        """Transfer syntaxes of segmentations, the best first, where the settings or the profile name some. Raises SettingsInvalid."""
+        found = {}
+        for name, chosen in self.settings.destinations.items():
+            wanted = chosen[SYNTAX] if SYNTAX in chosen else PACKED.get(str(chosen.get("profile")))
+            try:
+                if wanted is not None:
+                    found[name] = syntaxes_of(wanted)
+            except ValueError as why:
+                raise SettingsInvalid(f"destinations.{name}.{SYNTAX}: {why}") from None
+        return found
+
+    def packing(self, name: str) -> str:
+        """In words, how segmentations go to a destination."""
+        if not (liked := self.syntaxes.get(name)):
+            return "uncompressed"
+        unasked = SYNTAX not in self.settings.destinations[name] and name not in self.probes.all()
+        return ", else ".join(one.name for one in liked) + (", once it is probed" if unasked else "")
+
+    def packed_for(self, name: str, sop_class_uid: str, part10: bytes) -> bytes:
+        """An object as a destination should get it. What only its profile names is used when the destination was asked and takes it."""
+        if sop_class_uid not in SEGMENTATIONS or name not in self.syntaxes:
+            return part10
+        asked = self.probes.all().get(name)
+        if asked is None and SYNTAX not in self.settings.destinations[name]:
+            return part10
+        return packed(part10, self.syntaxes[name], None if asked is None else asked.accepted.get(sop_class_uid, ()))
+
     def probe(self, name: str, sop_classes: Sequence[str]) -> Mapping[str, tuple[str, ...]] | None:
         """Ask a destination what it accepts, and remember it. None: it can't be asked. Raises DeliveryFailed, DeliveryRefused."""
         with self.by_hand(f"destination {name} asked what it accepts", Type.SOFTWARE_CONFIGURATION):
@@ -895,6 +927,7 @@ class House:
             self.reidentifier.name_again,
             self.clean,
             self.trail.record,
+            pack=self.packed_for,
             first_retry_s=delivery.first_retry_s,
             longest_retry_s=delivery.longest_retry_s,
             give_up_after=timedelta(hours=delivery.give_up_after_hours),
@@ -1025,7 +1058,7 @@ class House:
         source = self.settings.intake.count_from
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
-        _ = self.destinations, self.kinds, self._rates(), self.clean_uids, self.trail
+        _ = self.destinations, self.kinds, self.syntaxes, self._rates(), self.clean_uids, self.trail
         self._check_certificates()
         self.take_rules_file()
         if not self.rules.rules:

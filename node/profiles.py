@@ -28,11 +28,14 @@ PROFILES: Mapping[str, tuple[Role, ...]] = {
     "default": DEFAULT_KINDS,
     "ohif": (*DEFAULT_KINDS, Role.PM, Role.PDF, Role.KEYS),  # lists GSPS and KO with a warning sign and can't open them
     "weasis": (*DEFAULT_KINDS, Role.PR, Role.KO, Role.PDF),  # draws presentation states; links in an SR are not drawn
-    "slicer": (*DEFAULT_KINDS, Role.PM, Role.RTSTRUCT),  # dcmqi reads no label map
+    "slicer": (*DEFAULT_KINDS, Role.PM, Role.RTSTRUCT),  # older dcmqi reads no label map
     "orthanc": (*DEFAULT_KINDS, Role.PDF, Role.KEYS),  # its own pages show pictures and documents
     "basic-pacs": (Role.SC, Role.TEXT),
     "archive": (*DEFAULT_KINDS, Role.PR, Role.KO, Role.PDF, Role.PM, Role.RTSTRUCT, Role.KEYS),
 }
+#: transfer syntaxes of segmentations (`seg_syntax.SYNTAXES`), the best first, for a destination that was asked and takes them; viewers read
+#: plain ones best, an archive keeps them long
+PACKED: Mapping[str, tuple[str, ...]] = {"archive": ("jpeg-ls", "deflated")}
 #: each tells a reader when nothing was found, or nothing was analysed
 REPORTS = frozenset({Role.SR, Role.SR_ENHANCED, Role.TEXT, Role.PDF})
 

@@ -15,16 +15,7 @@ from highdicom.color import CIELabColor
 from highdicom.seg import SegmentDescription
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders import JPEGLSLosslessEncoder, RLELosslessEncoder
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    JPEGLSLossless,
-    RLELossless,
-    SegmentationStorage,
-)
+from pydicom.uid import SegmentationStorage
 
 from node.codes import LABEL_MAP
 from node.derived import Place, check_frames, check_geometry, dimensions, frame_groups, lossy, references, shared_groups
@@ -33,11 +24,7 @@ from node.errors import ResultInvalid
 from node.imaging.volume import Volume
 from node.provenance import Provenance
 
-UNCOMPRESSED = ExplicitVRLittleEndian  # OHIF reads no 1-bit RLE and, before 2026, no compressed SEG; Orthanc 1.10 no JPEG 2000
 MAX_FRACTION = 255
-PLAIN = (ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
-# for 8 bits; left to choose, pydicom takes GDCM for RLE, which brings the process down over an odd number of columns
-ENCODERS = {RLELossless: (RLELosslessEncoder, "pylibjpeg"), JPEGLSLossless: (JPEGLSLosslessEncoder, "pyjpegls")}
 
 
 class Storage(StrEnum):
@@ -66,7 +53,6 @@ def write_seg(
     provenance: Provenance,
     *,
     role: Role = Role.SEG,
-    transfer_syntax: str = UNCOMPRESSED,
 ) -> Dataset | None:
     """The segments of a result as one SEG instance; None when no segment has a voxel (the report says what was looked for).
 
@@ -75,17 +61,16 @@ def write_seg(
     role : Role.SEG, Role.SEG_LABELMAP or Role.SEG_FRACTIONAL
         BINARY (8 bits where viewers cut bits wrongly); one label a pixel; or fractions: the probability where the heat map is that of
         the only segment, else the mask as 0 and maximum.
-    transfer_syntax : UID
-        Explicit VR Little Endian, which every viewer reads; Deflated Explicit VR Little Endian (about 1 % of the size, for archives
-        that inflate); RLE Lossless or JPEG-LS Lossless where a pixel has 8 bits.
 
     Raises
     ------
     ResultInvalid
         When a mask does not lie on the volume's frames, or the volume's geometry is not that of its images: viewers draw without
         checking either. Also when segments overlap and a label map is asked for: a pixel has one label there.
-    ValueError
-        For another transfer syntax.
+
+    Notes
+    -----
+    Explicit VR Little Endian, which every viewer reads; `seg_syntax` packs it for a destination that takes less.
 
     Standard: PS3.3 A.51 and A.94 (label map), C.8.20.
     """
@@ -122,10 +107,10 @@ def write_seg(
     rank = {at: i for i, at in enumerate(sorted({frame.at for frame in frames}), 1)}
     places = (Place(frame.at, rank[frame.at], frame.segment) for frame in frames)
     ds.PerFrameFunctionalGroupsSequence = frame_groups(volume, places)
-    if storage is Storage.BINARY:
-        _pixel_bits(ds, _bits(result.segments, frames), transfer_syntax)
-    else:
-        _pixel_data(ds, _stored(storage, result.segments, frames, chance), transfer_syntax)
+    ds.PixelData = (
+        _bits(result.segments, frames) if storage is Storage.BINARY else _bytes(_stored(storage, result.segments, frames, chance))
+    )
+    ds["PixelData"].VR = "OB"
     return ds
 
 
@@ -208,51 +193,18 @@ def _stored(storage: Storage, segments: Items[Segment], frames: Items[SegFrame],
     return stored
 
 
+def _bytes(stored: NDArray[np.uint8]) -> bytes:
+    return stored.tobytes() + b"\0" * (stored.size % 2)
+
+
 def _bits(segments: Items[Segment], frames: Items[SegFrame]) -> bytes:
     """One bit a pixel, packed across frame borders (PS3.5 8.1.1)."""
     masks = [segments[(frame.segment or 1) - 1].mask[frame.at] for frame in frames]
     if masks[0].size % 8 == 0:
-        return b"".join(np.packbits(mask, bitorder="little").tobytes() for mask in masks)
-    return np.packbits(np.concatenate([mask.ravel() for mask in masks]), bitorder="little").tobytes()
-
-
-def _pixel_bits(ds: Dataset, data: bytes, transfer_syntax: str) -> None:
-    if transfer_syntax not in PLAIN:
-        raise ValueError(f"a {ds.SegmentationType} segmentation can't be written in {transfer_syntax}")
-    _put(ds, data + b"\0" * (len(data) % 2), transfer_syntax)
-
-
-def _pixel_data(ds: Dataset, stored: NDArray[np.uint8], transfer_syntax: str) -> None:
-    """Pixel Data of 8 bits, and the transfer syntax it is in."""
-    if transfer_syntax in PLAIN:
-        data = stored.tobytes()
-        _put(ds, data + b"\0" * (len(data) % 2), transfer_syntax)
-    elif transfer_syntax in ENCODERS:
-        encoder, plugin = ENCODERS[UID(transfer_syntax)]
-        planes = [encoder.encode(plane, encoding_plugin=plugin, **_encoding(ds)) for plane in stored]
-        _put(ds, encapsulate(planes), transfer_syntax)
-        ds["PixelData"].is_undefined_length = True
+        data = b"".join(np.packbits(mask, bitorder="little").tobytes() for mask in masks)
     else:
-        raise ValueError(f"a {ds.SegmentationType} segmentation can't be written in {transfer_syntax}")
-
-
-def _put(ds: Dataset, data: bytes, transfer_syntax: str) -> None:
-    ds.PixelData = data
-    ds["PixelData"].VR = "OB"
-    ds.file_meta.TransferSyntaxUID = transfer_syntax
-
-
-def _encoding(ds: Dataset) -> dict[str, int | str]:
-    return {
-        "rows": ds.Rows,
-        "columns": ds.Columns,
-        "samples_per_pixel": 1,
-        "bits_allocated": 8,
-        "bits_stored": 8,
-        "pixel_representation": 0,
-        "photometric_interpretation": "MONOCHROME2",
-        "number_of_frames": 1,
-    }
+        data = np.packbits(np.concatenate([mask.ravel() for mask in masks]), bitorder="little").tobytes()
+    return data + b"\0" * (len(data) % 2)
 
 
 def _image_pixel(ds: Dataset, volume: Volume, storage: Storage) -> None:

@@ -2,7 +2,7 @@
 # Installs the real parts that the tests run against. Does nothing when they are there.
 set -eu
 missing=""
-for pair in Orthanc:orthanc storescu:dcmtk dciodvfy:dicom3tools chromium:chromium npm:npm xmllint:libxml2-utils docker-compose:docker-compose; do
+for pair in Orthanc:orthanc storescu:dcmtk dciodvfy:dicom3tools chromium:chromium npm:npm xmllint:libxml2-utils docker-compose:docker-compose plastimatch:plastimatch; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing="$missing orthanc-dicomweb"

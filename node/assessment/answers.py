@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from node.domain import Opinion, ReaderRegion
 
-KEPT, EMPTIED, REMOVED, BY_LABEL = "kept as it was", "its segment was emptied", "its segment was removed", "known by its label"
-OURS = frozenset({KEPT, EMPTIED, REMOVED, BY_LABEL})  #: reasons that are our own words
+KEPT, EMPTIED, REMOVED = "kept as it was", "its segment was emptied", "its segment was removed"
+BY_LABEL, BY_FINDING = "known by its label", "known by its finding on that image"
+OURS = frozenset({KEPT, EMPTIED, REMOVED, BY_LABEL, BY_FINDING})  #: reasons that are our own words
 SAME = 0.995  #: Dice of two outlines that are the same but for rounding
 
 

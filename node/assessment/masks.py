@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels.decoders import RLELosslessDecoder
+from pydicom.uid import RLELossless
 
 from node.codes import LABEL_MAP
 from node.imaging.functional import numbers_of
@@ -22,8 +24,7 @@ def planes_of(ds: Dataset, positions: Positions | None = None) -> dict[int, Plan
 
     Raises ValueError when pixels and frames do not fit each other.
     """
-    stored = ds.pixel_array
-    stored = stored[None] if stored.ndim == 2 else stored
+    stored = _stored(ds)
     groups = list(ds.get("PerFrameFunctionalGroupsSequence") or ())
     if len(groups) != len(stored):
         raise ValueError("a SEG has one functional group a frame")
@@ -45,6 +46,30 @@ def planes_of(ds: Dataset, positions: Positions | None = None) -> dict[int, Plan
                 planes = found.setdefault(value, {})
                 planes[place] = planes[place] | mask if place in planes else mask
     return found
+
+
+def _stored(ds: Dataset) -> NDArray[Any]:
+    """The pixels as (frames, rows, columns).
+
+    Single bits in RLE (CP-2301) are what OHIF writes where it is told to compress, and pydicom reads none: a frame's bytes are decoded as
+    bytes, eight pixels in each.
+    """
+    if ds.BitsAllocated == 1 and ds.file_meta.TransferSyntaxUID == RLELossless:
+        pixels = int(ds.Rows) * int(ds.Columns)
+        of = {
+            "rows": 1,
+            "columns": -(-pixels // 8),
+            "samples_per_pixel": 1,
+            "bits_allocated": 8,
+            "bits_stored": 8,
+            "pixel_representation": 0,
+        }
+        kind = {"photometric_interpretation": "MONOCHROME2", "pixel_keyword": "PixelData", "number_of_frames": int(ds.NumberOfFrames)}
+        packed = [plane for plane, _ in RLELosslessDecoder.iter_array(ds.PixelData, decoding_plugin="pydicom", **of, **kind)]
+        bits = np.unpackbits(np.stack(packed).reshape(len(packed), -1), axis=1, count=pixels, bitorder="little")
+        return bits.reshape(len(packed), int(ds.Rows), int(ds.Columns))
+    stored: NDArray[Any] = ds.pixel_array
+    return stored[None] if stored.ndim == 2 else stored
 
 
 def dice_of(one: Planes, other: Planes) -> float | None:

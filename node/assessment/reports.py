@@ -1,29 +1,33 @@
 """A reader's SR: a coded assessment (IHE AIRA), or a TID 1500 report that a viewer wrote over ours.
 
 Three things tell what a group is about: our Tracking UID, a reference to our segment or object, or for a document as a whole what it lists
-as evidence. Three things tell what is said: a coded opinion, a region that differs from ours, a group that we had not.
+as evidence. OHIF gives each outline a Tracking UID of its own: its groups are known by the coded finding on the same image, where they
+overlap ours. Three things tell what is said: a coded opinion, a region that differs from ours, a group that we had not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from node.assessment import content
-from node.assessment.answers import KEPT, SAME, Answer
+from node.assessment.answers import BY_FINDING, KEPT, SAME, Answer
 from node.assessment.outlines import dice_of
-from node.assessment.told import FINDING, MEASUREMENT_GROUP, TRACKING_UID, Ours, Told, place_of
+from node.assessment.told import FINDING, MEASUREMENT_GROUP, TRACKING_ID, TRACKING_UID, Ours, Told, place_of
 from node.assessment.vocabulary import is_reason, opinion_of
 from node.domain import CleanUid, Opinion, ReaderRegion
 
 MOST_REASON = 1000  #: characters
+DRAWN_IN_A_VIEWER = ("Cornerstone3DTools@", "cornerstoneTools@")  #: how OHIF's Tracking Identifiers begin
 
 
 def answers_of(ds: Dataset, ours: Ours) -> list[Answer]:
     """What the report says of our findings; nothing when it is about something else."""
     found: list[Answer] = []
+    drawn = _drawn_anew(ds, ours)
     about_all = sorted({ours.objects[uid] for uid in _evidence(ds) if uid in ours.objects} | _named_jobs(ds, ours))
     for group in content.containers(ds):
         told, jobs = _about(group, ours)
@@ -35,8 +39,11 @@ def answers_of(ds: Dataset, ours: Ours) -> list[Answer]:
                 found += [Answer(job=job, opinion=opinion, reason=reason) for job in jobs or about_all]
         elif opinion is None and told and _outlined(group):
             found += [_compared(one, group) for one in told[:1]]
+        elif opinion is None and not told and (uid := _tracking(group)) in drawn:
+            answer = _compared(drawn[uid], group)
+            found.append(replace(answer, reason=answer.reason or BY_FINDING))
     if found or about_all:
-        found += _missed(ds, ours, about_all or [found[0].job])
+        found += _missed(ds, ours, about_all or [found[0].job], drawn)
     return list({(one.job, one.tracking_uid, one.finding, one.opinion): one for one in found}.values())
 
 
@@ -57,6 +64,29 @@ def _about(group: Dataset, ours: Ours) -> tuple[list[Told], list[str]]:
             if not tracked:
                 jobs[ours.objects[instance]] = None
     return list(told.values()), list(jobs)
+
+
+def _drawn_anew(ds: Dataset, ours: Ours) -> dict[str, Told]:
+    """The viewer's Tracking UID → our finding, of groups with a UID of their own: each of ours that has none, where it is overlapped most."""
+    pairs: list[tuple[float, str, Told]] = []
+    tracked = {one.tracking_uid for group in content.containers(ds) for one in _about(group, ours)[0]}
+    others = [one for uid, one in ours.told.items() if uid not in tracked]
+    for group in content.containers(ds):
+        items = {_key(item): item for item in content.children(group)}
+        tool = str(items[TRACKING_ID].get("TextValue") or "") if TRACKING_ID in items else ""
+        if not tool.startswith(DRAWN_IN_A_VIEWER) or FINDING not in items or not _outlined(group):
+            continue
+        code, region = content.coded(items[FINDING]), _region(group)
+        pairs += [(_dice(one, region) or 0.0, _tracking(group), one) for one in others if one.code[:2] == code[:2]]
+    drawn: dict[str, Told] = {}
+    for dice, uid, told in sorted(pairs, key=lambda pair: -pair[0]):
+        if dice > 0 and uid not in drawn and told.tracking_uid not in {one.tracking_uid for one in drawn.values()}:
+            drawn[uid] = told
+    return drawn
+
+
+def _tracking(group: Dataset) -> str:
+    return next((str(item.get("UID") or "") for item in content.children(group) if _is(item, TRACKING_UID)), "")
 
 
 def _evidence(ds: Dataset) -> Iterator[str]:
@@ -128,7 +158,7 @@ def _compared(told: Told, group: Dataset) -> Answer:
     )
 
 
-def _missed(ds: Dataset, ours: Ours, jobs: list[str]) -> Iterator[Answer]:
+def _missed(ds: Dataset, ours: Ours, jobs: list[str], drawn: Collection[str]) -> Iterator[Answer]:
     """Measurement groups with a region that are none of ours, in a report that is about ours."""
     for group in content.containers(ds):
         named = content.concept(group)
@@ -136,7 +166,7 @@ def _missed(ds: Dataset, ours: Ours, jobs: list[str]) -> Iterator[Answer]:
             continue
         told, about = _about(group, ours)
         tracked = [item for item in content.within(group) if _is(item, TRACKING_UID)]
-        if told or about or not tracked:
+        if told or about or not tracked or _tracking(group) in drawn:
             continue
         opinion, reason = _said(group)
         if opinion not in (None, Opinion.MISSED):
@@ -177,5 +207,9 @@ def _dice(told: Told, region: ReaderRegion) -> float | None:
 
 
 def _is(item: Dataset, concept: tuple[str, str]) -> bool:
+    return _key(item) == concept
+
+
+def _key(item: Dataset) -> tuple[str, str]:
     named = content.concept(item)
-    return (named.value, named.scheme_designator) == concept
+    return named.value, named.scheme_designator

@@ -23,6 +23,9 @@ from node.imaging.study import read_study
 TRACKING_ID, TRACKING_UID = ("112039", "DCM"), ("112040", "DCM")
 FINDING, MEASUREMENT_GROUP = ("121071", "DCM"), ("125007", "DCM")
 
+SEGMENTATIONS = (Role.SEG, Role.SEG_LABELMAP, Role.SEG_FRACTIONAL)
+REPORTS = (Role.SR, Role.SR_ENHANCED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
@@ -38,6 +41,7 @@ class Told:
     outline: NDArray[Any] | None = field(default=None, repr=False)
     segment: int = 0
     label: str = ""  #: of the segment
+    tracking_id: str = ""  #: the same finding in our words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +88,11 @@ def told_of(jobs: Sequence[Job], objects_of: Callable[[Job], Iterable[WrittenObj
         findings = (summary_of(job.id) or {}).get("findings", [])
         for written in objects_of(job):
             objects[written.sop_instance_uid] = job.id
-            if written.role not in (Role.SEG, Role.SR) or not written.path.is_file():
+            if written.role not in (*SEGMENTATIONS, *REPORTS) or not written.path.is_file():
                 continue
             ds = dcmread(written.path, stop_before_pixels=True)
-            if written.role is Role.SEG:
-                seg_files[job.id] = written.path
+            if written.role in SEGMENTATIONS:
+                seg_files.setdefault(job.id, written.path)
                 for one in _of_seg(ds, job, findings):
                     told[one.tracking_uid] = one
                     segments[written.sop_instance_uid, one.segment] = one.tracking_uid
@@ -117,6 +121,7 @@ def _of_seg(ds: Dataset, job: Job, findings: Sequence[dict[str, Any]]) -> Iterab
             present=found["present"] if found else True,
             segment=int(segment.SegmentNumber),
             label=str(segment.SegmentLabel),
+            tracking_id=str(segment.get("TrackingID") or ""),
         )
 
 
@@ -138,6 +143,7 @@ def _of_report(ds: Dataset, job: Job, findings: Sequence[dict[str, Any]]) -> Ite
             image=image,
             frame=frame,
             outline=outline,
+            tracking_id=tracking_id,
         )
 
 

@@ -17,6 +17,7 @@ from node.codes import LABEL_MAP, Code
 from node.commands.options import Config, house
 from node.domain import Role
 from node.profiles import SOP_CLASSES
+from node.seg_syntax import SEGMENTATIONS, SYNTAXES
 
 if TYPE_CHECKING:
     from config import ScpSettings, Settings
@@ -130,7 +131,10 @@ CREATED: Mapping[Role, str] = {
 def _created_row(role: Role, content: str) -> tuple[str, ...]:
     classes = SOP_CLASSES[role]
     names = "<br>".join(name_of(uid).removesuffix(" Storage") for uid in classes)
-    return role.value, names, "<br>".join(f"`{uid}`" for uid in classes), "Explicit VR Little Endian", content
+    syntaxes = ["Explicit VR Little Endian"]
+    if set(classes) & set(SEGMENTATIONS):  # as `transfer_syntax` of a destination says
+        syntaxes += [f"{uid.name} on request" for word, uid in SYNTAXES.items() if word != "explicit"]
+    return role.value, names, "<br>".join(f"`{uid}`" for uid in classes), "<br>".join(syntaxes), content
 
 
 def name_of(uid: str) -> str:

@@ -52,6 +52,7 @@ def sending_desk(home: House) -> SendingDesk:
                 profile=_profile(home.settings.destinations[name].get("profile", "default")),
                 roles=[role.value for _, roles in kinds for role in roles],
                 instead=[one.removeprefix(f"{name}: ") for one in said],
+                packing=home.packing(name),
                 probed_at=probed[name].at if name in probed else None,
             )
             for name in home.destinations

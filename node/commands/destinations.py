@@ -33,11 +33,11 @@ def list_(config: Config = None, as_json: Json = False) -> None:
         asked = {name: {"at": one.at.isoformat(), "accepted": one.accepted} for name, one in probed.items()}
         typer.echo(json.dumps([{"name": name, "kind": kind, "probed": asked.get(name)} for name, kind in kinds.items()], indent=1))
         return
-    table = Table("destination", "kind", "asked", "gets", "in place of its profile", box=None)
+    table = Table("destination", "kind", "asked", "gets", "in place of its profile", "segmentations", box=None)
     for name, kind in kinds.items():
         one = probed.get(name)
         [(_, roles)], said = home.kinds_for([name])
-        table.add_row(name, kind, f"{one.at:%Y-%m-%d %H:%M}" if one else "never", ", ".join(roles), "; ".join(said))
+        table.add_row(name, kind, f"{one.at:%Y-%m-%d %H:%M}" if one else "never", ", ".join(roles), "; ".join(said), home.packing(name))
     wide_console().print(table)
 
 

@@ -77,7 +77,8 @@ class Dimse(Destination):
                 raise DeliveryFailed("no answer to C-STORE", destination=self.name)
             self._release_later()
         self._series = {**dict(list(self._series.items())[-99:]), str(dataset.SOPInstanceUID): str(dataset.get("SeriesInstanceUID", ""))}
-        return self._truth(int(answer.Status))
+        packed = dataset.file_meta.TransferSyntaxUID == syntax
+        return self._truth(int(answer.Status)) + ("" if packed else f", uncompressed: {syntax.name} is not taken")
 
     def _store(self, dataset: Dataset, sop_class: UID, syntax: UID) -> Dataset | None:
         """The status of C-STORE; None when the association broke or the peer did not answer in time."""
@@ -253,6 +254,8 @@ def _fit(dataset: Dataset, association: Association, name: str) -> None:
             dataset.decompress(generate_instance_uid=False)
         except Exception as why:  # codecs raise many kinds
             raise DeliveryRefused("the peer takes no compressed object and this one can't be decoded", destination=name) from why
+    elif syntax.is_deflated:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if not accepted & {str(one) for one in _UNCOMPRESSED}:
         raise DeliveryRefused("no transfer syntax in common", destination=name)
 

@@ -31,6 +31,7 @@ from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import EXPLICIT, IMPLICIT, Cleaner, LeftOut, Opened, identifiers, open_data_set
 from node.identified.deidentifier import patient_of, pseudonym_of, write_instance
 from node.identified.elements import Malformed
+from node.identified.identifying import Kind
 from node.identified.identities import Identities
 from node.identified.leak_scan import LeakScan
 from node.identified.named import IdentifiedStudy, ReceivedInstance
@@ -130,17 +131,18 @@ class Assessments:
         ------
         IdentityConflict, InstanceUnreadable, LeakFound
         """
-        patient = patient_of(opened)
-        pseudonym = pseudonym_of(patient, ref.study, self._clean_uids)
+        known = self._identity(ref.study)
+        patient_id, issuer = patient_of(opened)
+        pseudonym = pseudonym_of((patient_id, issuer or _issuer(known, patient_id)), ref.study, self._clean_uids)
         if pseudonym not in {job.pseudonym for job in ours.jobs.values()}:
             raise IdentityConflict
-        known = self._identity(ref.study)
         banned = identifiers(opened) | identifiers(known)
         prover = self._prover()
         identifying = prover.watch() if prover else None
         if identifying is not None:
             for one in (opened, known):
                 identifying.add(one.data, one.elements, explicit=one.explicit)
+            identifying.values[Kind.IDENTIFIER] -= {one.tracking_id for one in ours.told.values()}  # dcmqi keeps what we had written
         label_map = opened.value(0x00080016) == LABEL_MAP.encode()
         cleaner = Cleaner(self._profile, self._clean_uids, pseudonym, banned=banned, images_only=False)
         instance = cleaner.clean(_as_plain(opened) if label_map else opened)
@@ -170,6 +172,12 @@ class Assessments:
         out.is_little_endian, out.is_implicit_VR = True, implicit
         write_dataset(out, attributes)
         return open_data_set(out.getvalue(), IMPLICIT if implicit else EXPLICIT)
+
+
+def _issuer(known: Opened, patient_id: str) -> str:
+    """The issuer of the images' Patient ID, where it is this one: OHIF and dcmqi leave it out of what they write."""
+    of_images, issuer = patient_of(known)
+    return issuer if patient_id == of_images else ""
 
 
 def _as_plain(opened: Opened) -> Opened:

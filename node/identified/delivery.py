@@ -97,6 +97,8 @@ class Outbox:
         Gives a copy of the object its names back, from bytes to bytes.
     give_up_after
         An object that waited so long is REFUSED with the last reason; `retry` starts again.
+    pack
+        The object in the transfer syntax that a destination likes, by its name and the SOP Class UID; the bytes as they are where it has no wish.
     rate_per_minute
         How many objects a destination is sent in a minute at most; the others wait for the next one. Without an entry: as many as it takes.
     """
@@ -109,6 +111,7 @@ class Outbox:
         clean_folder: Path,
         record: Record,
         *,
+        pack: Callable[[str, str, bytes], bytes] = lambda destination, sop_class_uid, part10: part10,
         first_retry_s: float = 2,
         longest_retry_s: float = 900,
         give_up_after: timedelta = timedelta(hours=72),
@@ -122,6 +125,7 @@ class Outbox:
         self._reidentify = reidentify
         self._clean_folder = clean_folder
         self._record = record
+        self._pack = pack
         self._first_retry_s = first_retry_s
         self._longest_retry_s = longest_retry_s
         self._give_up_after = give_up_after
@@ -351,8 +355,7 @@ class Outbox:
         row.attempts += 1
         row.updated_at = self._clock()
         try:
-            named = self._named(row)
-            answer = self._destinations[name].send(named)
+            named, answer = self._send(name, row)
         except DeliveryRefused as why:
             return self._refuse(row, _sentence(why))
         except DeliveryFailed as why:
@@ -371,6 +374,19 @@ class Outbox:
         row.state, row.reason = State.SENT, answer
         self._confirm(name, row, named)
         return Outcome.SUCCESS, answer
+
+    def _send(self, name: str, row: OutboxRow) -> tuple[bytes, str]:
+        """Packed before it has a name; once more uncompressed where the destination refuses that, and the answer says so."""
+        plain = self._plain(row)
+        packed = self._pack(name, row.sop_class_uid, plain)
+        named = self._reidentify(packed, CleanUid(row.study))
+        try:
+            return named, self._destinations[name].send(named)
+        except DeliveryRefused as why:
+            if packed == plain:
+                raise
+            named = self._reidentify(plain, CleanUid(row.study))
+            return named, f"{self._destinations[name].send(named)}, uncompressed: compressed it said {_sentence(why)}"
 
     def _confirm(self, name: str, row: OutboxRow, named: bytes) -> None:
         header = dcmread(BytesIO(named), stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
@@ -391,15 +407,15 @@ class Outbox:
         """It was taken, but not listed yet: some archives index late."""
         row.updated_at = self._clock()
         try:
-            self._confirm(name, row, self._named(row))
+            self._confirm(name, row, self._reidentify(self._plain(row), CleanUid(row.study)))
         except Exception as why:
             row.asked = _ASKS
             _log.warning("can't be confirmed", extra={"destination": name, "where": log.where_it_failed(why)})
         self._note([row])
 
     # --- small steps --------------------------------------------------------------------------------------------------------
-    def _named(self, row: OutboxRow) -> bytes:
-        return self._reidentify((self._clean_folder / row.path).read_bytes(), CleanUid(row.study))
+    def _plain(self, row: OutboxRow) -> bytes:
+        return (self._clean_folder / row.path).read_bytes()
 
     def _refuse(self, row: OutboxRow, reason: str) -> tuple[Outcome, str]:
         row.state, row.reason = State.REFUSED, reason

@@ -38,6 +38,7 @@ class Gets:
     profile: str
     roles: Sequence[str]
     instead: Sequence[str]  #: in words: what stands in the place of something that it does not take
+    packing: str  #: in words: how segmentations go there
     probed_at: datetime | None  #: when it was asked; None: never
 
 

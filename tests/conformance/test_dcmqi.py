@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -12,20 +10,14 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from node.domain import Result, Study
+from node.domain import Result, Role, Study
 from node.imaging.volume import Volume
 from node.sc_writer import write_sc
 from node.seg_writer import write_seg
 from node.sr_writer import write_sr
 from tests.conformance import cases
 from tests.conformance.test_seg import STACKS, real
-
-
-def dcmqi(program: str, *arguments: str | Path) -> str:
-    """Run one of dcmqi's programs, as its wheel installs them beside this Python."""
-    done = subprocess.run([Path(sys.executable).with_name(program), *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+from tests.viewers import dcmqi
 
 
 def saved(ds: Dataset, path: Path) -> Path:
@@ -57,9 +49,10 @@ def case(request: pytest.FixtureRequest, shared: Path) -> tuple[Study, Volume, R
     return study, volume, cases.infection(mask), mask
 
 
-def test_dcmqi_reads_the_segmentation_voxel_by_voxel(case, tmp_path):
+@pytest.mark.parametrize("role", [Role.SEG, Role.SEG_LABELMAP])
+def test_dcmqi_reads_the_segmentation_voxel_by_voxel(case, tmp_path, role):
     study, volume, result, mask = case
-    path = saved(write_seg(study, volume, result, cases.provenance(study)), tmp_path / "seg.dcm")
+    path = saved(write_seg(study, volume, result, cases.provenance(study), role=role), tmp_path / "seg.dcm")
     out = tmp_path / "out"
     out.mkdir()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from copy import deepcopy
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
@@ -15,9 +16,10 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from node import codes
-from node.domain import Instance
+from node.domain import Instance, Role
 from node.errors import ResultInvalid
 from node.imaging.volume import Frame, Volume
+from node.seg_syntax import packed
 from node.seg_writer import write_seg
 from tests.conformance import cases
 from tests.conftest import need
@@ -226,19 +228,44 @@ def test_it_can_be_compressed_for_archives_that_unpack_it(tmp_path, transfer_syn
     study = cases.study_of(cases.ct_files(tmp_path / "ct", size=size))
     volume = cases.stack(study)
     mask = cases.opacity(volume.pixels.shape)
-    plain = write_seg(study, volume, cases.infection(mask), cases.provenance(study))
+    plain = cases.bytes_of(write_seg(study, volume, cases.infection(mask), cases.provenance(study)))
 
-    ds, seg = written(study, volume, cases.infection(mask), tmp_path, transfer_syntax=transfer_syntax)
+    (tmp_path / "seg.dcm").write_bytes(packed(plain, [transfer_syntax]))
 
+    ds, seg = dcmread(tmp_path / "seg.dcm"), hd.seg.segread(tmp_path / "seg.dcm")
     assert ds.file_meta.TransferSyntaxUID == transfer_syntax
-    assert (tmp_path / "seg.dcm").stat().st_size < len(cases.bytes_of(plain))
+    assert (tmp_path / "seg.dcm").stat().st_size < len(plain)
     np.testing.assert_array_equal(masks_by_source(ds, seg, volume)[1], mask)
+    if transfer_syntax != JPEGLSLossless:  # what DCMTK makes of it
+        unpack = ["dcmdrle" if transfer_syntax == RLELossless else "dcmconv", "+te", tmp_path / "seg.dcm", tmp_path / "unpacked.dcm"]
+    else:
+        unpack = ["dcmdjpls", "+te", tmp_path / "seg.dcm", tmp_path / "unpacked.dcm"]
+    subprocess.run([need(unpack[0], "dcmtk"), *unpack[1:]], check=True, capture_output=True)
+    unpacked, before = dcmread(tmp_path / "unpacked.dcm"), dcmread(BytesIO(plain))
+    assert unpacked.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert unpacked.PixelData == before.PixelData
+    assert unpacked.SOPInstanceUID == before.SOPInstanceUID
 
 
-def test_one_bit_frames_are_never_run_length_coded(ct):
+def test_one_bit_frames_are_deflated_where_bytes_would_be_run_length_coded(ct):
     study, volume, mask = ct
-    with pytest.raises(ValueError, match="BINARY"):
-        write_seg(study, volume, cases.infection(mask), cases.provenance(study), transfer_syntax=RLELossless)
+    plain = cases.bytes_of(write_seg(study, volume, cases.infection(mask), cases.provenance(study)))
+
+    assert packed(plain, [RLELossless]) == packed(plain, [JPEGLSLossless]) == plain
+    assert dcmread(BytesIO(packed(plain, [RLELossless, DeflatedExplicitVRLittleEndian]))).file_meta.TransferSyntaxUID.is_deflated
+
+
+def test_only_a_transfer_syntax_that_the_destination_takes_is_chosen(ct):
+    study, volume, mask = ct
+    plain = cases.bytes_of(write_seg(study, volume, cases.infection(mask), cases.provenance(study), role=Role.SEG_LABELMAP))
+    liked = [JPEGLSLossless, DeflatedExplicitVRLittleEndian, RLELossless]
+
+    def chosen(accepted):
+        return dcmread(BytesIO(packed(plain, liked, accepted))).file_meta.TransferSyntaxUID
+
+    assert chosen(None) == JPEGLSLossless
+    assert chosen([str(RLELossless), str(DeflatedExplicitVRLittleEndian)]) == DeflatedExplicitVRLittleEndian
+    assert chosen([str(ExplicitVRLittleEndian)]) == chosen([]) == ExplicitVRLittleEndian
 
 
 # --- what is not written ------------------------------------------------------------------------------------------------------------

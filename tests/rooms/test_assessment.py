@@ -47,6 +47,7 @@ class Delivered:
     seg: Dataset
     report: Dataset
     masks: list[NDArray[np.bool_]]
+    written: list[WrittenObject]
 
     @property
     def uids(self) -> dict[str, str]:
@@ -87,7 +88,7 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> Delivered:
         written.append(WrittenObject(**about, sop_class_uid=str(ds.SOPClassUID), sop_instance_uid=str(ds.SOPInstanceUID)))
     summary = {"findings": [{"name": one.name, "present": one.present} for one in result.findings]}
     ours = told_of([job], lambda _: written, lambda _: summary)
-    return Delivered(ours, job, images, seg, report, masks)
+    return Delivered(ours, job, images, seg, report, masks, written)
 
 
 def a_seg(ct: Delivered, masks: dict[str, Any], *, tracked: bool = True, kind: str = "BINARY") -> Dataset:
@@ -138,6 +139,17 @@ def test_what_we_told_is_read_back_from_what_was_sent(ct: Delivered) -> None:
     assert told["nodule"].outline.min(axis=0).tolist() == [10, 10]
     assert ct.ours.segments[str(ct.seg.SOPInstanceUID), 2] == told["mass"].tracking_uid
     assert {place[0] for place in ct.ours.planes(ct.job.id)[1]} <= set(ct.job.inputs)
+
+
+def test_a_destination_that_gets_other_kinds_was_told_the_same(ct: Delivered) -> None:
+    kinds = {Role.SEG: Role.SEG_FRACTIONAL, Role.SR: Role.SR_ENHANCED}
+    others = [replace(one, role=kinds[one.role]) for one in ct.written]
+
+    ours = told_of([ct.job], lambda _: others, lambda _: {"findings": []})
+
+    assert ours.segments == ct.ours.segments
+    assert ours.told.keys() == ct.ours.told.keys()
+    assert ours.planes(ct.job.id).keys() == {1, 2}
 
 
 def test_our_own_objects_are_no_answer_of_anybody(ct: Delivered) -> None:
@@ -227,6 +239,24 @@ def test_a_decision_at_the_root_speaks_of_what_is_listed_as_evidence(ct: Deliver
     [one] = reports.answers_of(report, ct.ours)
 
     assert (one.opinion, one.job, one.tracking_uid, one.reason) == (Opinion.MODIFY, ct.job.id, "", "Margins")
+
+
+@pytest.mark.parametrize(("right_by", "opinion"), [(0, Opinion.ACCEPT), (2, Opinion.MODIFY), (40, None)])
+def test_an_outline_with_a_tracking_uid_of_its_own_is_known_by_finding_and_image(
+    ct: Delivered, right_by: float, opinion: Opinion | None
+) -> None:
+    report = readers.ohif_report(ct.report, lambda points: points + np.array([right_by, 0]), most=1)
+    [group] = readers.groups_of(report)
+    for item in group.ContentSequence:
+        if item.ValueType == "UIDREF":
+            item.UID = generate_uid()
+
+    found = reports.answers_of(report, ct.ours)
+
+    assert [(one.opinion, one.finding) for one in found] == ([(opinion, "infection")] if opinion else [])
+    if opinion is Opinion.MODIFY:
+        assert found[0].reason == "known by its finding on that image"
+        assert 0 < found[0].dice < 1
 
 
 def test_a_report_about_other_things_says_nothing_of_ours(ct: Delivered) -> None:

@@ -266,6 +266,7 @@ def _facts(one: DestinationShown, gets: Gets | None) -> Html:
         "Profile": gets.profile if gets else "",
         "Gets": ", ".join(gets.roles) if gets else "",
         "Instead": "; ".join(gets.instead) if gets else "",
+        "Segmentations": gets.packing if gets else "",
         "Probed": (at(gets.probed_at) if gets.probed_at else "never: it is taken to accept its whole profile") if gets else "",
         "Queue": ", ".join(counts),
         "Waits since": at(one.oldest_queued),
