@@ -22,6 +22,7 @@ NOT_SETTINGS = {
     "RADNODE_SHARED",
     "RADNODE_TEST_OPTIONAL",
     "RADNODE_TEST_EVERY_FILE",
+    "RADNODE_TEST_PICTURES",
     "RADNODE_SECRETS_DIR",
     "RADNODE_READY_FD",
 }
@@ -109,6 +110,8 @@ class WebSettings(Room):
     hook_secret: SecretStr | None = None  #: shared with Orthanc's script; the hook is closed without it
     max_upload_mb: int = 4096
     address: str = ""  #: of this node as people see it, e.g. https://radnode.hospital.example; empty: as each request says
+    reading_links: Literal["off", "report"] = "off"  #: whether reports carry a link to the reading page: it opens without a password
+    reading_link_days: float = Field(30, gt=0)  #: how long such a link is good
     tls_cert_file: Path | None = (
         None  #: PEM, the node's certificate and those that signed it: the node speaks HTTPS itself, TLS 1.2 or later
     )
@@ -120,6 +123,14 @@ class WebSettings(Room):
     def _both_or_none(self) -> WebSettings:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together: set both, or none behind a proxy")
+        return self
+
+    @model_validator(mode="after")
+    def _links_lead_somewhere(self) -> WebSettings:
+        if self.reading_links != "off" and not re.match(r"https?://[^/\s]", self.address):
+            raise ValueError(
+                "a link in a report needs `address`: set web.address as readers reach it, e.g. https://radnode.hospital.example"
+            )
         return self
 
 

@@ -32,7 +32,7 @@ from node import log
 from node.audit import Action, AuditEvent, Event, Outcome, Type, written_first
 from node.bundle import Bundle
 from node.destinations.interface import Destination
-from node.domain import Channel, CleanUid, Origin, Role, Study, StudyRef
+from node.domain import Channel, CleanUid, Origin, ReadingLink, Role, Study, StudyRef
 from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
 from node.identified import words
 from node.identified.arrivals import Arrivals
@@ -764,7 +764,18 @@ class House:
         """Signed links to the reading page; they name a job and a finding."""
         from node.ledger.reading_links import ReadingLinks
 
-        return ReadingLinks(self.keyring.site_key("reading links"), clock=now)
+        return ReadingLinks(self.keyring.site_key("reading links"), clock=now, lasts=timedelta(days=self.settings.web.reading_link_days))
+
+    def reading_link(self, job: str, tracking_uid: str = "") -> ReadingLink:
+        """Where a job's result, or one finding of it, is read and answered. Without `web.address` the URL is a bare token."""
+        token, address = self.reading_links.make(job, tracking_uid), self.settings.web.address.rstrip("/")
+        return ReadingLink(url=f"{address}/read/{token}" if address else token, until=self.reading_links.open(token).until)
+
+    def report_link(self, job: str) -> ReadingLink | None:
+        """The link that the reports of a job carry; None: they carry none."""
+        if self.settings.web.reading_links == "off":
+            return None
+        return self.reading_link(job)
 
     def record_verdict(self, token: str, opinion: str, reason: str = "", who: str = "") -> Heard:
         """One click on the reading page: what the holder of a link says of the finding that it names.

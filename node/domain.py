@@ -180,6 +180,14 @@ class VersionState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingLink:
+    """Where a result is read and answered without a password, and how long."""
+
+    url: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A Route being carried out. `id` derives from its inputs, pipeline, version and digest: same work, same name."""
 
@@ -197,6 +205,7 @@ class Job:
     not_before: datetime | None = None  #: it waits until then; None: it may start at once
     shadow: bool = False  #: of a version in the shadow: nothing is delivered, and no report names it as predecessor
     told: Mapping[str, float | str] = field(default_factory=dict)  #: of the patient, beside the images: goes before the header
+    reading_link: ReadingLink | None = None  #: what its reports carry; made once, so that a retry writes the same bytes
     picture: bool = False  #: made of pictures that know no place in a patient (PNG, JPEG): one by itself is a whole volume
 
 

@@ -122,6 +122,10 @@ class _Writer:
             "result": [_to(one) for one in groups],
             "conclusion": " ".join([*report.conclusions, *([f"Not analysed: {report.reason}"] if report.reason else []), f"{RESEARCH}."]),
         }
+        if report.reading_link:
+            found["presentedForm"] = [
+                {"contentType": "text/html", "url": report.reading_link, "title": "Reading page: the result, to be answered"}
+            ]
         if report.predecessor:
             replaced = {"type": "DiagnosticReport", "identifier": _uid(report.predecessor)}
             url = "http://hl7.org/fhir/StructureDefinition/diagnosticReport-replaces"

@@ -155,6 +155,7 @@ class Gateway:
             inputs=inputs,
             shadow=shadow,
             not_before=next_open(self._house.local_now(), route.between),
+            reading_link=None if shadow else self._house.report_link(id_),
         )
 
     def _deliver(self, written: WrittenObject, job: Job) -> None:

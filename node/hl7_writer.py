@@ -28,6 +28,7 @@ from node.sr_reader import PRESENCE, Report, Told
 
 VERSION = "2.5.1"
 CHARACTER_SET = "UNICODE UTF-8"  # table 0211
+URI = Code("110037", "DCM", "URI")
 CONCLUSION, FINDING, COMMENT = Code("121077", "DCM", "Conclusion"), Code("121071", "DCM", "Finding"), Code("121106", "DCM", "Comment")
 FINDING_SITE = Code("363698007", "SCT", "Finding Site")
 TRACKING_UID, STUDY_UID = Code("112040", "DCM", "Tracking Unique Identifier"), Code("110180", "DCM", "Study Instance UID")
@@ -196,6 +197,8 @@ def _lines(report: Report) -> Iterator[_Line]:
         yield from _told(told, str(told.number))
     for text in report.comments:
         yield _Line(type="TX", about=COMMENT, values=tuple(lines_of(text)))
+    if report.reading_link:
+        yield _Line(type="TX", about=URI, values=(escaped(report.reading_link),))  # never broken
     yield _Line(type="ST", about=STUDY_UID, values=(report.study_uid,))
     yield _Line(type="ST", about=REPORT_UID, values=(report.uid,))
 

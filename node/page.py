@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
+from reportlab.graphics.barcode.qr import QrCodeWidget
+from reportlab.graphics.shapes import Drawing
 from reportlab.lib.colors import HexColor
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
@@ -17,7 +20,7 @@ from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleD
 
 from node import __version__
 from node.codes import Code
-from node.domain import Finding, Result
+from node.domain import Finding, ReadingLink, Result
 from node.imaging.volume import Volume
 from node.picture import headline, key_frames, left_edge, overlay_of, place, shown_as, window_of
 from node.provenance import MODEL, RESEARCH, Provenance
@@ -28,6 +31,8 @@ SMALL_PICTURES = 4  # beside the leading one
 LEAD, SMALLER_LEAD = 0.32 * A4[1], 0.21 * A4[1]  # height: with long tables the page would not hold all
 GAP = 3 * mm
 DPI = 200  # of pictures
+CODE = 26 * mm  # the side of a square code: a telephone reads it from paper
+QUOTES = {'"': "&quot;"}
 PADDING = 6  # points that a frame of the library keeps free inside
 TEXT = ParagraphStyle("text", fontName="Helvetica", fontSize=9.5, leading=12.5, textColor=INK)
 SMALL = ParagraphStyle("small", parent=TEXT, fontSize=8, leading=10.5, textColor=GREY)
@@ -56,6 +61,8 @@ def page(volume: Volume | None, result: Result, provenance: Provenance, *, modal
         story += _words("Remarks", SECTION)
         for note in result.notes:
             story += _words(f"- {note}", TEXT)
+    if link := provenance.job.reading_link:
+        story.append(KeepTogether([*_words("Agree, correct or reject", SECTION), _link(link, provenance)]))
     story.append(KeepTogether([*_words("Who computed this", SECTION), _maker(provenance)]))
     buffer = BytesIO()
     document = SimpleDocTemplate(
@@ -192,6 +199,21 @@ def _maker(provenance: Provenance) -> Table:
     table.setStyle(
         TableStyle([("TOPPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 1), ("LEFTPADDING", (0, 0), (-1, -1), 0)])
     )
+    return table
+
+
+def _link(link: ReadingLink, provenance: Provenance) -> Table:
+    """The way to the reading page: to be pressed on a screen, to be scanned from paper."""
+    where = urlsplit(link.url).netloc
+    told = [
+        Paragraph(f'<a href="{escape(link.url, QUOTES)}" color="#0b57a4"><u>Open the reading page</u></a> at {escape(where)}.', STRONG),
+        *_words(f"{provenance.link_said(link)} Whoever has this document can open it.", SMALL, 0.8 * WIDTH),
+    ]
+    square = Drawing(CODE, CODE)
+    square.add(QrCodeWidget(link.url, barWidth=CODE, barHeight=CODE, barBorder=0, barLevel="M"))
+    table = Table([[square, told]], colWidths=[CODE + 4 * mm, WIDTH - CODE - 4 * mm], hAlign="LEFT")
+    edges: list[Any] = [(f"{edge}PADDING", (0, 0), (-1, -1), 0) for edge in ("LEFT", "TOP", "BOTTOM")]
+    table.setStyle(TableStyle([*edges, ("VALIGN", (0, 0), (-1, -1), "MIDDLE")]))
     return table
 
 

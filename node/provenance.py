@@ -21,7 +21,7 @@ from pydicom.valuerep import validate_value
 
 from node import __version__
 from node.codes import PROCESSING_EQUIPMENT
-from node.domain import Algorithm, Finding, Job, Result, Role
+from node.domain import Algorithm, Finding, Job, ReadingLink, Result, Role
 
 MANUFACTURER = "Radnode"
 MODEL = "Radnode DICOM inference node"
@@ -221,6 +221,11 @@ class Provenance:
     def time(self) -> str:
         """VR TM."""
         return self.written_at.strftime("%H%M%S")
+
+    def link_said(self, link: ReadingLink) -> str:
+        """What a report says beside its link; the time is that of the clock that the object carries."""
+        until = f"{link.until.astimezone(self.written_at.tzinfo):%Y-%m-%d %H:%M}"
+        return f"The reading page shows this result and takes answers to it, without a password, until {until}."
 
     @property
     def maker(self) -> Algorithm:

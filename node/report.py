@@ -79,6 +79,8 @@ def texts(result: Result, provenance: Provenance, *, marks: bool = False) -> sr.
         lines.append((standard.DCM.Comment, NO_OUTLINE))
     lines += [(standard.DCM.Comment, note) for note in result.notes]
     lines.append((standard.DCM.Comment, f"Model {maker.name} {maker.version}, weights SHA-256 {maker.digest}."))
+    if link := provenance.job.reading_link:
+        lines += [(standard.DCM.Comment, provenance.link_said(link)), (standard.DCM.URI, link.url)]
     lines.append((standard.DCM.Comment, f"{RESEARCH}. Made by software, not verified by a person."))
     return sr.ContentSequence([sr.TextContentItem(name, text, Relation.CONTAINS) for name, text in lines])
 

@@ -110,6 +110,7 @@ class Report:
     maker: Maker
     series: tuple[str, ...]  #: Series Instance UIDs of what the report refers to
     predecessor: str  #: SOP Instance UID of the report this one replaces, or empty
+    reading_link: str  #: where the result is read and answered, or empty
 
     @property
     def uid(self) -> str:
@@ -160,6 +161,7 @@ def _report(ds: Dataset) -> Report:
         told=tuple(_told(number, group, evidence, edge) for number, group in enumerate(groups, 1)),
         maker=_maker(ds),
         series=tuple(dict.fromkeys(evidence.values())),
+        reading_link=next((text for name, text in texts if name == codes.DCM.URI.value), ""),
         predecessor=next(iter(_referenced(ds.get("PredecessorDocumentsSequence", ()))), ""),
     )
 

@@ -27,9 +27,9 @@ from tests.ports import free_port
 
 
 # --- a report as it leaves the node --------------------------------------------------------------------------------------------
-def a_report(result: Result | str = "infection", **changes: object) -> bytes:
+def a_report(result: Result | str = "infection", *, linked: bool = False, **changes: object) -> bytes:
     """A structured report with a name in it, as PS3.10 bytes. `result`: "infection", "nothing", "not analysed", or one's own."""
-    report = _written(result) if isinstance(result, Result) else dcmread(BytesIO(_known(result)))
+    report = _written(result) if isinstance(result, Result) else dcmread(BytesIO(_known(result, linked)))
     report.PatientName, report.PatientID, report.PatientBirthDate = "GRAY^ALICE^M^DR^PHD", "4711", "19600229"
     for keyword, value in changes.items():
         setattr(report, keyword, value)
@@ -48,15 +48,15 @@ def results() -> dict[str, Result]:
 
 
 @cache
-def _known(name: str) -> bytes:
-    return cases.bytes_of(_written(results()[name]))
+def _known(name: str, linked: bool) -> bytes:
+    return cases.bytes_of(_written(results()[name], linked=linked))
 
 
-def _written(result: Result) -> Dataset:
+def _written(result: Result, *, linked: bool = False) -> Dataset:
     with TemporaryDirectory() as folder:
         study = cases.study_of(cases.ct_files(Path(folder)))
         volume = cases.stack(study)
-        maker = cases.provenance(study)
+        maker = cases.linked(cases.provenance(study)) if linked else cases.provenance(study)
         seg = write_seg(study, volume, result, maker) if result.segments else None
         return write_sr(study, volume if result.analysed else None, result, maker, seg=seg, sc=None, series=study.series[0])
 

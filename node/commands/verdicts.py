@@ -60,11 +60,11 @@ def link(
     tracking_uid: Annotated[str, typer.Option("--finding", help="Tracking UID of one finding; without it the whole result.")] = "",
     config: Config = None,
 ) -> None:
-    """A signed token for the reading page."""
+    """A signed link to the reading page; without `web.address` in the settings only its token."""
     home = house(config, quiet=True)
     if home.jobs.get(job) is None:
         raise VerdictRefused("there is no job of that id", job=job[:64])
-    typer.echo(home.reading_links.make(job, tracking_uid))
+    typer.echo(home.reading_link(job, tracking_uid).url)
 
 
 def readers_in_words(version: str, rates: Rates) -> str:

@@ -16,7 +16,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
 from node.ledger.comparison import Reading
 from node.ledger.database import reading
-from node.ledger.payload import Made, algorithm_from_dict, algorithm_to_dict, kinds_to_list, route_from_dict, send_if_to_list
+from node.ledger.payload import (
+    Made,
+    algorithm_from_dict,
+    algorithm_to_dict,
+    kinds_to_list,
+    reading_link_from_dict,
+    reading_link_to_dict,
+    route_from_dict,
+    send_if_to_list,
+)
 from node.ledger.tables import JobRow, ObjectRow, OursRow, SummaryRow
 
 FAILURES = 2  #: a job that failed this often is set aside
@@ -347,6 +356,7 @@ class Jobs:
             "shadow": new.shadow,
             "not_before": new.not_before,
             "send_if": send_if_to_list(new.route.send_if),
+            "reading_link": reading_link_to_dict(new.reading_link),
         }
 
     def _job(self, row: Row[Any]) -> Job:
@@ -364,6 +374,7 @@ class Jobs:
             predecessor=row.predecessor,
             not_before=row.not_before,
             shadow=row.shadow,
+            reading_link=reading_link_from_dict(row.reading_link),
         )
 
 

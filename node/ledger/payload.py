@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from node.codes import Code
-from node.domain import Algorithm, CleanUid, Job, JobState, Priority, Pseudonym, Role, Route, SendIf, StudyRef, WrittenObject
+from node.domain import Algorithm, CleanUid, Job, JobState, Priority, Pseudonym, ReadingLink, Role, Route, SendIf, StudyRef, WrittenObject
 from node.off_peak import Window
 
 
@@ -40,6 +40,7 @@ def job_to_json(job: Job) -> str:
             "predecessor": job.predecessor,
             "not_before": job.not_before.isoformat() if job.not_before else "",
             "shadow": job.shadow,
+            "reading_link": reading_link_to_dict(job.reading_link),
             "told": dict(job.told),
             "picture": job.picture,
         }
@@ -63,6 +64,7 @@ def job_from_json(text: str) -> Job:
         predecessor=facts["predecessor"],
         not_before=datetime.fromisoformat(facts["not_before"]) if facts["not_before"] else None,
         shadow=facts["shadow"],
+        reading_link=reading_link_from_dict(facts.get("reading_link")),
         told=facts.get("told", {}),
         picture=facts.get("picture", False),
     )
@@ -138,6 +140,16 @@ def send_if_to_list(send_if: Iterable[SendIf]) -> list[dict[str, object]]:
 def send_if_from_list(facts: Any) -> tuple[SendIf, ...]:
     """The same again."""
     return tuple(SendIf(**{**one, "destinations": _texts(one["destinations"])}) for one in facts)
+
+
+def reading_link_to_dict(link: ReadingLink | None) -> dict[str, str] | None:
+    """A link as JSON values."""
+    return {"url": link.url, "until": link.until.isoformat()} if link else None
+
+
+def reading_link_from_dict(facts: Mapping[str, str] | None) -> ReadingLink | None:
+    """The link again."""
+    return ReadingLink(url=facts["url"], until=datetime.fromisoformat(facts["until"])) if facts else None
 
 
 def algorithm_to_dict(algorithm: Algorithm) -> dict[str, object]:

@@ -48,6 +48,7 @@ class JobRow(Base):
     shadow: Mapped[bool] = mapped_column(default=False, server_default=false())  #: its objects go nowhere
     not_before: Mapped[datetime | None] = mapped_column(Instant)  #: off-peak: it waits until then
     send_if: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list, server_default="[]")  #: what it finds sends on
+    reading_link: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))  #: what its reports carry; NULL: none
 
     __table_args__ = (
         Index("jobs_waiting", "state", "priority", "scheduled_at"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from node.domain import (
     Measurement,
     Origin,
     Pseudonym,
+    ReadingLink,
     Result,
     Route,
     Segment,
@@ -187,6 +189,12 @@ def provenance(study: Study, *, pipeline: str = "covid_ct", version: str = "1.0.
     )
     numbers = [int(i.header.SeriesNumber) for i in series.instances if i.header.get("SeriesNumber") is not None]
     return Provenance(job=job, node_uid="2.25.4242", written_at=WHEN, used_series_numbers=numbers)
+
+
+def linked(maker: Provenance) -> Provenance:
+    """The same of a node whose reports carry a link to the reading page, as long as it gets."""
+    link = ReadingLink(url=f"https://radnode.hospital.example/read/{'W' * 70}.{'m' * 43}", until=WHEN + timedelta(days=30))
+    return replace(maker, job=replace(maker.job, reading_link=link))
 
 
 def lesion(mask: np.ndarray, number: int = 1, label: str = "Infection", color: tuple[int, int, int] = (230, 159, 0)) -> Segment:

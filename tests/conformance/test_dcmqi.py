@@ -66,9 +66,10 @@ def test_dcmqi_reads_the_segmentation_voxel_by_voxel(case, tmp_path, role):
     assert described["SegmentAlgorithmName"]
 
 
-def test_dcmqi_lists_the_groups_of_the_report(case, tmp_path):
+@pytest.mark.parametrize("marked", [cases.provenance, lambda study: cases.linked(cases.provenance(study))], ids=["plain", "with a link"])
+def test_dcmqi_lists_the_groups_of_the_report(case, tmp_path, marked):
     study, volume, result, _ = case
-    provenance = cases.provenance(study)
+    provenance = marked(study)
     seg, sc = write_seg(study, volume, result, provenance), write_sc(study, volume, result, provenance)
     report = write_sr(study, volume, result, provenance, seg=seg, sc=sc, series=study.series[0])
     path = saved(report, tmp_path / "sr" / "sr.dcm")

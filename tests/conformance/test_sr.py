@@ -65,6 +65,25 @@ def evidence(ds: Dataset) -> dict[str, str]:
     return {s.ReferencedSOPInstanceUID: g.SeriesInstanceUID for g in study.ReferencedSeriesSequence for s in g.ReferencedSOPSequence}
 
 
+# --- a link ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("result", ["found", "not analysed"])
+def test_a_link_to_the_reading_page_stands_in_the_summary_as_a_uri(ct, tmp_path, result):
+    study, volume, mask = ct
+    told = cases.infection(mask) if result == "found" else Result(analysed=False, reason="The slices are 12 mm thick.")
+    maker = cases.linked(cases.provenance(study))
+
+    report = cases.reread(write_sr(study, volume, told, maker, seg=None, sc=None, series=study.series[0]))
+
+    assert cases.dciodvfy_errors(report, tmp_path) == []
+    [link] = [
+        item for item in items(report) if item.get("ConceptNameCodeSequence") and item.ConceptNameCodeSequence[0].CodeValue == "110037"
+    ]
+    assert (link.ValueType, link.TextValue) == ("TEXT", maker.job.reading_link.url)
+    assert "without a password, until 2026-" in words(report)
+    if result == "found":
+        assert len(groups_of(report)) == 1
+
+
 # --- a finding -----------------------------------------------------------------------------------------------------------------
 def test_a_finding_is_a_measurement_group_on_its_key_slice(ct, tmp_path):
     study, volume, mask = ct

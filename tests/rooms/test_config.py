@@ -55,6 +55,19 @@ def test_a_mistyped_key_stops_the_start_and_names_the_known_ones(tmp_path: Path,
     assert "S3CRET" not in str(why.value)
 
 
+@pytest.mark.parametrize("address", ["", "radnode.hospital.example", "ftp://radnode"])
+def test_links_in_reports_need_an_address_to_lead_to(tmp_path: Path, address: str):
+    file = tmp_path / "radnode.yaml"
+    file.write_text(f"web: {{reading_links: report, address: '{address}'}}")
+
+    with pytest.raises(SettingsInvalid, match=r"set web\.address"):
+        config.load(file)
+
+    file.write_text("web: {reading_links: report, address: 'https://radnode.hospital.example'}")
+    assert config.load(file).web.reading_links == "report"
+    assert config.Settings().web.reading_links == "off"
+
+
 @pytest.mark.parametrize("variable", ["RADNODE_SCP__PROT", "RADNODE_DATADIR"])
 def test_a_mistyped_environment_variable_stops_the_start(monkeypatch, variable: str):
     monkeypatch.setenv(variable, "1")

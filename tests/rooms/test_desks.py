@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ from tests.rooms.workbench import bundle
 WHY = "thin slices read better"
 SIZES = ((1280, 800), (1920, 1080))
 expect.set_options(timeout=20_000)  # what a page does by itself may wait for a busy machine
+PICTURES = os.environ.get("RADNODE_TEST_PICTURES", "")  #: a folder: pages are left there as a person sees them
 KINDS = {"modality": "words", "slice_thickness_mm": "number", "contrast": "yes or no", "body_part": "words"}
 
 
@@ -138,6 +140,44 @@ def test_a_rule_is_changed_and_published_by_the_keyboard_alone(office):
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert book.active().text.endswith("# by the keyboard\n")
+
+
+def test_a_rule_waits_for_another_one_and_for_what_it_found(office):
+    page = opened(office, "/rules")
+    first, second = page.locator("details.rule").first, page.locator("details.rule").nth(1)
+    expect(first.get_by_role("group", name="When the jobs of these rules have ended")).to_have_count(0)
+    waits = second.get_by_role("group", name="When the jobs of these rules have ended")
+
+    waits.get_by_label("chest CT").check()
+    expect(yaml_of(page)).to_have_value(holding("after: chest CT"))
+    second.get_by_role("button", name="Only if they found …").click()
+    found = second.get_by_role("group", name="Only if they found: 1")
+    expect(found.get_by_label("Present")).to_have_value("yes")
+    found.get_by_label("Finding").fill("lesion")
+    found.get_by_label("Probability from").fill("0.7")
+    found.get_by_label("Probability from").press("Tab")
+    expect(yaml_of(page)).to_have_value(re.compile('{finding: "?lesion"?, present: true, probability: {min: 0.7}}'))
+    expect(page.locator(".problems")).to_contain_text("valid")
+
+    first.locator("input[name='r0.name']").fill("thin chest CT")  # who waits for it waits for it still
+    first.locator("input[name='r0.name']").press("Tab")
+    expect(yaml_of(page)).to_have_value(holding("after: thin chest CT"))
+    expect(waits.get_by_label("thin chest CT")).to_be_checked()
+    second.get_by_label("Priority").select_option("stat")
+    expect(yaml_of(page)).to_have_value(holding("after: thin chest CT"))
+    expect(page.locator(".problems")).to_contain_text("valid")
+
+    text = yaml_of(page).input_value()
+    yaml_of(page).fill(text.replace("after: thin chest CT", "after: [thin chest CT, nobody]"))
+    expect(waits.get_by_label("nobody")).to_be_checked()
+    expect(page.locator(".problems")).to_contain_text("is no rule above this one")
+    waits.get_by_label("nobody").uncheck()
+    expect(page.locator(".problems")).to_contain_text("valid")
+    if PICTURES:
+        page.screenshot(path=f"{PICTURES}/rules-after.png", full_page=True)
+    second.get_by_role("button", name="Remove: only if they found 1").click()
+    waits.get_by_label("thin chest CT").uncheck()
+    expect(yaml_of(page)).not_to_have_value(re.compile("after|if_found"))
 
 
 def test_a_typing_error_is_named_with_its_line_and_the_form_waits(office):
@@ -356,6 +396,48 @@ def test_what_was_changed_in_a_field_is_all_that_changes_in_the_text():
     [rule] = form_of(text)["rules"]
     assert rule["when"] == {"modality": "CT", "slice_thickness_mm": {"max": 2.5}}
     assert (rule["name"], rule["between"], rule["send_to"], rule["run"]) == ("thin chest CT", "20:00-06:00", ["pacs", "ward"], "works")
+
+
+ORDERED = """\
+rules:
+  - {name: "chest, CT", when: {modality: CT}, run: works}
+  - name: head
+    when: {modality: MR}
+    any_of: {body_part: HEAD}      # the only group
+    run: raises
+    after: ["chest, CT"]           # the lungs first
+    if_found: {finding: lesion, probability: {min: 0.5}}
+"""
+
+
+def ordered(**changed: str) -> list[tuple[str, str]]:
+    """What a browser would send of that form."""
+    told = {"r0.name": "chest, CT", "r1.name": "head", "r1.any_of.0.body_part": "HEAD", "r1.after?": "1", "r1.after": "#0"}
+    told |= {"r1.if_found.0.finding": "lesion", "r1.if_found.0.min": "0.5", "r1.if_found.0.max": "", "r1.if_found.0.present": ""}
+    return [(name, changed.get(name, value)) for name, value in told.items() if changed.get(name) != "gone"]
+
+
+def test_what_a_rule_waits_for_stays_as_it_is_written_until_somebody_changes_it():
+    rules = form_of(ORDERED)["rules"]
+
+    def text(**changed: str) -> str:
+        return text_of({"rules": rules_from(ordered(**changed), rules, {"body_part": "words"})}, ORDERED)
+
+    assert text() == ORDERED
+    assert form_of(text(**{"r0.name": "chest"}))["rules"][1]["after"] == ["chest"]
+    assert "# the lungs first" in text(**{"r0.name": "chest"})
+    assert form_of(text(**{"r1.if_found.0.present": "no"}))["rules"][1]["if_found"]["present"] is False
+    assert form_of(text(**{"r1.any_of.0.body_part": "HEAD, NECK"}))["rules"][1]["any_of"] == {"body_part": ["HEAD", "NECK"]}
+    assert "after" not in form_of(text(**{"r1.after": "gone"}))["rules"][1]
+
+
+def test_a_single_group_gets_company_as_a_list():
+    rules = form_of(ORDERED)["rules"]
+
+    after = acted(rules, ["put", [1, "if_found"], {"finding": "other"}], KINDS)
+    assert [one["finding"] for one in after[1]["if_found"]] == ["lesion", "other"]
+    assert "if_found" not in acted(rules, ["drop", [1, "if_found", 0]], KINDS)[1]
+    assert acted(rules, ["condition", [1, "any_of", 0], "modality"], KINDS)[1]["any_of"] == [{"body_part": "HEAD", "modality": ""}]
 
 
 def test_buttons_change_the_rules_and_an_odd_one_changes_nothing():

@@ -148,6 +148,29 @@ def test_each_is_preliminary_and_says_research_use_only(records, listener, resul
     assert any(RESEARCH in str(obx[5]) for obx in message.segments("OBX"))
 
 
+@pytest.mark.parametrize("result", ["infection", "not analysed"])
+def test_the_link_to_the_reading_page_goes_along_whole(records, listener, result):
+    sent = a_report(result, linked=True)
+    link = read_report(sent).reading_link
+
+    to_fhir(records).send(sent)
+    to_hl7(listener).send(sent)
+
+    assert link.startswith("https://radnode.hospital.example/read/W")
+    [form] = records.of("DiagnosticReport")[0]["presentedForm"]
+    assert (form["contentType"], form["url"]) == ("text/html", link)
+    [line] = obx_of(message_of(listener), "110037")
+    assert str(line[5]) == link
+
+
+def test_a_report_without_a_link_tells_of_none(records, listener):
+    to_fhir(records).send(a_report())
+    to_hl7(listener).send(a_report())
+
+    assert "presentedForm" not in records.of("DiagnosticReport")[0]
+    assert obx_of(message_of(listener), "110037") == []
+
+
 def test_the_region_is_an_imaging_selection_with_the_reports_own_points(records):
     sent = a_report()
     [told] = read_report(sent).told

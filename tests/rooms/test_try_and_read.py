@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
+from pydicom import Dataset
 
 from node.annotations.drawn import Drawn, answers, proposals
 from node.annotations.examples import gather
@@ -46,11 +47,12 @@ class Clinic(Desk):
         home = self.house
         return InlineRunner(queue, clean_folder=home.clean, results_folder=results, bundles_dir=home.settings.bundles_dir)
 
-    def analyses(self, folder: Path) -> None:
-        """A phantom comes in by folder and goes the whole way."""
+    def analyses(self, folder: Path, *others: Sequence[Dataset]) -> None:
+        """Phantoms come in by folder and go the whole way; the first is the one that `study` and `job` name."""
         self.house.runner_for = self._inline  # type: ignore[method-assign]
         datasets = a_study("US", patient=2, kind="malignant")
-        write_study(datasets, folder / "in")
+        for number, one in enumerate((datasets, *others)):
+            write_study(one, folder / "in" / str(number))
         self.house.take_folder(folder / "in")
         self.study = self.house.clean_uids.of(str(datasets[0].StudyInstanceUID))
         gateway = Gateway(self.house)

@@ -30,7 +30,7 @@ from tests.rooms.workbench import FAULTY
 class Desk:
     """The app behind uvicorn in this process; the models in worker processes, as in the node."""
 
-    def __init__(self, folder: Path, *, faulty: bool = False, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, faulty: bool = False, port: int = 0, **settings: Any) -> None:
         self.house = House(Settings(data_dir=folder / "data", **{"intake": {"min_free_mb": 64}, **settings}))
         if faulty:
             self.house.__dict__["pipelines"] = Registry(FAULTY, Pipeline)  # type: ignore[type-abstract]
@@ -39,7 +39,7 @@ class Desk:
         self.tokens = {
             role: self.house.tokens.create(f"a-{role}", role) for role in ("radiologist", "integrator", "auditor", "privacy", "admin")
         }
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._http = httpx.Client(base_url=self.url, timeout=300)
         app = create_app(web_parts(self.house, self.visits))

@@ -28,9 +28,8 @@ function largest(mask, wide, high) {
   return { only, first: best.length > 3 ? best[0] : -1 };
 }
 
-// The border of a mask's largest part, clockwise through the centres of its pixels (Moore's neighbours).
-function border(mask, wide, high) {
-  const { only, first } = largest(mask, wide, high);
+// The border of a mask's only part, clockwise through the centres of its pixels (Moore's neighbours).
+function border({ only, first }, wide, high) {
   if (first < 0) return [];
   const found = [];
   let [x, y, from, begun] = [first % wide, Math.floor(first / wide), 4, -1];
@@ -102,9 +101,9 @@ export default {
           <li v-for="one in regions" :key="one.key">
             <button type="button" class="act" :aria-pressed="String(one.key === chosen)" @click="choose(one)" @keydown="keyed($event, one)">{{ one.name }}</button>
             <span class="soft">{{ one.uid ? (one.changed ? 'moved' : 'proposed') : 'yours' }}</span>
-            <label v-if="!one.uid"><span class="hide">Finding of {{ one.name }}</span>
+            <label v-if="!one.uid" class="what"><span class="hide">Finding of {{ one.name }}</span>
               <select v-model="one.finding"><option value="">something else</option><option v-for="name in names" :value="name">{{ name }}</option></select></label>
-            <span v-else>{{ one.finding }}</span>
+            <span v-else class="what">{{ one.finding }}</span>
             <button type="button" class="act danger" :aria-label="'Remove ' + one.name" @click="remove(one)">Remove</button>
           </li>
         </ul>
@@ -133,9 +132,11 @@ export default {
   mounted() {
     this.watching = new ResizeObserver(() => (this.scale = this.place.columns / Math.max(1, this.$refs.svg.clientWidth)));
     this.watching.observe(this.$refs.svg);
+    window.addEventListener("keydown", this.dropped);
   },
   beforeUnmount() {
     this.watching.disconnect();
+    window.removeEventListener("keydown", this.dropped);
   },
   computed: {
     place() {
@@ -154,7 +155,7 @@ export default {
       if (this.tool === "box") return "Press at one corner and let go at the other.";
       if (this.tool === "brush") return "Paint over the image: onto the chosen region, or a new one where none is chosen.";
       if (this.tool === "eraser") return "Take away from the chosen region. Its largest part stays.";
-      if (this.tool === "polygon") return "Click corner after corner; a click at the first one, or a double click, closes it.";
+      if (this.tool === "polygon") return "Click corner after corner; a click at the first one, or a double click, closes it; Escape drops it.";
       return "Choose a region, then drag it or its corners. By keyboard: the arrows move the chosen region, with Shift they change its size, with Ctrl by ten pixels; Delete removes it.";
     },
     painting() {
@@ -178,7 +179,7 @@ export default {
     },
     region(uid, finding, image, frame, outline) {
       const key = this.next++;
-      return { key, name: `Region ${key}`, uid, finding, image, frame, outline: outline.map((corner) => [...corner]), changed: false };
+      return { key, name: `Region ${key}`, uid, finding, image, frame, outline: outline.map((corner) => [...corner]), painted: null, changed: false };
     },
     points(outline) {
       return outline.map((corner) => corner.join(",")).join(" ");
@@ -189,6 +190,9 @@ export default {
     take(name) {
       this.tool = name;
       this.drawing = [];
+    },
+    dropped(event) {
+      if (event.key === "Escape") this.drawing = [];
     },
     choose(one) {
       this.chosen = one.key;
@@ -226,7 +230,7 @@ export default {
       if (!this.held) return;
       const at = this.where(event);
       const { one, corner, from, outline } = this.held;
-      if (corner >= 0) one.outline[corner] = at;
+      if (corner >= 0) one.outline = one.outline.map((each, i) => (i === corner ? at : each));
       else this.shift(one, outline, at[0] - from[0], at[1] - from[1]);
       one.changed = true;
     },
@@ -253,24 +257,31 @@ export default {
         pen.beginPath();
         corners.forEach(([x, y]) => pen.lineTo(x, y));
       };
-      if (one) {
+      if (one && one.painted && one.painted.outline === one.outline) pen.drawImage(one.painted.sheet, 0, 0);
+      else if (one) {
         along(one.outline);
+        pen.closePath();
+        pen.lineWidth = 0.2; // a pixel whose centre lies on the line belongs to it
         pen.fill();
+        pen.stroke();
       }
       pen.globalCompositeOperation = this.tool === "eraser" ? "destination-out" : "source-over";
       Object.assign(pen, { lineWidth: 2 * this.radius, lineCap: "round", lineJoin: "round" });
       along(stroke);
       pen.stroke();
-      const mask = pen.getImageData(0, 0, columns, rows).data.filter((_, i) => i % 4 === 3).map((alpha) => (alpha > 127 ? 1 : 0));
-      const line = border(mask, columns, rows);
+      const seen = pen.getImageData(0, 0, columns, rows);
+      const part = largest(seen.data.filter((_, i) => i % 4 === 3).map((alpha) => (alpha > 127 ? 1 : 0)), columns, rows);
+      const line = border(part, columns, rows);
       if (line.length < 4) return one && this.remove(one);
       const half = Math.floor(line.length / 2); // a closed line has no ends of its own
       let outline = line;
-      for (let off = 0.7; off < 50 && (outline === line || outline.length > MOST_CORNERS); off *= 1.5)
+      for (let off = 0.8; off < 50 && (outline === line || outline.length > MOST_CORNERS); off *= 1.5)
         outline = [...thinned(line.slice(0, half + 1), off).slice(0, -1), ...thinned([...line.slice(half), line[0]], off).slice(0, -1)];
       if (outline.length < 3) return;
-      if (one) Object.assign(one, { outline, changed: true });
-      else this.add(outline, this.tool);
+      part.only.forEach((on, i) => (seen.data[4 * i + 3] = 255 * on));
+      pen.putImageData(seen, 0, 0);
+      const region = one || this.add(outline, this.tool);
+      Object.assign(region, { outline, painted: { sheet, outline }, changed: true }); // the next stroke goes on from the pixels: thinned again and again an outline shrinks
     },
     add(outline, then = "choose") {
       const called = this.proposals[0] ? this.proposals[0].finding : "";
@@ -278,6 +289,7 @@ export default {
       this.regions.push(made);
       this.chosen = made.key;
       this.tool = then;
+      return this.regions.at(-1);
     },
     middle() {
       const { columns, rows } = this.place;

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from node.rules.form import WAS
@@ -16,8 +17,11 @@ from node.web.ui.markup import Html, joined, safe, tag
 Rule = dict[str, Any]
 Entries = Sequence[tuple[str, str]]  #: names and values of all fields, as a browser's FormData has them
 GROUPS = {"any_of": "At least one of these groups", "none_of": "None of these groups"}
+SEVERAL = (*GROUPS, "send_if", "if_found")  #: an object, or a list of such
 MOST_IN_FULL = 30  #: rules; of more, those that lie closed have no fields, and stay as they are
 NEW: Rule = {"name": "new rule", "when": {}, "run": "", "send_to": []}
+_AFTER, _IF_FOUND = "When the jobs of these rules have ended", "Only if they found"
+_FINDINGS = "known-findings"
 _SERIES = {"all": "all that meet the rule", "thinnest": "the thinnest of them", "largest": "the largest of them"}
 
 #: what the browser sends: all fields, which rules lie open, and the act of a button if it was one
@@ -33,7 +37,10 @@ SENDS = """(event) => {
   } else if (at.dataset.add) {
     told({act: ['condition', JSON.parse(at.dataset.add), at.value]});
   } else {
-    if (at.name.endsWith('.name')) at.closest('details').querySelector('.rule-name').textContent = at.value;
+    if (at.name.endsWith('.name')) {
+      at.closest('details').querySelector('.rule-name').textContent = at.value;
+      form.querySelectorAll(`[data-named="${at.name}"]`).forEach((one) => (one.textContent = at.value));
+    }
     told({});
   }
 }"""
@@ -49,6 +56,10 @@ def kind_of(value: Any, usual: str) -> str:
         "yes or no": isinstance(value, bool),
     }
     return usual if fits.get(usual) else "other"
+
+
+def _names_like(value: Any) -> bool:
+    return all(map(_number_like, value if isinstance(value, list) else [value]))
 
 
 def _number_like(value: Any) -> bool:
@@ -115,27 +126,52 @@ class _Fields:
 def rules_from(entries: Entries, before: Sequence[Rule], kinds: Mapping[str, str]) -> list[Rule]:
     """The rules with what was changed in the fields. `kinds`: of each condition."""
     fields = _Fields(entries)
-    return [_rule(fields, f"r{number}", rule, kinds) for number, rule in enumerate(before)]
+    names = [str(rule.get("name", "")) for rule in before]
+    rules = [_rule(fields, f"r{number}", rule, names, kinds) for number, rule in enumerate(before)]
+    renamed = {rule[WAS]: rule["name"] for rule in rules if WAS in rule and names.count(rule[WAS]) == 1}
+    for rule in rules:  # who waits for a rule waits for it under its new name
+        if _names_like(rule.get("after", [])) and renamed.keys() & set(_names(rule, "after")):
+            names_now = [renamed.get(name, name) for name in _names(rule, "after")]
+            rule["after"] = names_now if isinstance(rule["after"], list) else names_now[0]
+    return rules
 
 
-def _rule(fields: _Fields, at: str, before: Rule, kinds: Mapping[str, str]) -> Rule:
+def _rule(fields: _Fields, at: str, before: Rule, names: Sequence[str], kinds: Mapping[str, str]) -> Rule:
     rule = dict(before)
     name = fields.one(f"{at}.name")
     if name is not None and name != str(before.get("name", "")):
         rule["name"], rule[WAS] = name, str(before.get("name", ""))
     for key in ("run", "send_to"):
         _choose(rule, key, fields.several(f"{at}.{key}"), fields.one(f"{at}.{key}?") is not None)
+    if "after" in rule or fields.several(f"{at}.after"):
+        _choose(rule, "after", [_named(one, names) for one in fields.several(f"{at}.after")], fields.one(f"{at}.after?") is not None)
+        if rule["after"] == [] != before.get("after"):  # nothing is waited for any more
+            del rule["after"]
     for key, usual in (("series", "all"), ("priority", "routine")):
         _set(rule, key, fields.one(f"{at}.{key}"), str(before.get(key, usual)))
     _set(rule, "between", fields.one(f"{at}.between"), words_in(before.get("between", "")), words_from)
     if isinstance(rule.get("when"), dict):
         rule["when"] = _group(fields, f"{at}.when", rule["when"], kinds)
-    for key in GROUPS:
-        if _groups(rule.get(key)):
-            rule[key] = [_group(fields, f"{at}.{key}.{index}", group, kinds) for index, group in enumerate(rule[key])]
-    if _groups(rule.get("send_if")):
-        rule["send_if"] = [_send_if(fields, f"{at}.send_if.{index}", one) for index, one in enumerate(rule["send_if"])]
+    for key in SEVERAL:
+        if key in rule and _groups(rule[key]):
+            one_of = partial(_group, kinds=kinds) if key in GROUPS else _asked
+            changed = [one_of(fields, f"{at}.{key}.{index}", one) for index, one in enumerate(_listed(rule[key]))]
+            rule[key] = changed if isinstance(rule[key], list) else changed[0]
     return rule
+
+
+def _named(ticked: str, names: Sequence[str]) -> str:
+    """The rule of a box: `#3` is the fourth one, whatever it is called meanwhile."""
+    number = ticked.removeprefix("#")
+    return names[int(number)] if ticked != number and number.isdecimal() and int(number) < len(names) else ticked
+
+
+def _names(rule: Mapping[str, Any], key: str) -> list[str]:
+    return [str(one) for one in _listed(rule.get(key, []))]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _set(rule: Rule, key: str, typed: str | None, shown: str, read: Any = str) -> None:
@@ -150,8 +186,8 @@ def _set(rule: Rule, key: str, typed: str | None, shown: str, read: Any = str) -
 def _choose(rule: Rule, key: str, chosen: list[str], there: bool) -> None:
     """Of a list of boxes; the order of those that stay is kept."""
     now = rule.get(key, [])
-    had = now if isinstance(now, list) else [now]
-    if not there or not _words_like(now) or set(map(str, had)) == set(chosen):
+    had = _listed(now)
+    if not there or not _names_like(now) or set(map(str, had)) == set(chosen):
         return
     wanted = [one for one in had if one in chosen] + [one for one in chosen if one not in had]
     rule[key] = wanted if len(wanted) != 1 else wanted[0]
@@ -174,12 +210,13 @@ def _group(fields: _Fields, at: str, before: Mapping[str, Any], kinds: Mapping[s
     return group
 
 
-def _send_if(fields: _Fields, at: str, before: Mapping[str, Any]) -> Rule:
+def _asked(fields: _Fields, at: str, before: Mapping[str, Any]) -> Rule:
+    """What is asked of a finding, and where it sends to if it does."""
     one = dict(before)
     _set(one, "finding", fields.one(f"{at}.finding"), str(before.get("finding", "")))
     _choose(one, "send_to", fields.several(f"{at}.send_to"), fields.one(f"{at}.send_to?") is not None)
     low, high = fields.one(f"{at}.min"), fields.one(f"{at}.max")
-    if low is not None and high is not None and (low, high) != range_in(before.get("probability", {})):
+    if low is not None and high is not None and (low, high) != _chance(before):
         one["probability"] = {key: number(text) for key, text in (("min", low), ("max", high)) if text}
         if not one["probability"]:
             del one["probability"]
@@ -191,12 +228,17 @@ def _send_if(fields: _Fields, at: str, before: Mapping[str, Any]) -> Rule:
     return one
 
 
+def _chance(one: Mapping[str, Any]) -> tuple[str, str]:
+    value = one.get("probability", {})
+    return range_in(value) if isinstance(value, dict) else ("", "")
+
+
 def _told(value: Any) -> str:
     return "" if value is None else "yes" if value else "no"
 
 
 def _groups(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+    return all(isinstance(one, dict) for one in _listed(value))
 
 
 # --- acts of buttons ----------------------------------------------------------------------------------------------------
@@ -208,6 +250,8 @@ def acted(rules: Sequence[Rule], act: Any, kinds: Mapping[str, str]) -> list[Rul
     after: list[Rule] = json.loads(json.dumps(list(rules)))
     try:
         what, *more = act
+        if what in {"drop", "condition", "put"}:
+            _list_the_only_one(after, more[0])
         if what == "add":
             after.append(dict(NEW))
         elif what == "move":
@@ -227,6 +271,12 @@ def acted(rules: Sequence[Rule], act: Any, kinds: Mapping[str, str]) -> list[Rul
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
         return list(rules)
     return after
+
+
+def _list_the_only_one(rules: list[Rule], way: Sequence[Any]) -> None:
+    """`any_of: {…}` becomes a list, so that another one may stand beside it."""
+    if len(way) > 1 and way[1] in SEVERAL and isinstance(rules[way[0]].get(way[1]), dict):
+        rules[way[0]][way[1]] = [rules[way[0]][way[1]]]
 
 
 def focus_after(act: Any, count: int) -> str:
@@ -268,18 +318,26 @@ class Sheet:
 
     def html(self, rules: Sequence[Rule], opened: Sequence[bool]) -> Html:
         """All rules, in their order."""
+        names = [str(rule.get("name", "")) for rule in rules]
         cards = [
-            self._rule(number, rule, len(rules), opened[number] if number < len(opened) else len(rules) < 3)
-            for number, rule in enumerate(rules)
+            self._rule(number, rule, names, opened[number] if number < len(opened) else len(rules) < 3) for number, rule in enumerate(rules)
         ]
-        return joined([*cards, tag("div", _act("Add a rule", ["add"]), class_="strip")])
+        offered = [Html(f'<option value="{safe(name)}"></option>') for name in self._findings]
+        known = tag("datalist", *offered, id=_FINDINGS)
+        return joined([*cards, known, tag("div", _act("Add a rule", ["add"]), class_="strip")])
 
-    def _rule(self, number: int, rule: Rule, count: int, opened: bool) -> Html:
-        at, name = f"r{number}", str(rule.get("name", ""))
+    @property
+    def _findings(self) -> list[str]:
+        """Of all pipelines; those that dropped in do not say theirs."""
+        return list(dict.fromkeys(finding for one in self.words["pipelines"].values() for finding in one["findings"]))
+
+    def _rule(self, number: int, rule: Rule, names: Sequence[str], opened: bool) -> Html:
+        at, name, count = f"r{number}", str(rule.get("name", "")), len(names)
         head = tag(
             "summary",
             tag("span", name, class_="rule-name"),
             tag("span", f" → {words_in(rule.get('run')) or 'nothing'} → {words_in(rule.get('send_to')) or 'nowhere'}", class_="soft"),
+            tag("span", f", after {words_in(rule['after'])}", class_="soft") if rule.get("after") else Html(""),
         )
         about = f"rule {number + 1}, {name}"
         if count > MOST_IN_FULL and not opened:
@@ -304,6 +362,7 @@ class Sheet:
             self._boxes("Run", f"{at}.run", rule.get("run", []), list(self.words["pipelines"])),
             self._boxes("Send to", f"{at}.send_to", rule.get("send_to", []), self.words["destinations"]),
             self._send_ifs(number, rule.get("send_if")),
+            self._order(number, rule, names),
             tag(
                 "div",
                 _line(
@@ -366,15 +425,15 @@ class Sheet:
                     group,
                     _act("Remove the group", ["drop", [number, key, index]]),
                 )
-                for index, group in enumerate(value or [])
+                for index, group in enumerate(_listed([] if value is None else value))
             ]
             return joined(groups)
         return _fieldset(GROUPS[key], _only_yaml(value))
 
     def _boxes(self, title: str, at: str, value: Any, known: Sequence[str]) -> Html:
-        if not _words_like(value):
+        if not _names_like(value):
             return _fieldset(title, _only_yaml(value))
-        chosen = [str(one) for one in (value if isinstance(value, list) else [value]) if str(one)]
+        chosen = [str(one) for one in _listed(value) if str(one)]
         boxes = [
             Html(
                 f'<label><input type="checkbox" name="{safe(at)}" value="{safe(one)}"{" checked" if one in chosen else ""}> {safe(one)}</label>'
@@ -387,32 +446,67 @@ class Sheet:
     def _send_ifs(self, number: int, value: Any) -> Html:
         if value is not None and not _groups(value):
             return _fieldset("Send on by finding", _only_yaml(value))
-        findings = list(dict.fromkeys(finding for one in self.words["pipelines"].values() for finding in one["findings"]))
-        pieces = []
-        for index, one in enumerate(value or []):
-            at, found = f"r{number}.send_if.{index}", str(one.get("finding", ""))
-            chance = one.get("probability", {})
-            low, high = range_in(chance) if isinstance(chance, dict) else ("", "")
-            pieces.append(
-                _fieldset(
-                    f"Send on by finding: {index + 1}",
-                    tag(
-                        "div",
-                        _line("Finding", _choice(f"{at}.finding", found, {name: name for name in dict.fromkeys(["", *findings, found])})),
-                        _line("Probability from", _text(f"{at}.min", low, size=5)),
-                        _line("to", _text(f"{at}.max", high, size=5)),
-                        _line(
-                            "Present",
-                            _choice(f"{at}.present", _told(one.get("present")), {"": "does not matter", "yes": "yes", "no": "no"}),
-                        ),
-                        class_="lines",
-                    ),
-                    self._boxes("goes to", f"{at}.send_to", one.get("send_to", []), self.words["destinations"]),
-                    _act("Remove", ["drop", [number, "send_if", index]], f"send on by finding {index + 1}"),
-                )
+        pieces = [
+            _fieldset(
+                f"Send on by finding: {index + 1}",
+                _finding(f"r{number}.send_if.{index}", one),
+                self._boxes("goes to", f"r{number}.send_if.{index}.send_to", one.get("send_to", []), self.words["destinations"]),
+                _act("Remove", ["drop", [number, "send_if", index]], f"send on by finding {index + 1}"),
             )
-        new: Rule = {"finding": findings[0] if findings else "", "probability": {"min": 0.5}, "send_to": []}
+            for index, one in enumerate(_listed(value or []))
+        ]
+        new: Rule = {"finding": next(iter(self._findings), ""), "probability": {"min": 0.5}, "send_to": []}
         return joined([*pieces, tag("div", _act("Send on by finding …", ["put", [number, "send_if"], new]), class_="strip")])
+
+    def _order(self, number: int, rule: Rule, names: Sequence[str]) -> Html:
+        """Which rules this one waits for, and what they must have found. The first rule has none to wait for."""
+        if not number and not rule.keys() & {"after", "if_found"}:
+            return Html("")
+        value, found = rule.get("after", []), rule.get("if_found")
+        pieces = [self._after(number, value, names[:number]) if _names_like(value) else _fieldset(_AFTER, _only_yaml(value))]
+        if found is not None and not _groups(found):
+            return joined([*pieces, _fieldset(_IF_FOUND, _only_yaml(found))])
+        pieces += [
+            _fieldset(
+                f"{_IF_FOUND}: {index + 1}",
+                _finding(f"r{number}.if_found.{index}", one),
+                _act("Remove", ["drop", [number, "if_found", index]], f"only if they found {index + 1}"),
+            )
+            for index, one in enumerate(_listed(found or []))
+        ]
+        new: Rule = {"finding": next(iter(self._findings), ""), "present": True}
+        return joined([*pieces, tag("div", _act(f"{_IF_FOUND} …", ["put", [number, "if_found"], new]), class_="strip")])
+
+    @staticmethod
+    def _after(number: int, value: Any, above: Sequence[str]) -> Html:
+        """A box for each rule above, known by its place: it may be renamed in the same form. One that is not above stays as it is called."""
+        at, waits = f"r{number}.after", [str(one) for one in _listed(value)]
+        boxes = [
+            Html(
+                f'<label><input type="checkbox" name="{at}" value="#{place}"{" checked" if name in waits else ""}> '
+                f'<span data-named="r{place}.name">{safe(name)}</span></label>'
+            )
+            for place, name in enumerate(above)
+        ]
+        boxes += [
+            Html(f'<label><input type="checkbox" name="{at}" value="{safe(name)}" checked> {safe(name)}</label>')
+            for name in waits
+            if name not in above
+        ]
+        return _fieldset(_AFTER, tag("div", Html(f'<input type="hidden" name="{at}?" value="1">'), *boxes, class_="boxes"))
+
+
+def _finding(at: str, one: Mapping[str, Any]) -> Html:
+    """A finding by name, its probability, the decision."""
+    low, high = _chance(one)
+    return tag(
+        "div",
+        _line("Finding", _text(f"{at}.finding", str(one.get("finding", "")), size=18, list=_FINDINGS)),
+        _line("Probability from", _text(f"{at}.min", low, size=5)),
+        _line("to", _text(f"{at}.max", high, size=5)),
+        _line("Present", _choice(f"{at}.present", _told(one.get("present")), {"": "does not matter", "yes": "yes", "no": "no"})),
+        class_="lines",
+    )
 
 
 def _fieldset(title: str, *inside: object) -> Html:

@@ -218,7 +218,8 @@ def _finding(one: Mapping[str, Any]) -> list[object]:
     decided = {True: chip("present", "busy"), False: chip("not present", "plain")}.get(one.get("present"), Html("not trained"))  # type: ignore[arg-type]
     where = " ".join(str(word) for word in (one.get("laterality"), one.get("site")) if word)
     measured = [
-        f"{m['name']} {m['value']:.4g} {m['unit'] if not m['unit'].startswith('{') else ''}".rstrip() for m in one.get("measurements") or ()
+        f"{m['name']} {m['value']:.4g}\N{NO-BREAK SPACE}{m['unit'] if not m['unit'].startswith('{') else ''}".rstrip()
+        for m in one.get("measurements") or ()
     ]
     return [one["name"], "" if probability is None else f"{100 * probability:.1f} %", decided, where, "; ".join(measured)]
 
