@@ -63,6 +63,20 @@ def test_text_from_ten_pixels_on_is_covered_on_any_ground(ground: str, contrast:
     assert ink_left(in_three(grey), *TEXTS) < 0.005
 
 
+@pytest.mark.parametrize("turned", [90, 180, 270])
+@pytest.mark.parametrize("ground", ["speckle", "anatomy"])
+def test_turned_text_is_covered(ground: str, turned: int) -> None:
+    """As on a film that was scanned the wrong way round, or beside an image: lines that run upwards, downwards and upside down."""
+    grey = written(backgrounds()[ground], 235, *TEXTS)
+    picture, ink = (np.ascontiguousarray(np.rot90(one, turned // 90)) for one in (in_three(grey), all_ink(grey.shape, *TEXTS)))
+    masked = np.zeros(ink.shape, bool)
+    for box in find_text(picture):
+        left, top, right, bottom = with_margin(box, *ink.shape)
+        masked[top:bottom, left:right] = True
+
+    assert (ink & ~masked).sum() / ink.sum() < 0.005
+
+
 @pytest.mark.parametrize("colour", [(255, 255, 0), (0, 255, 0), (255, 60, 60), (90, 160, 255)])
 def test_coloured_text_is_covered(colour: tuple[int, int, int]) -> None:
     picture = written(in_three(backgrounds()["speckle"]), colour, *TEXTS)
