@@ -70,7 +70,7 @@ def find_text(picture: Picture, *, threads: int = 0) -> list[Box]:
 def read_text(picture: Picture, *, threads: int = 0) -> list[str]:
     """What stands there, box by box: whatever the detector takes for writing is read, markers and doubtful shapes too.
 
-    In one pass, in a form that `find_text` does not use, so that it is another look at the picture and not the same one again.
+    Each box is read as it stands and upside down. In one pass, in a form that `find_text` does not use, so that it is another look at the picture and not the same one again.
 
     Raises
     ------
@@ -200,13 +200,20 @@ class _Engine:
             raise TextDetectorFailed(f"it can't be loaded ({type(why).__name__})") from None
 
     def read(self, picture: Picture, *, lines: bool = False) -> Iterator[tuple[NDArray[np.float64], str, float]]:
-        """(four corners as x and y, what stands there, how sure) of every box. Without `lines` long ones, which are no marker, are not read."""
+        """(four corners as x and y, what stands there, how sure) of every box.
+
+        Without `lines` long ones, which are no marker, are not read; with it each is read once more upside down, as another box.
+        """
         try:
             with self._one_at_a_time:
                 boxes = self._detector(picture).boxes
                 boxes = [] if boxes is None else [np.asarray(box, np.float32) for box in boxes]
                 short = [i for i, box in enumerate(boxes) if lines or _aspect(box) < 9]
-                read = self._recogniser(self._input(img=[self._crop(picture, boxes[i].copy()) for i in short])) if short else None
+                crops = [self._crop(picture, boxes[i].copy()) for i in short]
+                if lines:
+                    crops += [np.ascontiguousarray(crop[::-1, ::-1]) for crop in crops]
+                    boxes, short = boxes * 2, list(range(len(crops)))
+                read = self._recogniser(self._input(img=crops)) if crops else None
         except Exception as why:  # its text may quote what it read
             raise TextDetectorFailed(f"it failed ({type(why).__name__})") from None
         words = {i: (str(read.txts[n]), float(read.scores[n])) for n, i in enumerate(short)} if read is not None else {}
