@@ -829,6 +829,7 @@ def _facts(opened: Opened) -> dict[str, str]:
         "ImageType": 0x00080008,
         "ConversionType": 0x00080064,
         "BurnedInAnnotation": 0x00280301,
+        "NumberOfFrames": 0x00280008,
     }
     return {name: opened.value(tag).decode("latin-1") for name, tag in tags.items()}
 

@@ -25,7 +25,7 @@ from node.identified.faces import MODALITIES, SLAB_MM, Choice, Told, said_clean,
 from node.imaging.brain import Head, Network, head_by_network, head_in_ct
 from node.imaging.build import is_localizer
 from node.imaging.decode import is_image, stored_frames
-from node.imaging.face import face_of
+from node.imaging.face import ears_of, face_of
 from node.imaging.functional import number_of
 from node.imaging.order import Slice, Stack, at_one_place, slices_of, stack_of
 from node.imaging.patient_grid import Mask, PatientGrid, grid_of, millilitres
@@ -116,7 +116,11 @@ class Faces:
         except NotAnalysed as why:
             raise RecognizableFeatures(f"it can't be defaced: {why.detail or why.message}", series=uid) from None
         return Treated(
-            series=uid, done="defaced", reason="the face before and below the brain was taken out", painted=painted, left_out=out
+            series=uid,
+            done="defaced",
+            reason="the face before and below the brain and the ears beside it were taken out",
+            painted=painted,
+            left_out=out,
         )
 
     def _face(self, images: list[Instance], modality: str, part: Told, flagged: bool) -> _Face | str:
@@ -181,7 +185,7 @@ def _face_at(grid: PatientGrid, head: Head, modality: str) -> _Face:
         raise GeometryRefused("nothing of a face is seen before and below the brain; look at the pictures")
     around = grid.values[grid.covered & ~head.head]
     background = AIR_HU if modality == "CT" else float(np.median(around)) if around.size else float(grid.values.min())
-    return _Face(grid=grid, face=face, background=background)
+    return _Face(grid=grid, face=face | ears_of(head.brain), background=background)
 
 
 def _stack(images: Sequence[Instance]) -> Stack:

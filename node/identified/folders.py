@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID_dictionary
@@ -47,11 +47,20 @@ from node.identified.tables import StudyRow
 
 REPORT = "report.json"
 PURPOSE = "folder"
-AT_ONCE = 128  #: files of one study given to a process at a time, at most
+AT_ONCE = 256  #: files of one study given to a process at a time, at most
+TOLD_AT_ONCE = 32  #: files that a process is asked about at a time
 DIRECTORY, DIRECTORY_NAME = "1.2.840.10008.1.3.10", "Media Storage Directory Storage"  #: a DICOMDIR
 
 Progress = Callable[[int, int], None]  #: files done, files in all
 _SOP_INSTANCE, _STUDY = 0x00080018, 0x0020000D
+
+
+class _Told(NamedTuple):
+    """What a file says of the study it belongs to."""
+
+    study: bytes
+    patient: tuple[str, str]
+    identifiers: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +147,19 @@ class Folders:
         source, target = source.resolve(), target.resolve()
         below = f"{target}{os.sep}"
         files = [p for p in sorted(source.rglob("*")) if p.is_file() and not str(p).startswith(below)]
-        chunks, outcomes, counts = self._sorted(files, source)
         target.mkdir(parents=True, exist_ok=True)
-        done_files = len(files) - sum(len(chunk.files) for chunk in chunks)
         studies: dict[CleanUid, list[_Done]] = defaultdict(list)
-        heads: dict[CleanUid, Path] = {}
-        for chunk in chunks:
-            heads.setdefault(chunk.study, chunk.files[0][0])
         searched: Searched | None = None
         if self._prover:
             standard_words()  # read once, here, for every process
         looker = self._looker.with_threads(1) if self._looker and self._workers > 1 else self._looker
         pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
         with pool or nullcontext(), staging(target) if self._faces.on or self._prover else nullcontext(target) as place:
+            chunks, outcomes, counts = self._sorted(files, source, pool)
+            done_files = len(files) - sum(len(chunk.files) for chunk in chunks)
+            heads: dict[CleanUid, Path] = {}
+            for chunk in chunks:
+                heads.setdefault(chunk.study, chunk.files[0][0])
             work = _Work(self._profile, self._clean_uids, self._unflagged, looker, place, self._prover)
             results: Iterator[_Done] = pool.map(work, chunks) if pool else map(work, chunks)
             for chunk, done in zip(chunks, results, strict=True):
@@ -193,30 +202,29 @@ class Folders:
                     originals.append((facts, rest))
             done.originals = originals
 
-    def _sorted(self, files: list[Path], source: Path) -> tuple[list[_Chunk], list[dict[str, Any]], dict[str, int]]:
+    def _sorted(
+        self, files: list[Path], source: Path, pool: ProcessPoolExecutor | None
+    ) -> tuple[list[_Chunk], list[dict[str, Any]], dict[str, int]]:
         """Files by study, each study with its patient."""
         outcomes: list[dict[str, Any]] = []
         counts = {"files": len(files), "not_dicom": 0}
         by_study: dict[CleanUid, list[tuple[Path, Path]]] = defaultdict(list)
         patients: dict[CleanUid, set[tuple[str, str]]] = defaultdict(set)
-        banned: dict[CleanUid, frozenset[str]] = defaultdict(frozenset)
-        for path in files:
-            try:
-                with path.open("rb") as file, _mapped(file.fileno()) as data:
-                    if data_set_of(data)[2] == DIRECTORY:
-                        outcomes.append({"outcome": "left out", "sop_class": DIRECTORY_NAME, "reason": "a list of names and paths"})
-                        continue
-                    opened = _open(data)
-                    if opened is None:
-                        counts["not_dicom"] += 1
-                        continue
-                    uid = opened.value(_STUDY) or opened.value(_SOP_INSTANCE)
-                    study = self._clean_uids.of(uid.decode("ascii", "backslashreplace"))
-                    patients[study].add(patient_of(opened))
-                    banned[study] |= identifiers(opened)
-                    by_study[study].append((path, path.relative_to(source)))
-            except (Malformed, ValueError, OSError) as why:
-                outcomes.append({"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": _plain(why)})
+        banned: dict[CleanUid, set[str]] = defaultdict(set)
+        clean: dict[bytes, CleanUid] = {}
+        told = pool.map(_told, files, chunksize=TOLD_AT_ONCE) if pool else map(_told, files)
+        for path, said in zip(files, told, strict=True):
+            if isinstance(said, _Told):
+                study = clean.get(said.study) or clean.setdefault(
+                    said.study, self._clean_uids.of(said.study.decode("ascii", "backslashreplace"))
+                )
+                patients[study].add(said.patient)
+                banned[study] |= said.identifiers
+                by_study[study].append((path, path.relative_to(source)))
+            elif said:
+                outcomes.append(said)
+            else:
+                counts["not_dicom"] += 1
         chunks = []
         for study, members in sorted(by_study.items()):
             named = {patient for patient in patients[study] if patient[0]}
@@ -229,7 +237,7 @@ class Folders:
             rounds = -(-len(members) // (AT_ONCE * self._workers))
             share = -(-len(members) // (rounds * self._workers))  # as much for each process
             for start in range(0, len(members), share):
-                chunks.append(_Chunk(study, patient, banned[study], tuple(members[start : start + share])))
+                chunks.append(_Chunk(study, patient, frozenset(banned[study]), tuple(members[start : start + share])))
         return chunks, outcomes, counts
 
     def _seal(self, study: CleanUid, parts: list[_Done], head: Path) -> None:
@@ -387,6 +395,8 @@ class _Work:
         for path, relative in chunk.files:
             done.outcomes.append(self._one(path, relative, cleaner, done, tags))
         done.original_uid, done.account = cleaner.original_uid, cleaner.account
+        if done.found is not None:
+            done.found.finish()
         return done
 
     def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done, tags: PixelTags) -> dict[str, Any]:
@@ -506,6 +516,20 @@ def _unpacked(packed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------
+def _told(path: Path) -> _Told | dict[str, Any] | None:
+    """Of which study a file is; its outcome where it goes no further, None when it is not DICOM."""
+    try:
+        with path.open("rb", buffering=0) as file, _mapped(file.fileno()) as data:
+            if data_set_of(data)[2] == DIRECTORY:
+                return {"outcome": "left out", "sop_class": DIRECTORY_NAME, "reason": "a list of names and paths"}
+            opened = _open(data)
+            if opened is None:
+                return None
+            return _Told(opened.value(_STUDY) or opened.value(_SOP_INSTANCE), patient_of(opened), identifiers(opened))
+    except (Malformed, ValueError, OSError) as why:
+        return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": _plain(why)}
+
+
 def _open(data: Any) -> Opened | None:
     """The data set of a Part 10 file, or of one that begins without preamble; None when it is no DICOM, or a DICOMDIR."""
     start, transfer_syntax, sop_class = data_set_of(data)

@@ -138,6 +138,10 @@ class Identifying:
         """Texts around a data set, such as a preamble: words only."""
         self._words(_runs(data))
 
+    def finish(self) -> None:
+        """Nothing more comes: what was kept to read each element once goes, before all this goes to another process."""
+        self._seen = set()
+
     def merge(self, other: Identifying) -> None:
         """Take in what another process has collected of the same study."""
         for kind, values in other.values.items():
@@ -147,7 +151,6 @@ class Identifying:
         self.dates_at |= other.dates_at
         self.whole |= other.whole
         self.overflow = self.overflow or other.overflow
-        self._seen = set()
 
     # --- reading ---------------------------------------------------------------------------------------------------------------
     def _uids(self, value: bytes, tag: int) -> None:

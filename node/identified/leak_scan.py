@@ -12,6 +12,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -109,7 +110,7 @@ class LeakScan:
         self.sought = Sought(counts, len(patterns), found.overflow)
         self._bytes, self._needles = list(patterns), list(patterns.values())
         self._machine = BytesAhoCorasick(self._bytes) if self._bytes else None
-        self._spoken = Spoken(found) if read_text else None
+        self._identifying = found
 
     def scan(self, files: Iterable[Path]) -> Scanned:
         """Every file, as it lies on the disk."""
@@ -138,7 +139,7 @@ class LeakScan:
 
     def _look(self, path: Path, done: Scanned) -> None:
         """What can be read in the pixels, where somebody reads. Nobody can vouch for what can't be looked at again."""
-        if self._read_text is None or self._spoken is None:
+        if self._read_text is None:
             return
         try:
             texts = self._read_text(path)
@@ -154,6 +155,11 @@ class LeakScan:
                 where = f"pixels of frame {frame + 1}" if frame >= 0 else "pixels of all frames together"
                 done.leaks.append(Leak(instance=path.stem, where=where, kind=kind))
                 return
+
+    @cached_property
+    def _spoken(self) -> Spoken:
+        """Of a study of which somebody reads an image."""
+        return Spoken(self._identifying)
 
     # --- bytes -----------------------------------------------------------------------------------------------------------------
     def _found(self, file: _File) -> Iterator[tuple[str, Kind]]:

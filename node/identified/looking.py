@@ -14,14 +14,12 @@ from node.errors import BurnedInAnnotation, TextDetectorFailed
 from node.identified.boxes import Box, covered, outermost
 from node.identified.flat_values import looks_written, standing_out, stands_out
 from node.identified.pixel_module import PixelModule, Rewritten
-from node.identified.pixels import Decision, TextDetection, Verdict
+from node.identified.pixels import FRAMES_LOOKED_AT, Decision, TextDetection, Verdict
 from node.identified.regions import DeviceRegion, boxes_in, known_devices
 from node.identified.rendering import Picture
 from node.identified.text_detector import find_text, read_text, with_margin
 
 MOST_TEXT = 1 / 3  #: of the image; more than that is a page, or the detector is wrong
-FRAMES_LOOKED_AT = 6  #: of a multi-frame image, and the brightest and darkest that each pixel becomes over all frames
-
 ALL_FRAMES = -1  #: in place of a frame's number: what each pixel becomes over all frames
 
 FindText = Callable[[Picture], list[Box]]

@@ -49,7 +49,7 @@ def needles(found: Identifying) -> dict[bytes, Needle]:
     for kind in reversed(Kind):  # the weightiest last: it overwrites
         for form, alone in _forms(kind, found.values.get(kind, ())):
             digits = not any(c.isalpha() for c in form)
-            for pattern, width in _encoded(form, ALWAYS if form.isascii() else codecs):
+            for pattern, width in _encoded(form, codecs):
                 out[pattern] = Needle(kind, width, digits, alone, len(form))
     for raw in found.raw:
         out[raw.lower()] = Needle(Kind.NAME, 1, False, False, len(raw))
@@ -158,14 +158,20 @@ def date_forms(day: str) -> set[str]:
 
 
 def _encoded(form: str, codecs: Iterable[str]) -> Iterator[tuple[bytes, int]]:
-    cases = {form, form.lower(), form.upper(), form.casefold(), form.title()} if not form.isascii() else {form.lower()}
+    if form.isascii():  # one byte a character in every set but the wide ones
+        low = form.lower()
+        for encoded, width in ((low.encode(), 1), (low.encode("utf-16-le"), 2), (low.encode("utf-16-be"), 2)):
+            if len(encoded) >= 3:
+                yield encoded, width
+        return
+    cases = {form, form.lower(), form.upper(), form.casefold(), form.title()}
     for codec in codecs:
         for case in cases:
             try:
                 encoded = case.encode(codec)
             except (UnicodeError, LookupError):
                 continue
-            if not case.isascii() and codec.startswith("iso2022"):
+            if codec.startswith("iso2022"):
                 encoded = re.sub(rb"\x1b[ -/]+[0-~]", b"", encoded)  # what stands between the escapes
             if len(encoded) >= 3:
                 yield encoded.lower(), 2 if codec.startswith("utf-16") else 1

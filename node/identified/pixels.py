@@ -35,6 +35,9 @@ SILENT_MODALITIES = frozenset({"CT", "MR", "PT", "NM"})
 SCREEN_WORDS = ("SCREEN SAVE", "SCREEN CAPTURE", "SCREENSHOT", "SCREEN SHOT", "DOSE_INFO", "DOSE REPORT")
 #: photographs of a slide with its label, PS3.3 C.8.12.4.1.1
 SLIDE_LABELS = frozenset({"LABEL", "OVERVIEW"})
+#: one picture in many tiles, VL Whole Slide and Confocal Microscopy Tiled Pyramidal: text in one tile is in no other, PS3.3 C.8.12.4
+TILED = frozenset({"1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.5.1.4.1.1.77.1.9"})
+FRAMES_LOOKED_AT = 6  #: of a multi-frame image, and the brightest and darkest that each pixel becomes over all frames
 #: Conversion Type (0008,0064), PS3.3 C.8.6.1: digitized film, scanned image, digitized video
 CAPTURED = frozenset({"DF", "SI", "DV"})
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -48,11 +51,13 @@ def decide(
     Parameters
     ----------
     facts
-        SOPClassUID, Modality, ImageType (values joined by a backslash), ConversionType, BurnedInAnnotation; absent ones empty.
+        SOPClassUID, Modality, ImageType (values joined by a backslash), ConversionType, BurnedInAnnotation, NumberOfFrames; absent
+        ones empty.
     text_detection
         `usual`: every image is looked at; CT, MR, PT and NM that say ORIGINAL\\PRIMARY, and those of them that say NO and are not
         SECONDARY, only when one value stands out as no tissue does (`flat_values.py`). Everything else is looked at whatever it says
         of itself: ultrasound, films, captures, angiography, endoscopy, photographs. `all`: every image. `off`: nobody looks.
+        A slide of more tiles than are looked at waits for a person.
     unflagged
         Where nobody looks: what to do with an image of a kind that often carries text and says nothing of it. With `accept` it goes on, and
         Clean Pixel Data (113101) is not claimed for it.
@@ -70,11 +75,18 @@ def decide(
         return Decision(Verdict.LEAVE_OUT, "a photograph of a slide with its label")
     if text_detection == "off":
         return _unseen(facts, image_type, flag, unflagged)
+    if facts.get("SOPClassUID", "") in TILED and _count(facts) > FRAMES_LOOKED_AT:
+        return Decision(Verdict.BURNED_IN, "a slide of more tiles than are looked at for text")
     if flag == "YES":
         return Decision(Verdict.LOOK, "Burned In Annotation is YES", declared=True)
     if text_detection == "usual" and _is_silent(facts, image_type, flag):
         return Decision(Verdict.GLANCE, "reconstructed from measurements")
     return Decision(Verdict.LOOK, "text is usual in this kind of image")
+
+
+def _count(facts: Mapping[str, str]) -> int:
+    frames = facts.get("NumberOfFrames", "").strip()
+    return int(frames) if frames.isdigit() else 1
 
 
 def _is_silent(facts: Mapping[str, str], image_type: str, flag: str) -> bool:

@@ -1,6 +1,7 @@
 """Where in a picture is writing, and what does it say? PP-OCR through RapidOCR and OpenVINO, offline. What is read is for the leak scan alone.
 
-Recall comes first: each picture is looked at enlarged, and once more with its local contrast raised; what either pass finds is writing.
+Recall comes first: each picture is looked at enlarged, once more with its local contrast raised, and so again lying on its side, for lines that
+run upwards; what any pass finds is writing.
 Two things are let go. A box that is read with confidence as a side or a view marker may stay. A box as big as an organ must be legible,
 because large smooth shapes look like a single letter to a text detector.
 Why this detector: `docs/decisions/0005-text-in-pixels.md`.
@@ -58,11 +59,12 @@ def find_text(picture: Picture, *, threads: int = 0) -> list[Box]:
     """
     engine = _engine(threads)
     seen: list[_Seen] = []
-    for view, scale in _passes(picture):
-        for tile, left, top in _tiles(view):
-            seen += _look(engine, tile, scale, left, top, min(picture.shape[:2]))
-    markers = [one.box for one in seen if one.marker]
     rows, columns = picture.shape[:2]
+    for view, scale, lying in _passes(picture):
+        for tile, left, top in _tiles(view):
+            found_here = _look(engine, tile, scale, left, top, min(rows, columns))
+            seen += [one._replace(box=_upright(one.box, columns)) if lying else one for one in found_here]
+    markers = [one.box for one in seen if one.marker]
     found = (one.box.clipped(rows, columns) for one in seen if not one.marker)
     return [box for box in found if box.area and not any(_lies_within(box, marker) for marker in markers)]
 
@@ -70,7 +72,7 @@ def find_text(picture: Picture, *, threads: int = 0) -> list[Box]:
 def read_text(picture: Picture, *, threads: int = 0) -> list[str]:
     """What stands there, box by box: whatever the detector takes for writing is read, markers and doubtful shapes too.
 
-    In one pass, in a form that `find_text` does not use, so that it is another look at the picture and not the same one again.
+    Each box is read as it stands and upside down. In one pass, in a form that `find_text` does not use, so that it is another look at the picture and not the same one again.
 
     Raises
     ------
@@ -89,17 +91,26 @@ def with_margin(box: Box, rows: int, columns: int) -> Box:
 
 
 # --- how a picture is looked at ---------------------------------------------------------------------------------------------------
-def _passes(picture: Picture) -> Iterator[tuple[Picture, float]]:
-    """(the picture in some other form, how much larger it is)."""
+def _passes(picture: Picture) -> Iterator[tuple[Picture, float, bool]]:
+    """(the picture in some other form, how much larger it is, whether it lies on its side)."""
     longest = max(picture.shape[:2])
     contrasted = _contrasted(picture)
     if longest <= SMALL_AT_MOST:
-        yield _scaled(picture, 2.0), 2.0
-        yield _scaled(contrasted, 1.5), 1.5
+        yield _scaled(picture, 2.0), 2.0, False
+        larger = _scaled(contrasted, 1.5)
+        yield larger, 1.5, False
+        yield np.ascontiguousarray(np.rot90(larger)), 1.5, True
         return
-    yield contrasted, 1.0
+    yield contrasted, 1.0, False
     scale = min(0.5, OVERVIEW / longest)
-    yield _scaled(picture, scale), scale
+    smaller = _scaled(picture, scale)
+    yield smaller, scale, False
+    yield np.ascontiguousarray(np.rot90(smaller)), scale, True
+
+
+def _upright(box: Box, columns: int) -> Box:
+    """Where a box of the picture on its side (its right edge on top) lies in the picture."""
+    return Box(columns - box.bottom, box.left, columns - box.top, box.right)
 
 
 def _contrasted(picture: Picture) -> Picture:
@@ -200,13 +211,20 @@ class _Engine:
             raise TextDetectorFailed(f"it can't be loaded ({type(why).__name__})") from None
 
     def read(self, picture: Picture, *, lines: bool = False) -> Iterator[tuple[NDArray[np.float64], str, float]]:
-        """(four corners as x and y, what stands there, how sure) of every box. Without `lines` long ones, which are no marker, are not read."""
+        """(four corners as x and y, what stands there, how sure) of every box.
+
+        Without `lines` long ones, which are no marker, are not read; with it each is read once more upside down, as another box.
+        """
         try:
             with self._one_at_a_time:
                 boxes = self._detector(picture).boxes
                 boxes = [] if boxes is None else [np.asarray(box, np.float32) for box in boxes]
                 short = [i for i, box in enumerate(boxes) if lines or _aspect(box) < 9]
-                read = self._recogniser(self._input(img=[self._crop(picture, boxes[i].copy()) for i in short])) if short else None
+                crops = [self._crop(picture, boxes[i].copy()) for i in short]
+                if lines:
+                    crops += [np.ascontiguousarray(crop[::-1, ::-1]) for crop in crops]
+                    boxes, short = boxes * 2, list(range(len(crops)))
+                read = self._recogniser(self._input(img=crops)) if crops else None
         except Exception as why:  # its text may quote what it read
             raise TextDetectorFailed(f"it failed ({type(why).__name__})") from None
         words = {i: (str(read.txts[n]), float(read.scores[n])) for n, i in enumerate(short)} if read is not None else {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ Ink = NDArray[np.float32]  #: (rows, columns), 0 to 1, cut to the text
 
 
 class Face(StrEnum):
-    """Typefaces, all of them inside the libraries: outlines of several weights, and a bitmap of fixed width."""
+    """Typefaces. The first are inside the libraries: outlines of several weights, and a bitmap of fixed width; `by_hand` may have more."""
 
     LIGHT = "light"
     REGULAR = "regular"
@@ -27,7 +28,14 @@ class Face(StrEnum):
     ITALIC = "italic"
     GROTESQUE = "grotesque"
     BITMAP = "bitmap"
+    HAND = "hand"
+    SCRIPT = "script"
 
+
+PRINTED = (Face.LIGHT, Face.REGULAR, Face.BOLD, Face.ITALIC, Face.GROTESQUE, Face.BITMAP)
+#: a person's own hand, and joined letters: Debian's fonts-dkg-handwriting and fonts-dancingscript
+BY_HAND = {Face.HAND: "dkg.ttf", Face.SCRIPT: "DancingScript-Regular.otf"}
+FONTS = Path("/usr/share/fonts")
 
 #: OpenCV's own typeface and weight; these know letters beyond ASCII
 OUTLINES = {Face.LIGHT: ("sans", 250), Face.REGULAR: ("sans", 400), Face.BOLD: ("sans", 700), Face.ITALIC: ("italic", 400)}
@@ -69,6 +77,7 @@ class Style:
     contrast: float  #: to what lies behind, as a share of the displayed range; 1 is as bright or as dark as can be
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)  #: used in colour images
     plate: bool = False  #: an even rectangle behind the text
+    turned: int = 0  #: degrees, counter-clockwise: 0, 90, 180 or 270
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +109,19 @@ class Canvas:
         step = round(style.height_px * 1.7)
         rows, columns = self.frame.shape[:2]
         margin = max(3, style.height_px // 3)
-        tall, wide = step * (len(inks) - 1) + max(ink.shape[0] for ink in inks), max(ink.shape[1] for ink in inks)
+        block = step * (len(inks) - 1) + max(ink.shape[0] for ink in inks), max(ink.shape[1] for ink in inks)
+        tall, wide = block[::-1] if style.turned % 180 else block
         if tall + 2 * margin > rows or wide + 2 * margin > columns:
             return False
         top = margin + round((rows - tall - 2 * margin) * anchor[0])
         left = margin + round((columns - wide - 2 * margin) * anchor[1])
         boxes = []
         for number, ink in enumerate(inks):
-            indent = wide - ink.shape[1] if anchor[1] > 0.5 else 0
-            boxes.append(Box(top + number * step, left + indent, top + number * step + ink.shape[0], left + indent + ink.shape[1]))
+            indent = block[1] - ink.shape[1] if anchor[1] > 0.5 else 0
+            upright = Box(number * step, indent, number * step + ink.shape[0], indent + ink.shape[1])
+            lies = _turned(upright, style.turned, block)
+            boxes.append(Box(top + lies.top, left + lies.left, top + lies.bottom, left + lies.right))
+        inks = [np.rot90(ink, style.turned // 90) for ink in inks]
         if any(box.bottom > rows or box.meets(other.box) for box in boxes for other in self.burned):
             return False
         for line, ink, box in zip(lines, inks, boxes, strict=True):
@@ -137,6 +150,15 @@ class Canvas:
         here[:] = np.rint(behind * (1 - alpha) + paint * alpha).astype(self.frame.dtype)
 
 
+def _turned(box: Box, degrees: int, block: tuple[int, int]) -> Box:
+    """Where a box of a block, (rows, columns), lies when the block is turned as a whole."""
+    tall, wide = block
+    for _ in range(degrees // 90):
+        box = Box(wide - box.right, box.top, wide - box.left, box.bottom)
+        tall, wide = wide, tall
+    return box
+
+
 @cache
 def capital_px(face: Face, height_px: int) -> int:
     """How tall a capital letter becomes: a bitmap knows whole multiples only."""
@@ -150,8 +172,10 @@ def drawn(text: str, face: Face, height_px: int) -> Ink:
         ink = _outline(text, *OUTLINES[face], height_px)
     elif face is Face.BITMAP:
         ink = _bitmap(text, height_px)
+    elif face in BY_HAND:
+        ink = _typeset(text, _by_hand(face, height_px))
     else:
-        ink = _grotesque(text, height_px)
+        ink = _typeset(text, ImageFont.load_default(size=height_px / 0.7))
     there = np.argwhere(ink > 0.3)
     (top, left), (bottom, right) = there.min(axis=0), there.max(axis=0) + 1
     return ink[top:bottom, left:right]
@@ -164,8 +188,26 @@ def _outline(text: str, name: str, weight: int, height_px: int) -> Ink:
     return (image[..., 0] / 255.0).astype(np.float32)
 
 
-def _grotesque(text: str, height_px: int) -> Ink:
-    font = ImageFont.load_default(size=height_px / 0.7)
+def installed(face: Face) -> bool:
+    """Whether this machine can write so."""
+    return face not in BY_HAND or _file_of(face) is not None
+
+
+@cache
+def _file_of(face: Face) -> Path | None:
+    return next(FONTS.rglob(BY_HAND[face]), None)
+
+
+@cache
+def _by_hand(face: Face, height_px: int) -> Any:
+    file = _file_of(face)
+    if file is None:
+        raise FileNotFoundError(f"{BY_HAND[face]} is not below {FONTS}: install fonts-dkg-handwriting and fonts-dancingscript")
+    _, top, _, bottom = ImageFont.truetype(str(file), 200).getbbox("H")
+    return ImageFont.truetype(str(file), height_px * 200 / (bottom - top))
+
+
+def _typeset(text: str, font: Any) -> Ink:
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("L", (int(right - left) + 8, int(bottom - top) + 8))
     ImageDraw.Draw(image).text((4 - left, 4 - top), text, font=font, fill=255)
@@ -187,7 +229,7 @@ def a_style(random: Random, *, largest_px: int = 40) -> Style:
     """Some look: small sizes are met most, as in practice."""
     height = random.choice([px for px in (8, 10, 10, 11, 12, 12, 13, 14, 15, 16, 18, 20, 22, 24, 28, 32, 40) if px <= largest_px])
     return Style(
-        face=random.choice(list(Face)),
+        face=random.choice(PRINTED),
         height_px=height,
         contrast=random.choice((1.0, 1.0, 0.7, 0.45, 0.3)),
         colour=random.choice(COLOURS),

@@ -136,7 +136,8 @@ def test_text_under_the_cover_of_a_known_private_number_goes() -> None:
     assert b"ZQDOE" not in raw
 
 
-def test_a_folder_of_rubbish_ends_with_a_line_for_each(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_of_rubbish_ends_with_a_line_for_each(tmp_path: Path, workers: int) -> None:
     """Cut, flipped, empty and foreign files beside a good one: the good one leaves, each other has its reason, and no value is told."""
     source = tmp_path / "in"
     source.mkdir()
@@ -149,7 +150,7 @@ def test_a_folder_of_rubbish_ends_with_a_line_for_each(tmp_path: Path) -> None:
     (source / "letter.txt").write_bytes(b"Dear Mrs. Doe")
     wing = Wing(tmp_path)
     folders = Folders(
-        wing.engine, wing.identities, wing.keyring, tmp_path / "sealed", profile=Profile(), clean_uids=wing.clean_uids, workers=2
+        wing.engine, wing.identities, wing.keyring, tmp_path / "sealed", profile=Profile(), clean_uids=wing.clean_uids, workers=workers
     )
 
     report = folders.deidentify(source, tmp_path / "out")

@@ -101,18 +101,43 @@ def test_a_ct_head_loses_its_face_and_keeps_its_brain(room: Room, nod: float):
     assert face.sum() > 500
     assert (after[face] <= -990).mean() > 0.93
     z, y = heights(head, "axial")
-    behind, vertex = head.body & (y > 30.0), head.body & (z > 75.0)
+    behind, vertex = head.body & (y > 60.0), head.body & (z > 75.0)
     assert np.array_equal(after[behind | vertex], head.hu[behind | vertex])
+
+
+@pytest.mark.parametrize("nod", [0.0, 12.0, -12.0])
+def test_a_ct_head_loses_its_ears(room: Room, nod: float):
+    """What stands out beside the skull is air on both sides."""
+    head = ct_head(nod_deg=nod)
+    study = room.deidentify(*ct_head_study(nod_deg=nod))
+
+    after = volume(study)
+    x, (own_z, own_y) = across(head), own_axes(head, nod)
+    for side in (-1.0, 1.0):
+        ear = ((side * x - 74.0) / 12.0) ** 2 + ((own_y - 18.0) / 17.0) ** 2 + ((own_z + 6.0) / 30.0) ** 2 < 1.0
+        ear &= side * x > 72.0
+        assert (head.hu[ear] > -300).mean() > 0.8
+        assert (after[ear] <= -990).mean() > 0.97
+
+
+def across(head: HeadCt) -> NDArray[np.float64]:
+    """x in mm of every voxel."""
+    x = np.arange(head.hu.shape[2]) * head.spacing_mm[2] + head.origin_mm[0]
+    return np.broadcast_to(x, head.hu.shape)
 
 
 def face_region(head: HeadCt, nod: float) -> NDArray[np.bool_]:
     """The anterior skin of the phantom between chin and brow, in the head's own axes."""
-    z, y, x = (np.arange(n) * s + o for n, s, o in zip(head.hu.shape, head.spacing_mm, reversed(head.origin_mm), strict=True))
-    turn = np.radians(nod)
-    own_z = z[:, None, None] * np.cos(turn) - y[None, :, None] * np.sin(turn)
-    own_y = y[None, :, None] * np.cos(turn) + z[:, None, None] * np.sin(turn)
+    own_z, own_y = own_axes(head, nod)
     skin = anterior_skin(head.body)
-    return np.asarray(skin & (own_z < BROW_MM) & (own_z > -105.0) & (own_y < -40.0) & (np.abs(x) < 55.0))
+    return np.asarray(skin & (own_z < BROW_MM) & (own_z > -105.0) & (own_y < -40.0) & (np.abs(across(head)) < 55.0))
+
+
+def own_axes(head: HeadCt, nod: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """z and y of every voxel in mm, in axes that nod with the head."""
+    z, y = heights(head, "axial")
+    turn = np.radians(nod)
+    return z * np.cos(turn) - y * np.sin(turn), y * np.cos(turn) + z * np.sin(turn)
 
 
 def test_the_header_says_what_was_done_and_the_study_folder_too(room: Room):

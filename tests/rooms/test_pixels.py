@@ -17,11 +17,12 @@ from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import Cleaner, CleanInstance, open_data_set
 from node.identified.deidentifier import Deidentifier
 from node.identified.folders import data_set_of
+from node.identified.looking import ByHand, Looker
 from node.identified.pixels import Verdict, decide
 from node.identified.profile import Profile
 from tests.rooms.test_deidentifier import Wing, a_slice, headers
 
-US, SC = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.7"
+US, SC, WSI = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
 @pytest.fixture
@@ -67,11 +68,33 @@ def test_the_header_decides(facts: dict[str, str], verdict: Verdict) -> None:
         ({"Modality": "DX", "ImageType": "ORIGINAL\\PRIMARY"}, Verdict.LOOK),
         ({"Modality": "OT", "SOPClassUID": SC, "ConversionType": "DF"}, Verdict.LOOK),
         ({"Modality": "SM", "ImageType": "ORIGINAL\\PRIMARY\\LABEL\\NONE"}, Verdict.LEAVE_OUT),
+        ({"Modality": "SM", "SOPClassUID": WSI, "ImageType": "ORIGINAL\\PRIMARY\\VOLUME", "NumberOfFrames": "7"}, Verdict.BURNED_IN),
+        ({"Modality": "SM", "SOPClassUID": WSI, "NumberOfFrames": "4000", "BurnedInAnnotation": "YES"}, Verdict.BURNED_IN),
+        ({"Modality": "SM", "SOPClassUID": WSI, "NumberOfFrames": "4000", "BurnedInAnnotation": "NO"}, Verdict.BURNED_IN),
+        ({"Modality": "SM", "SOPClassUID": WSI, "ImageType": "DERIVED\\PRIMARY\\THUMBNAIL", "NumberOfFrames": "1"}, Verdict.LOOK),
+        ({"Modality": "US", "SOPClassUID": US, "NumberOfFrames": "60"}, Verdict.LOOK),
         ({"Modality": "CT", "ImageType": "DERIVED\\SECONDARY\\SCREEN SAVE"}, Verdict.LEAVE_OUT),
     ],
 )
 def test_where_text_is_usual_somebody_looks_whatever_the_header_says(facts: dict[str, str], verdict: Verdict) -> None:
     assert decide(facts, text_detection="usual").verdict is verdict
+
+
+def test_a_slide_waits_for_a_person_who_may_let_it_go(wing: Wing) -> None:
+    """Seven tiles are more than are looked at; one that a person has released goes on."""
+    tiles = {"Modality": "SM", "SOPClassUID": WSI, "NumberOfFrames": "7", "PixelData": b"\0\1" * (64 * 7)}
+    slide = a_slice(1, **tiles)
+
+    careful = Deidentifier(Profile(), wing.clean_uids, wing.identities, wing.volume, looker=Looker())
+    with pytest.raises(BurnedInAnnotation, match="more tiles"):
+        careful.deidentify(wing.study(slide))
+
+    clean_uid = wing.clean_uids.of(str(slide.SOPInstanceUID))
+    released = Deidentifier(
+        Profile(), wing.clean_uids, wing.identities, wing.volume, looker=Looker(), by_hand=lambda _: {clean_uid: ByHand(released=True)}
+    )
+    [clean] = headers(released.deidentify(wing.study(slide)))
+    assert clean.NumberOfFrames == 7
 
 
 def test_on_request_every_image_is_looked_at() -> None:

@@ -15,7 +15,7 @@ from node.errors import TextDetectorFailed
 from node.identified import text_detector
 from node.identified.boxes import Box, around, covered, outermost
 from node.identified.markers import is_marker
-from node.identified.text_detector import find_text, with_margin
+from node.identified.text_detector import find_text, read_text, with_margin
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
 from node.testing.phantom_chest_ct import chest_ct
 from tests.rooms.lettering import Text, all_ink, written
@@ -61,6 +61,30 @@ def test_text_from_ten_pixels_on_is_covered_on_any_ground(ground: str, contrast:
         grey = written(grey, behind + contrast if behind + contrast <= 255 else behind - contrast, text)
 
     assert ink_left(in_three(grey), *TEXTS) < 0.005
+
+
+@pytest.mark.parametrize("turned", [90, 180, 270])
+@pytest.mark.parametrize("ground", ["speckle", "anatomy"])
+def test_turned_text_is_covered(ground: str, turned: int) -> None:
+    """As on a film that was scanned the wrong way round, or beside an image: lines that run upwards, downwards and upside down."""
+    grey = written(backgrounds()[ground], 235, *TEXTS)
+    picture, ink = (np.ascontiguousarray(np.rot90(one, turned // 90)) for one in (in_three(grey), all_ink(grey.shape, *TEXTS)))
+    masked = np.zeros(ink.shape, bool)
+    for box in find_text(picture):
+        left, top, right, bottom = with_margin(box, *ink.shape)
+        masked[top:bottom, left:right] = True
+
+    assert (ink & ~masked).sum() / ink.sum() < 0.005
+
+
+@pytest.mark.parametrize("turned", [0, 90, 180, 270])
+def test_a_line_is_read_whichever_way_it_runs(turned: int) -> None:
+    """The second look must know a name when it lies on its side or stands on its head."""
+    picture = written(in_three(backgrounds()["black"]), (230, 230, 230), SMALL, Text("ID 4471-902", 180, 58, 14))
+
+    said = read_text(np.ascontiguousarray(np.rot90(picture, turned // 90)))
+
+    assert {"OKAFOR NGOZI", "ID 4471-902"} <= set(said)
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 0), (0, 255, 0), (255, 60, 60), (90, 160, 255)])
