@@ -56,6 +56,7 @@ def demo(
     stay: Annotated[bool, typer.Option("--stay", help="Let the node run on until Ctrl-C, to look at its web pages.")] = False,
 ) -> None:
     """Start a node and a small PACS on loopback, send one study per pipeline by C-STORE, show what comes back."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the demo ends its node
     console, progress = wide_console(), Console(stderr=True)
     with ExitStack() as open_:
         with progress.status("drawing phantoms, starting a node"):
@@ -102,8 +103,6 @@ def _run(samples: list[Sample], pacs: Pacs, node: DemoNode, console: Console) ->
 
 
 def _until_interrupted() -> None:
-    """Ctrl-C, or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         signal.pause()
 

@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from node.errors import RevisionRefused
+from node.identified.deliveries import Deliveries
 from node.ledger.tokens import Role
 from node.rules.form import form_of, text_of
 from node.testing.studies import a_study
@@ -374,6 +375,20 @@ def fields(rules: list) -> list[tuple[str, str]]:
         ("r0.priority", "routine"),
         ("r0.between", ""),
     ]
+
+
+def test_an_echo_that_can_not_be_written_down_is_not_sent_and_the_page_says_so(office, monkeypatch):
+    def fails(_events):
+        raise OSError("no space left")
+
+    page = opened(office, "/destinations")
+    asked = []
+    monkeypatch.setattr(office.home.trail, "record_all", fails)
+    monkeypatch.setattr(Deliveries, "echo", lambda *_: asked.append(1))
+    page.get_by_role("button", name="Echo archive").click()
+
+    expect(page.get_by_text("What can't be written into the audit trail isn't done")).to_be_visible()
+    assert asked == []
 
 
 def test_a_form_that_nobody_changed_leaves_the_text_as_it_is():

@@ -35,6 +35,12 @@ class Act:
     told: Told | None = None
 
 
+def it_failed(why: Exception) -> str:
+    """What somebody is told of an act that failed, once the log knows where."""
+    _log.error("an act by hand failed", extra={"where": log.where_it_failed(why)})
+    return "It failed; the node's log says where. What can't be written into the audit trail isn't done."
+
+
 class Asking:
     """Of one open page. `renew` shows what became of an act, whether it was done or refused."""
 
@@ -113,8 +119,7 @@ class Asking:
         except NodeError as refusal:
             return refusal.detail or str(refusal)
         except Exception as why:
-            _log.error("an act by hand failed", extra={"where": log.where_it_failed(why)})
-            return "It failed; the node's log says where. What can't be written into the audit trail isn't done."
+            return it_failed(why)
         return ""
 
     def may_still(self, roles: tuple[Role, ...]) -> bool:

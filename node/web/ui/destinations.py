@@ -16,7 +16,7 @@ from node.web.api.parts import ApiParts
 from node.web.desks import Gets, SendingDesk
 from node.web.notes import Notes
 from node.web.parts import WebParts
-from node.web.ui.asking import Act, Asking
+from node.web.ui.asking import Act, Asking, it_failed
 from node.web.ui.grid import Cell, grid
 from node.web.ui.markup import Html, at, chip, counted, facts, joined, more, show, table, tag, zone
 from node.web.ui.pages import Pages, Place, Visitor
@@ -155,7 +155,10 @@ class _Page:
         self._answers[name].set_content(tag("p", "Asking …", class_="soft"))
         if not await self._pages.still(DESTINATIONS, self._visitor) or not await run.io_bound(self._asking.may_still, (Role.INTEGRATOR,)):
             return
-        said = await run.io_bound(ask, name)
+        try:
+            said = await run.io_bound(ask, name)
+        except Exception as why:
+            said = tag("p", it_failed(why), class_="said")
         self._answers[name].set_content(said or "")
 
     def _echoed(self, name: str) -> Html:
