@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -45,3 +47,10 @@ LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 def private(value: str, meaning: str) -> Code:
     """A concept for which no standard code was found: scheme 99RADNODE (PS3.3 section 8.2, private scheme designator)."""
     return Code(value, "99RADNODE", meaning)
+
+
+def unit_said(ucum: str) -> str:
+    """A unit as people write it: "mm2" is mm², and counts and shares (UCUM annotations, 1) have none."""
+    if ucum.startswith("{") or ucum == "1":
+        return ""
+    return re.sub("(?<=[a-z])[23]$", lambda power: {"2": "²", "3": "³"}[power[0]], ucum)

@@ -19,7 +19,7 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
 from node import __version__
-from node.codes import Code
+from node.codes import unit_said
 from node.domain import Finding, ReadingLink, Result
 from node.imaging.volume import Volume
 from node.picture import headline, key_frames, left_edge, overlay_of, place, shown_as, window_of
@@ -111,7 +111,7 @@ def _findings(findings: Sequence[Finding]) -> Table:
                 [
                     line
                     for m in finding.measurements
-                    for line in _words(f"{m.name.meaning}: {number(m.value)} {_unit(m.unit)}".rstrip(), TEXT, widths[3])
+                    for line in _words(f"{m.name.meaning}: {number(m.value)} {unit_said(m.unit.value)}".rstrip(), TEXT, widths[3])
                 ],
             ]
         )
@@ -133,10 +133,6 @@ def percent(probability: float) -> str:
 def number(value: float) -> str:
     """As the structured report says it: six digits."""
     return f"{value:.6g}"
-
-
-def _unit(unit: Code) -> str:
-    return "" if unit.value.startswith("{") or unit.value == "1" else str(unit.value)
 
 
 def _pictures(volume: Volume, result: Result, height: float) -> list[Flowable]:

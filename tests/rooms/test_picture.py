@@ -150,4 +150,6 @@ def test_a_finding_in_words():
     assert said(silent) == "fracture: not trained, nothing is said about it"
     score = Measurement(name=codes.Code("score", "99RADNODE", "Score of six zones"), value=3, unit=codes.Code("{score}", "UCUM", "score"))
     assert said(replace(seen, measurements=(score,))) == "infection (left lung): 93 %, present; Score of six zones 3"
+    area = Measurement(name=codes.AREA, value=116.26, unit=codes.SQUARE_MILLIMETER)
+    assert said(replace(seen, measurements=(area,))) == "infection (left lung): 93 %, present; Area 116.3 mm²"
     assert headline(Result(analysed=False, reason="too few slices.")) == "Not analysed: too few slices."

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from node.codes import unit_said
 from node.ledger.job_list import WholeJob
 from node.ledger.shown import Delivery
 from node.web.api.story import Decided, Story
@@ -217,10 +218,7 @@ def _finding(one: Mapping[str, Any]) -> list[object]:
     probability = one.get("probability")
     decided = {True: chip("present", "busy"), False: chip("not present", "plain")}.get(one.get("present"), Html("not trained"))  # type: ignore[arg-type]
     where = " ".join(str(word) for word in (one.get("laterality"), one.get("site")) if word)
-    measured = [
-        f"{m['name']} {m['value']:.4g}\N{NO-BREAK SPACE}{m['unit'] if not m['unit'].startswith('{') else ''}".rstrip()
-        for m in one.get("measurements") or ()
-    ]
+    measured = [f"{m['name']} {m['value']:.4g}\N{NO-BREAK SPACE}{unit_said(m['unit'])}".rstrip() for m in one.get("measurements") or ()]
     return [one["name"], "" if probability is None else f"{100 * probability:.1f} %", decided, where, "; ".join(measured)]
 
 

@@ -111,7 +111,8 @@ export default {
   },
   methods: {
     measured(one) {
-      return `${one.name} ${Number(one.value.toPrecision(4))} ${one.unit.startsWith("{") ? "" : one.unit}`.trim();
+      const unit = one.unit.startsWith("{") ? "" : one.unit.replace(/(?<=[a-z])[23]$/, (power) => "²³"[power - 2]);
+      return `${one.name} ${Number(one.value.toPrecision(4))} ${unit}`.trim();
     },
     named(fields) {
       return fields.map((name) => (this.fields.find((one) => one.name === name) || { title: name }).title.toLowerCase()).join(", ");
