@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from node.networks.explanation import AGREE, DISAGREE, agreement, grad_cam, occl
 from node.pipelines.interface import Pipeline, Takes
 
 NORMAL = "normal"
-UNCLEAR = "unclear"  #: the headline when no label reaches its threshold
+UNCLEAR = "unclear"  #: the headline when no label reaches its threshold, or the network wavers between a finding and normal
 PASSES, SEED = 30, 7  #: of Monte Carlo dropout; the seed is fixed, so a retry gives the same numbers
 DIVIDED = 0.2  #: share of the passes that decide otherwise from which the reader is told
 OUTSIDE = 0.5  #: share of a heatmap outside the lungs from which the reader is told
@@ -172,7 +172,8 @@ class ChestXray(Pipeline):
         chances = dict(zip(outputs, calibrated(logits, outputs, limits), strict=True))
         spread = dict(zip(outputs, calibrated(drawn, outputs, limits).T, strict=True))
         present = self.decided(chances)
-        label, confidence = headline_of(chances, present)
+        wavers = wavering(spread, present)
+        label, confidence = headline_of(chances, present, wavers)
         trained = [name for name in self.bundle.labels if name in present]
         leading = max((name for name in trained if name != NORMAL), key=lambda name: (present[name], chances[name]))
         alone = of_patient(network, row)
@@ -190,7 +191,11 @@ class ChestXray(Pipeline):
                 values=np.asarray(np.clip(heat * chances[leading], 0, 1), np.float32)[None],
                 frames=(0,),
             ),
-            notes=(*volume.notes, *_of_film(film), *self._remarks(network, told, chances, spread, present, outside, leading, agree)),
+            notes=(
+                *volume.notes,
+                *_of_film(film),
+                *self._remarks(network, told, chances, spread, present, wavers, outside, leading, agree),
+            ),
             facts={
                 "clinical_used": [str(one["name"]) for one in network.tokens.fields if one["name"] in told],
                 "cam_outside_lungs": outside,
@@ -207,9 +212,11 @@ class ChestXray(Pipeline):
         )
 
     def decided(self, chances: Mapping[str, float]) -> dict[str, bool]:
-        """Of each trained label, whether it is called; normal only when nothing else is."""
+        """Of each trained label, whether it is called: a finding never where normal is likelier, normal only when nothing else is."""
         limits = self.bundle.thresholds
-        called = {name: bool(chances[name] >= limits[name]) for name in self.bundle.node["trained"]}
+        called = {
+            name: bool(chances[name] >= limits[name] and chances[name] >= chances.get(NORMAL, 0)) for name in self.bundle.node["trained"]
+        }
         if any(called[name] for name in called if name != NORMAL):
             called[NORMAL] = False
         return called
@@ -247,6 +254,7 @@ class ChestXray(Pipeline):
         chances: Mapping[str, float],
         spread: Mapping[str, Doubles],
         present: Mapping[str, bool],
+        wavers: Collection[str],
         outside: Mapping[str, float],
         leading: str,
         agree: float,
@@ -264,6 +272,10 @@ class ChestXray(Pipeline):
             )
         if not any(present.values()):
             remarks.append("No label reaches its threshold: the film is called neither normal nor any of the trained findings.")
+        if wavers:
+            remarks.append(
+                f"The network wavers between normal and {' and '.join(wavers)}: normal is likelier in many of its dropout passes."
+            )
         for name in present:
             other = float((spread[name] < limits[name]).mean() if chances[name] >= limits[name] else (spread[name] >= limits[name]).mean())
             if other >= DIVIDED:
@@ -295,13 +307,19 @@ def _of_film(film: Seen) -> list[str]:
     return remarks
 
 
-def headline_of(chances: Mapping[str, float], present: Mapping[str, bool]) -> tuple[str, float]:
-    """The label that is called and most likely, and its chance; when none is called, that none applies."""
+def wavering(spread: Mapping[str, Doubles], present: Mapping[str, bool]) -> list[str]:
+    """The findings that are called although normal is likelier in `DIVIDED` of the dropout passes or more."""
+    called = [name for name in present if present[name] and name != NORMAL and NORMAL in spread]
+    return [name for name in called if float((spread[name] < spread[NORMAL]).mean()) >= DIVIDED]
+
+
+def headline_of(chances: Mapping[str, float], present: Mapping[str, bool], wavers: Collection[str] = ()) -> tuple[str, float]:
+    """The label that is called and most likely, and its chance; when none is called, or that one wavers, that none applies."""
     called = [name for name in present if present[name]]
-    if called:
-        label = max(called, key=lambda name: chances[name])
-        return label, float(chances[label])
-    return UNCLEAR, float(1 - max(chances[name] for name in present))
+    label = max(called, key=lambda name: chances[name]) if called else UNCLEAR
+    if label in (UNCLEAR, *wavers):
+        return UNCLEAR, float(1 - max(chances[name] for name in present))
+    return label, float(chances[label])
 
 
 def entropy(chance: float) -> float:

@@ -38,6 +38,7 @@ from node.pipelines.chest_xray import (
     headline_of,
     of_patient,
     seen,
+    wavering,
 )
 from node.testing.phantom_chest_xray import chest_xray
 from tests.rooms.test_networks import FIELDS
@@ -105,7 +106,7 @@ def test_each_probability_comes_with_how_sure_the_network_is(result: Result) -> 
     ("chances", "label"),
     [
         ({"normal": 0.9, "pneumonia": 0.1, "covid": 0.1}, "normal"),
-        ({"normal": 0.9, "pneumonia": 0.8, "covid": 0.1}, "pneumonia"),
+        ({"normal": 0.75, "pneumonia": 0.8, "covid": 0.1}, "pneumonia"),
         ({"normal": 0.1, "pneumonia": 0.97, "covid": 0.98}, "covid"),
         ({"normal": 0.0, "pneumonia": 0.0, "covid": 0.0}, "unclear"),
     ],
@@ -117,12 +118,36 @@ def test_normal_is_called_only_when_nothing_else_is(pipeline: ChestXray, chances
     assert called["normal"] == (label == "normal")
 
 
+@pytest.mark.parametrize("normal", [0.3, 0.5, 0.95])
+def test_no_finding_is_called_where_normal_is_likelier(pipeline: ChestXray, normal: float) -> None:
+    """However low its own threshold is: nobody should read "COVID-19, 25 %" above "normal, 30 %"."""
+    metadata = json.loads(json.dumps(pipeline.bundle.metadata))
+    metadata["radnode"]["thresholds"]["covid"] = 0.12
+    chances = {"normal": normal, "pneumonia": 0.1, "covid": normal - 0.05}
+
+    called = ChestXray(replace(pipeline.bundle, metadata=metadata)).decided(chances)
+
+    assert not called["covid"]
+    assert headline_of(chances, called)[0] != "covid"
+
+
+def test_a_finding_over_which_the_network_wavers_does_not_head_the_report() -> None:
+    chances, called = {"normal": 0.4, "pneumonia": 0.2, "covid": 0.5}, {"normal": False, "pneumonia": False, "covid": True}
+    divided = {"normal": np.linspace(0.3, 0.5, 30), "pneumonia": np.full(30, 0.2), "covid": np.full(30, 0.42)}
+    agreed = divided | {"covid": np.full(30, 0.6)}
+
+    assert wavering(divided, called) == ["covid"]
+    assert headline_of(chances, called, wavering(divided, called)) == ("unclear", pytest.approx(0.5))
+    assert wavering(agreed, called) == []
+    assert headline_of(chances, called, wavering(agreed, called)) == ("covid", 0.5)
+
+
 @pytest.mark.parametrize(("called", "reported"), [(True, True), (True, False), (False, True)])
 def test_severity_is_told_of_covid_alone_and_only_by_a_bundle_that_stands_for_it(
     pipeline: ChestXray, model: Warm, pixels: np.ndarray, called: bool, reported: bool
 ) -> None:
     metadata = json.loads(json.dumps(pipeline.bundle.metadata))
-    metadata["radnode"]["thresholds"]["covid"] = 0.0 if called else 1.0
+    metadata["radnode"]["thresholds"]["offset_covid"] = 20.0 if called else -20.0
     metadata["radnode"]["severity"] = list(SEVERITY) if reported else pipeline.bundle.node["severity"]
 
     result = ChestXray(replace(pipeline.bundle, metadata=metadata)).run(film(pixels), model)

@@ -13,6 +13,7 @@ from training.datasets import chest_rows, cxr_figure1, cxr_nih64
 from training.datasets.chest_rows import LABELS, OUTPUTS, targets_of, told_of
 from training.evaluate import calibration_error
 from training.recipes.chest_xray import against_normal, gnawed, known_values, masked_loss, told_for_training
+from training.robustness import CHANGES, moved, table
 from training.splits import ensure_disjoint
 
 
@@ -32,6 +33,22 @@ def test_rows_that_tell_nothing_at_all_cost_nothing() -> None:
     loss = masked_loss(torch.zeros(3, len(OUTPUTS)), torch.full((3, len(OUTPUTS)), float("nan")))
 
     assert float(loss) == 0
+
+
+def test_how_much_an_answer_moves_is_measured_against_the_same_film_as_it_is() -> None:
+    films = [(np.full((60, 60), level, np.float32), level > 0.5) for level in (0.2, 0.4, 0.6, 0.8)]
+
+    steady = moved(lambda film: 0.7, 0.5, films)
+    bright = moved(lambda film: float(film.mean()), 0.5, films)
+    choosy = moved(lambda film: None if film.shape != (60, 60) else float(film.mean()), 0.5, films)
+
+    assert set(steady) == set(CHANGES)
+    assert all(one["moved"] == 0 == one["called_otherwise"] for one in steady.values())
+    assert bright["as it is"] == {"auc": 1.0, "moved": 0.0, "called_otherwise": 0, "refused": 0}
+    assert bright["grey values inverted"]["auc"] == 0
+    assert bright["grey values inverted"]["called_otherwise"] == 4
+    assert choosy["half the pixels"]["refused"] == 4
+    assert table(bright).count("\n") == len(CHANGES) + 1
 
 
 def test_not_known_is_as_frequent_among_those_who_told_as_among_those_who_did_not() -> None:
