@@ -26,7 +26,7 @@ from node.networks.image_and_clinical import ImageAndClinical
 from node.pipelines.chest_xray import ChestXray
 from node.testing.phantom_chest_xray import chest_xray
 
-SHIPPED = Path(__file__).parents[1] / "models" / "chest_xray" / "1.0.0"
+SHIPPED = Path(__file__).parents[1] / "models" / "chest_xray" / "1.1.0"
 SHIPPED_BACKBONE = "small"
 SIDES = (512, 2048)
 

@@ -47,6 +47,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
             "0.83 to 0.88 against outlines (Degerli et al., Tahir et al. 2021)",
         ),
         Row("a collection not trained on: share of infected films called", "figure1.sensitivity"),
+        Row("pneumonia against normal, AUC, a collection not trained on (children)", "children"),
     ),
     "chest_xray": (
         Row("pneumonia against the rest, AUC inside RSNA", "sets.cxr_lungfield256.labels.pneumonia.auc"),
@@ -58,6 +59,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
             "0.84, mean of 14 labels at 224 px (CheXNet, Rajpurkar et al. 2017)",
         ),
         Row("COVID-19 against normal, a collection not trained on (3 normal films)", "figure1.against_normal.covid"),
+        Row("pneumonia against normal, a collection not trained on (children)", "children.labels.pneumonia.auc"),
     ),
     "xray_anomaly": (
         Row(

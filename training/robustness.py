@@ -135,7 +135,7 @@ PIPELINES: Mapping[str, tuple[Callable[[Bundle], Score], Callable[[Mapping[str, 
 
 
 def moved(score: Score, threshold: float, films: list[tuple[Picture, bool]], *, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Of each change: `auc`, `moved` (mean absolute difference of the chance), `called_otherwise` and `refused` (counts).
+    """Of each change: `films`, `auc`, `moved` (mean absolute difference of the chance), `called_otherwise` and `refused` (counts).
 
     Parameters
     ----------
@@ -150,8 +150,9 @@ def moved(score: Score, threshold: float, films: list[tuple[Picture, bool]], *, 
         read = [(c, p, ill) for c, p, (_, ill) in zip(chances, plain, films, strict=True) if c is not None and p is not None]
         now, before, truth = (np.array(part) for part in zip(*read, strict=True)) if read else (np.zeros(0),) * 3
         found[name] = {
-            "auc": auc(now, truth.astype(bool)) if read else float("nan"),
-            "moved": float(np.abs(now - before).mean()) if read else float("nan"),
+            "films": len(films),
+            "auc": round(auc(now, truth.astype(bool)), 3) if read else None,
+            "moved": round(float(np.abs(now - before).mean()), 3) if read else None,
             "called_otherwise": int(((now >= threshold) != (before >= threshold)).sum()),
             "refused": sum(c is None for c in chances),
         }
@@ -160,9 +161,7 @@ def moved(score: Score, threshold: float, films: list[tuple[Picture, bool]], *, 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows of Markdown, one for each change."""
-    rows = [
-        f"| {name} | {one['auc']:.3f} | {one['moved']:.3f} | {one['called_otherwise']} | {one['refused']} |" for name, one in found.items()
-    ]
+    rows = [f"| {name} | {one['auc']} | {one['moved']} | {one['called_otherwise']} | {one['refused']} |" for name, one in found.items()]
     return "\n".join(["| the film | AUC | chance moves by | called otherwise | refused |", "|---|---|---|---|---|", *rows])
 
 

@@ -57,7 +57,20 @@ class ImageAndClinical(nn.Module):
         image : float32 (batch, 1, rows, columns)
         clinical : float32 (batch, fields), NaN where a field is not known
         """
-        return self._answer(self._pooled(image, clinical), torch.rand)
+        return self.answer(self._pooled(image, clinical))
+
+    def asked(self, grid: torch.Tensor, clinical: torch.Tensor) -> torch.Tensor:
+        """What the places of a grid of features, as `backbone` gives it, make of the clinical tokens, averaged, (batch, width)."""
+        places = self.places(grid).flatten(2).transpose(1, 2)
+        tokens = self.tokens(clinical).to(places.dtype)
+        answers, _ = self.ask(places, tokens, tokens, need_weights=False)
+        places = places + self.gate(torch.cat([places, answers], dim=-1)) * answers
+        mixed: torch.Tensor = self.mix(places).mean(dim=1)
+        return mixed
+
+    def answer(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Logits of what `asked` gives."""
+        return self._answer(pooled, torch.rand)
 
     def passes(self, image: torch.Tensor, clinical: torch.Tensor, *, count: int, seed: int = 0) -> torch.Tensor:
         """Logits of `count` passes with other units left out each time, (count, batch, labels + severity); the same seed, the same logits.
@@ -75,12 +88,7 @@ class ImageAndClinical(nn.Module):
         return one
 
     def _pooled(self, image: torch.Tensor, clinical: torch.Tensor) -> torch.Tensor:
-        places = self.places(self.backbone(image)).flatten(2).transpose(1, 2)
-        tokens = self.tokens(clinical).to(places.dtype)
-        answers, _ = self.ask(places, tokens, tokens, need_weights=False)
-        places = places + self.gate(torch.cat([places, answers], dim=-1)) * answers
-        mixed: torch.Tensor = self.mix(places).mean(dim=1)
-        return mixed
+        return self.asked(self.backbone(image), clinical)
 
     def _answer(self, pooled: torch.Tensor, rand: Any, *, always: bool = False) -> torch.Tensor:
         hidden = torch.nn.functional.gelu(self.hidden(self._dropped(pooled, rand, always=always)))

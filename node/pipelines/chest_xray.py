@@ -15,7 +15,7 @@ from node.domain import Finding, Heatmap, Measurement, Result
 from node.errors import BundleInvalid, OutsideIntendedUse
 from node.imaging.clinical import Told, clinical_of, row_of
 from node.imaging.letterbox import Letterbox
-from node.imaging.lung_field import aerated, field_of
+from node.imaging.lung_field import field_of
 from node.imaging.radiograph import Facing, LungFields, Radiograph, is_lateral, lungs_of, radiograph_of, turned_over
 from node.imaging.volume import Volume
 from node.networks.explanation import AGREE, DISAGREE, agreement, grad_cam, occlusion
@@ -93,7 +93,7 @@ def seen(plane: NDArray[Any], facing: Facing, network: Any, size: int) -> Seen |
         if isinstance(found, str) or found.certainty < CERTAIN_TURNED:
             return lungs
         film, lungs, over = turned_over(film), found, True
-    frame, canvas = field_of(film.grey, aerated(film.grey, lungs.both), size)
+    frame, canvas = field_of(film.grey, lungs.both, size)
     return Seen(facing, film, lungs, frame, canvas, over)
 
 

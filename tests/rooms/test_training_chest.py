@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,21 @@ from training.bundles.chest_xray import best_threshold, fitted
 from training.datasets import chest_rows, cxr_figure1, cxr_nih64
 from training.datasets.chest_rows import LABELS, OUTPUTS, targets_of, told_of
 from training.evaluate import calibration_error
-from training.recipes.chest_xray import against_normal, gnawed, known_values, masked_loss, told_for_training
+from training.recipes.chest_xray import (
+    BATCH,
+    SETS,
+    STRIDE,
+    Taught,
+    against_normal,
+    gnawed,
+    known_values,
+    masked_loss,
+    network,
+    smaller,
+    told_for_training,
+    varied,
+    where_loss,
+)
 from training.robustness import CHANGES, moved, table
 from training.splits import ensure_disjoint
 
@@ -35,6 +50,52 @@ def test_rows_that_tell_nothing_at_all_cost_nothing() -> None:
     assert float(loss) == 0
 
 
+def a_row(label: str, source: str, **more: Any) -> chest_rows.Row:
+    """A drawn film of 300 x 240 with two lungs."""
+    lungs = np.zeros((300, 240), bool)
+    lungs[30:270, 20:100] = lungs[30:270, 140:220] = True
+    grey = np.where(lungs, np.float32(0.2), np.float32(0.7)) + np.random.default_rng(3).normal(0, 0.05, lungs.shape).astype(np.float32)
+    given = {"name": label, "split": "train", "group": label, "grey": np.clip(grey, 0, 1).astype(np.float32), "lungs": lungs, "told": {}}
+    return chest_rows.Row(label=label, source=source, targets=targets_of(normal=label == "normal"), **(given | more))
+
+
+def test_boxes_teach_the_eyes_where_an_opacity_is_and_nothing_behind_them() -> None:
+    taught = Taught(network())
+    batch = {"opacity": torch.ones(2, 4, 4), "lungs": torch.ones(2, 4, 4), "looked": torch.ones(2)}
+
+    _, where = taught(torch.rand(2, 1, 64, 64), torch.full((2, 3), float("nan")))
+    where_loss(where, batch).backward()
+
+    assert where.shape == (2, 64 // STRIDE, 64 // STRIDE)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in taught.net.backbone.parameters())
+    assert taught.net.out.weight.grad is None
+
+
+def test_a_batch_shows_about_as_many_normal_films_as_ill_ones_of_each_source_that_has_both() -> None:
+    for source in ("cxr_lungfield256", "cxr_nih64"):
+        numbers = {label: n for name, label, n in BATCH if name == source and label != "covid"}
+        assert numbers["normal"] / sum(numbers.values()) == pytest.approx(0.5, abs=0.06), source
+
+
+def test_a_film_to_learn_from_keeps_its_boxes_where_they_were() -> None:
+    boxes = np.zeros((300, 240), bool)
+    boxes[150:260, 25:95] = True
+    row = smaller(a_row("pneumonia_opacity", "cxr_lungfield256", opacity=boxes, whole=False))
+    rng = np.random.default_rng(5)
+
+    film, opacity, lungs = varied(row, 112, rng)
+
+    assert max(row.grey.shape) == 176
+    assert row.opacity is not None
+    assert row.opacity.shape == row.lungs.shape == row.grey.shape
+    assert film.shape == (112, 112)
+    assert opacity.shape == lungs.shape == (112 // STRIDE, 112 // STRIDE)
+    half = opacity.shape[0] // 2
+    assert opacity[half:].sum() > 3 * opacity[:half].sum()
+    batch = {"opacity": torch.ones(1, 7, 7), "lungs": torch.ones(1, 7, 7), "looked": torch.tensor([0.0])}
+    assert float(where_loss(torch.zeros(1, 7, 7), batch)) == 0  # nobody looked: nothing is told
+
+
 def test_how_much_an_answer_moves_is_measured_against_the_same_film_as_it_is() -> None:
     films = [(np.full((60, 60), level, np.float32), level > 0.5) for level in (0.2, 0.4, 0.6, 0.8)]
 
@@ -44,7 +105,7 @@ def test_how_much_an_answer_moves_is_measured_against_the_same_film_as_it_is() -
 
     assert set(steady) == set(CHANGES)
     assert all(one["moved"] == 0 == one["called_otherwise"] for one in steady.values())
-    assert bright["as it is"] == {"auc": 1.0, "moved": 0.0, "called_otherwise": 0, "refused": 0}
+    assert bright["as it is"] == {"films": 4, "auc": 1.0, "moved": 0.0, "called_otherwise": 0, "refused": 0}
     assert bright["grey values inverted"]["auc"] == 0
     assert bright["grey values inverted"]["called_otherwise"] == 4
     assert choosy["half the pixels"]["refused"] == 4
@@ -88,7 +149,10 @@ def test_temperature_and_offset_bring_chances_to_how_often_they_come_true() -> N
 
 
 def test_the_threshold_is_where_sensitivity_and_specificity_are_best_on_average() -> None:
-    assert best_threshold(np.array([0.1, 0.2, 0.6, 0.7]), np.array([False, False, True, True])) == pytest.approx(0.6)
+    chances, truth = np.array([0.1, 0.2, 0.6, 0.7]), np.array([False, False, True, True])
+
+    assert best_threshold(chances, truth) == pytest.approx(0.6)
+    assert best_threshold(chances, np.array([False, True, False, True]), np.array([1.0, 9.0, 1.0, 1.0])) == pytest.approx(0.2)
 
 
 # --- the sets -------------------------------------------------------------------------------------------------------------------
@@ -135,6 +199,18 @@ def test_small_films_and_photographs_are_read(shared_images: Path) -> None:
     assert {one.age_years for one in figure1 if one.name.startswith("COVID-00015")} == {67.0}
     assert {one.spo2_percent for one in figure1 if one.name == "COVID-00004"} == {91.0}
     assert all(one.grey.min() >= 0 and one.grey.max() <= 1 for one in nih[:20] + figure1[:5])
+
+
+def test_films_of_children_tell_of_pneumonia_alone_and_train_nothing(shared_images: Path) -> None:
+    def whole(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return grey, np.ones(grey.shape, bool)
+
+    rows = chest_rows.child_films(shared_images / "cxr_pediatric224", whole, ("val",))
+
+    assert {row.label for row in rows} == {"normal", "pneumonia"}
+    assert all((row.targets[LABELS.index("pneumonia")] == 1) == (row.label == "pneumonia") for row in rows)
+    assert all(np.isnan(row.targets[LABELS.index("covid")]) for row in rows)
+    assert "cxr_pediatric224" not in SETS
 
 
 def test_views_are_read_as_people_write_them() -> None:

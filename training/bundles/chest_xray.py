@@ -17,18 +17,25 @@ from node.imaging.radiograph import LUNG_SIZE, Facing
 from node.networks.explanation import grad_cam
 from node.pipelines.chest_xray import CODES, LAYER, PASSES, ChestXray, Seen, calibrated, headline_of, of_patient, seen
 from training import evaluate as e
+from training import robustness
+from training.bundles.covid_xray import balanced
 from training.bundles.lung_field import image_input, maps_output
 from training.datasets import chest_rows, cxr_figure1
 from training.datasets.chest_rows import LABELS, OUTPUTS, SEVERITY, Row
 from training.lungs import beside, found_in, lung_bundle
-from training.recipes.chest_xray import FIELDS, FIRST_SOURCE, NETWORK, SHARES, SIZE, against_normal, known_values, logits_of, rows_of
+from training.recipes.chest_xray import BATCH, FIELDS, FIRST_SOURCE, NETWORK, SETS, SIZE, against_normal, known_values, logits_of, rows_of
 
 TRAINED = ("normal", "pneumonia", "covid")
+CHILDREN = (
+    "cxr_pediatric224"  #: the node refuses them; a collection with normal and ill films of its own that nothing here was trained or set on
+)
 NAMES = {"normal": "normal", "pneumonia": "pneumonia_opacity", "covid": "covid"}  #: labels as the sets call them
+EVERY = 4  #: of the normal films on which it is measured how much answers move
 TITLES = {
     "cxr_lungfield256": "lung fields cut by others (RSNA; COVID-19 of ieee8023 and SIRM)",
     "cxr_adult224": "whole films (NIH; COVID-19 of ieee8023)",
     "cxr_nih64": "whole films of 64 px (NIH)",
+    "cxr_pediatric224": "whole films of children (Kermany), never trained on",
     "cxr_figure1": "whole films (Figure 1), never trained on",
 }
 
@@ -66,7 +73,10 @@ def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
     return {
         "version": version,
-        "changelog": {"1.0.0": "first weights"},
+        "changelog": {
+            "1.1.0": "sees the lungs whole, behind the heart and where they are dense; learned from boxes too, and from harder changes",
+            "1.0.0": "first weights",
+        },
         "monai_version": "1.6.1",
         "pytorch_version": "2.14.1",
         "numpy_version": str(np.__version__),
@@ -128,7 +138,7 @@ def metadata(version: str) -> dict[str, Any]:
 @lru_cache(maxsize=2)
 def films_of(data: Path, split: str) -> tuple[Row, ...]:
     """One split of every set that is trained on."""
-    return tuple(rows_of(data, tuple(SHARES), (split,)))
+    return tuple(rows_of(data, SETS, (split,)))
 
 
 # --- thresholds -------------------------------------------------------------------------------------------------------------
@@ -138,36 +148,45 @@ def targets_of(rows: Sequence[Row]) -> npt.NDArray[np.float32]:
 
 
 def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:
-    """On the validation films of all sets: temperature and offset of least log loss for each label, then the chance of best balanced accuracy."""
+    """On the validation films of all sets: temperature and offset of least log loss for each label, then the chance of best balanced accuracy.
+
+    Every set, and films with and without the label in it, count the same: a chance of a half is as likely as not, for every label.
+    """
     rows = films_of(data, "val")
     logits, truths = logits_of(bundle.stages()["findings"], rows), targets_of(rows)
     found: dict[str, float] = {}
     for name in (*TRAINED, "other"):
         k = OUTPUTS.index(name)
         told = ~np.isnan(truths[:, k])
-        temperature, offset = fitted(logits[told, k], truths[told, k] > 0.5)
+        truth = truths[told, k] > 0.5
+        weight = balanced([row.source for row, one in zip(rows, told, strict=True) if one], truth)
+        temperature, offset = fitted(logits[told, k], truth, weight)
         found[f"temperature_{name}"], found[f"offset_{name}"] = temperature, offset
         if name in TRAINED:
             chances = calibrated(logits[told][:, [k]], [name], found)[:, 0]
-            found[name] = best_threshold(chances, truths[told, k] > 0.5)
+            found[name] = best_threshold(chances, truth, weight)
     return found
 
 
-def fitted(logits: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def fitted(
+    logits: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weight: npt.NDArray[np.float64] | None = None
+) -> tuple[float, float]:
     """(temperature, offset) of least log loss; the temperature stays between a third and three."""
 
     def log_loss(both: npt.NDArray[np.float64]) -> float:
         scaled = logits / np.exp(both[0]) + both[1]
-        return float(np.logaddexp(0, np.where(truth, -scaled, scaled)).mean())
+        return float(np.average(np.logaddexp(0, np.where(truth, -scaled, scaled)), weights=weight))
 
     found = minimize(log_loss, np.zeros(2), method="L-BFGS-B", bounds=[(-1.1, 1.1), (-4, 4)]).x
     return round(float(np.exp(found[0])), 3), round(float(found[1]), 3)
 
 
-def best_threshold(chances: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
+def best_threshold(chances: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weight: npt.NDArray[np.float64] | None = None) -> float:
     """The chance at which sensitivity and specificity are best on average."""
+    weight = np.ones(len(chances)) if weight is None else weight
     at = np.unique(chances.round(3))
-    scores = [float((chances[truth] >= t).mean() + (chances[~truth] < t).mean()) for t in at]
+    ill, well = weight[truth], weight[~truth]
+    scores = [float(np.average(chances[truth] >= t, weights=ill) + np.average(chances[~truth] < t, weights=well)) for t in at]
     return float(at[int(np.argmax(scores))])
 
 
@@ -176,7 +195,7 @@ def figures(bundle: Bundle, data: Path, split: str) -> dict[str, Any]:
     """Films of one split of every set that is trained on, at the bundle's thresholds."""
     network = bundle.stages()["findings"]
     found: dict[str, Any] = {"split": split, "sets": {}}
-    for source in SHARES:
+    for source in SETS:
         rows = [row for row in films_of(data, split) if row.source == source]
         if rows:
             found["sets"][source] = of_rows(bundle, network, rows)
@@ -231,15 +250,18 @@ def called_of(bundle: Bundle, chances: npt.NDArray[np.float64], rows: Sequence[R
 
 
 def checks(bundle: Bundle, data: Path) -> dict[str, Any]:
-    """A collection that was never trained on, what clinical data alone tell, severity, and where the network looks."""
+    """Two collections that were never trained on, what clinical data alone tell, severity, and where the network looks."""
     stages = bundle.stages(engine="openvino")
     network, lungs = stages["findings"], stages["lungs"]
     figure1 = chest_rows.figure1_films(data / "images" / "cxr_figure1", lambda grey: found_in(grey, lungs))
+    children = chest_rows.child_films(data / "images" / CHILDREN, lambda grey: found_in(grey, lungs), ("val",))
     return {
         "figure1": of_rows(bundle, network, figure1),
+        "children": of_rows(bundle, network, children),
         "clinical_only": clinical_only(data),
         "severity": severity_of(network, data),
         "looking": looking(bundle, network, lungs, data),
+        "moves": robustness.moved(robustness.chest_xray(bundle), 1 - bundle.thresholds["normal"], robustness.films_of(data, "val", EVERY)),
     }
 
 
@@ -316,7 +338,7 @@ def looking(bundle: Bundle, network: Any, lungs: Any, data: Path) -> dict[str, f
 def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
     """MODEL_CARD.md from the metadata and the measured figures."""
     limits, run = meta["radnode"]["thresholds"], meta["radnode"]["training"]
-    sets = {**found["sets"], "cxr_figure1": found["figure1"]}
+    sets = {**found["sets"], "cxr_figure1": found["figure1"], CHILDREN: found["children"]}
     rows, called = [], []
     for source, one in sets.items():
         for name, label in one["labels"].items():
@@ -343,7 +365,17 @@ def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
         for source, each in sets.items()
         for name, one in each["against_normal"].items()
     ]
-    first = run.get("first", {})
+    first = run.get("first")
+    begun = run.get("begun", "Random weights at the start; ")
+    after_first = ""
+    if first:
+        begun += f"first {first['steps']} steps on `{FIRST_SOURCE}` alone ({first['minutes']} minutes), then "
+        after_first = (
+            f"The network after its first part, which had seen `{FIRST_SOURCE}` alone (told nothing of the patient; patients it had trained on left "
+            "out; all films of the other sets):\n\n| set | finding | films / normal films | AUC against normal |\n|---|---|---|---|\n"
+            + "\n".join(crossing)
+            + "\n"
+        )
     listed = "\n".join(f"- `{source}`: {title}" for source, title in TITLES.items())
     called_from = ", ".join(f"{name} {limits[name]:.2f}" for name in TRAINED)
     look = found["looking"]
@@ -358,13 +390,14 @@ def model_card(meta: dict[str, Any], found: dict[str, Any]) -> str:
 {meta["intended_use"]}
 
 ## What it does
-A copy of the lung-field network (`models/lung_field`) finds the lungs; a film on which it does not believe two lungs is refused. What is dense in them (the heart's
-shadow) is taken off, the rest goes on a {SIZE} x {SIZE} canvas, **every pixel as its rank among the lungs' pixels, all else black**: no exposure, window,
+A copy of the lung-field network (`models/lung_field`) finds the lungs; a film on which it does not believe two lungs is refused. They go whole, behind
+the heart and where they are dense, on a {SIZE} x {SIZE} canvas, **every pixel as its rank among the lungs' pixels, all else black**: no exposure, window,
 border, marker or letter is left. {meta["description"]} Film and mirror image are averaged. A field that is not known has an embedding of its own,
 trained by hiding known values at random; where a set lacks a value, one was drawn from the whole training set, so that "not known" is no sign of a source.
 
-Each label has a temperature and an offset, set on validation; called from: {called_from}. *Normal* is called only when nothing else is. {PASSES} passes with
-dropout (fixed seed) tell how sure the network is: their standard deviation stands beside each probability. Grad-CAM for each trained label; the heatmap shown
+Each label has a temperature and an offset, set on validation; called from: {called_from}. A finding is never called where *normal* is likelier, and
+*normal* only when nothing else is. {PASSES} passes with dropout (fixed seed) tell how sure the network is: their standard deviation stands beside each probability, and a finding
+over which normal is likelier in a fifth of them does not head the report (*unclear* does). Grad-CAM for each trained label; the heatmap shown
 is that of the leading finding. **Fracture and cancer: the outputs exist, no data at hand supports them, they are reported as not trained.**
 An output for other abnormalities is trained and told in the facts only.
 
@@ -374,11 +407,12 @@ Other backbones (`resnet18`, `resnet34`, `resnet50`, `densenet121`, `efficientne
 {listed}
 
 COVID-19 patients that stand in two sets are in the same split of both. Children and lateral films were left out. COVID-19 rows train no pneumonia target (nobody
-looked for it), pneumonia rows no "other". First part: {first.get("steps", "?")} steps on `{FIRST_SOURCE}` alone ({first.get("minutes", "?")} minutes of one shared CPU core);
-second part: {run.get("steps", "?")} steps on all three sets ({run.get("minutes", "?")} minutes), 24 films a step. Random weights at the start.
+looked for it), pneumonia rows no "other". RSNA's fields were cut without the heart and without dense consolidation: hearts are drawn into them, and cut out of whole films, at
+random. Radiologists' boxes (RSNA) tell the eyes where an opacity is.
+{begun}{run.get("steps", "?")} steps on all three sets ({run.get("minutes", "?")} minutes of a share of one CPU core), {sum(n for *_, n in BATCH)} films a step.
 
 ## Figures
-Value (95 % interval, bootstrap over patients). Validation films; thresholds, temperatures and offsets were set on the same films (not on `cxr_figure1`).
+Value (95 % interval, bootstrap over patients). Validation films; thresholds, temperatures and offsets were set on the same films (not on `cxr_figure1` and `cxr_pediatric224`).
 "Image only": the same network told nothing of the patient. Calibration error in ten bins.
 
 | set | label | yes / no | AUC | AUC, image only | sensitivity | specificity | calibration error |
@@ -400,13 +434,9 @@ The shipped network (difference of two logits):
 |---|---|---|---|
 {table(inside)}
 
-The network after its first part, which had seen `{FIRST_SOURCE}` alone (told nothing of the patient; patients it had trained on left out):
-
-| set | finding | films / normal films | AUC against normal |
-|---|---|---|---|
-{table(crossing)}
-
-`cxr_figure1` alone holds both kinds from one collection, and only a handful of normal ones: its intervals say how little that proves.
+{after_first}
+`cxr_pediatric224` holds normal films and pneumonias of one hospital that nothing here has learned from: of children, whom the node refuses, but no source gives their label away.
+`cxr_figure1` holds both kinds from one collection too, and only a handful of normal ones: its intervals say how little that proves.
 For scale: a network of this kind fell from 0.995 inside to 0.70 outside (DeGrave, Janizek and Lee, Nature Machine Intelligence 3:610, 2021).
 
 ### Clinical data alone
@@ -433,13 +463,21 @@ to be trained further; a bundle that names outcomes in `radnode.severity` has th
 Grad-CAM for COVID-19 on {look["films"]} films of `cxr_figure1`: {look["mean_outside"]:.0%} of its mass lies outside the lungs on average; more than half on {look["films_above_half"]} films. A
 report says so when it is more than half.
 
+### The same film, come another way
+{found["moves"]["as it is"]["films"]} films of `cxr_adult224`, told nothing of the patient: AUC of COVID-19 against normal by the chance of *normal*, how much that chance moves, how many films
+change sides at its threshold, how many are refused.
+
+{robustness.table(found["moves"])}
+
 ## Where it fails, and what it is not for
 - **Source and label are confounded for COVID-19.** Take its figures inside a set for an upper bound.
-- Dense consolidation that fills a lung is cut off with the heart's shadow, in the training data too; what is left may look better than the lung is.
+- Dense consolidation was cut out of the lung fields that it learned from; what a drawn heart fills up again is all it knows of it.
 - Rank equalisation hides whether a whole lung is evenly denser: diffuse disease without structure is hard to see for it.
 - Pneumonia means what RSNA's readers boxed as an opacity, and labels mined from reports in `cxr_nih64`.
-- **"Normal" means none of what was trained.** Masses, nodules, fractures, a pneumothorax or a device may be called normal: the NEMA test film RG1, with large round
-  masses in both lungs, is, and so is the drawn film of `node/testing/phantom_chest_xray.py` with haze in its lungs.
-- Probabilities are those of the mixture of validation films (about one in ten COVID-19), not of a clinic.
+- **"Normal" means none of what was trained.** Masses, nodules, fractures, a pneumothorax or a device may be called normal. The NEMA test film RG1, with large round
+  masses in both lungs, and the drawn films of `node/testing/phantom_chest_xray.py` with haze in the lungs are called *unclear*.
+- Probabilities are those of a mixture in which films with and without a label are as many, not of a clinic: where few are ill, they are too high.
+- **Where the lungs are taken for wider or narrower, the answer moves**: other local contrast, a film cut close to the lungs, coarse grain (table above).
+- Normal films of 64 px are often called ill: blur hides the vessels.
 - Never seen: children, lateral and oblique films, films after surgery on a lung.
 """

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from node.imaging.clinical import Told, view_of
 from node.imaging.letterbox import Box, box_of
-from training.datasets import cxr_adult224, cxr_figure1, cxr_lungfield256, cxr_nih64
+from training.datasets import cxr_adult224, cxr_figure1, cxr_lungfield256, cxr_nih64, cxr_pediatric224
 
 LABELS = ("normal", "pneumonia", "covid", "fracture", "cancer", "other")  #: outputs of the network; nothing tells of fracture and cancer
 SEVERITY = ("intensive care", "intubation", "death")
@@ -42,6 +42,7 @@ class Row:
     targets: npt.NDArray[np.float32]  #: 0, 1 or NaN for each of OUTPUTS
     told: Told
     whole: bool = True  #: `lungs` holds what lies behind the heart too; else it was cut without it
+    opacity: Mask | None = None  #: boxes round pneumonia, empty where somebody looked and saw none; None where nobody drew any
 
 
 def targets_of(**known: float | bool | None) -> npt.NDArray[np.float32]:
@@ -56,10 +57,15 @@ def targets_of(**known: float | bool | None) -> npt.NDArray[np.float32]:
 NORMAL = targets_of(normal=1, pneumonia=0, covid=0, other=0)
 
 
-def cut(grey: Picture, lungs: Mask, room: float = 0.08) -> tuple[Picture, Mask]:
-    """The lungs' box and some room around it, so that augmentation can move it."""
-    box = (box_of(lungs) or Box(0, 0, *grey.shape)).grown(room, *grey.shape)
-    part = slice(box.top, box.bottom), slice(box.left, box.right)
+def part_of(lungs: Mask, room: float = 0.08) -> tuple[slice, slice]:
+    """The lungs' box and some room around it, so that augmentation can move it: rows and columns."""
+    box = (box_of(lungs) or Box(0, 0, *lungs.shape)).grown(room, *lungs.shape)
+    return slice(box.top, box.bottom), slice(box.left, box.right)
+
+
+def cut(grey: Picture, lungs: Mask) -> tuple[Picture, Mask]:
+    """Film and lungs, cut to `part_of`."""
+    part = part_of(lungs)
     return np.ascontiguousarray(grey[part]), np.ascontiguousarray(lungs[part])
 
 
@@ -101,6 +107,7 @@ def lung_fields(root: Path) -> list[Row]:
                 targets=targets,
                 told=told_of(one.age_years, one.sex, one.view),
                 whole=False,
+                opacity=None if one.opacity is None else np.ascontiguousarray(one.opacity[part_of(one.field)]),
             )
         )
     return rows
@@ -158,6 +165,35 @@ def nih_films(root: Path, lungs_of: Lungs, splits: Collection[str] = SPLITS) -> 
                 lungs=lungs,
                 targets=targets,
                 told=told_of(one.age_years, one.sex, one.view),
+            )
+        )
+    return rows
+
+
+def child_films(root: Path, lungs_of: Lungs, splits: Collection[str] = SPLITS) -> list[Row]:
+    """`cxr_pediatric224`: whole chests of children, whose normal films and pneumonias are of one hospital. They teach what an opacity is;
+    the node refuses children, and of COVID-19 they tell nothing.
+    """
+    rows = []
+    for one in cxr_pediatric224.load(root):
+        if one.split not in splits:
+            continue
+        grey, lungs = lungs_of(np.asarray(one.grey, np.float32) / np.float32(255))
+        if not lungs.any():
+            continue
+        grey, lungs = cut(grey, lungs)
+        normal = cxr_pediatric224.LABELS[one.label] == "normal"
+        rows.append(
+            Row(
+                name=one.name,
+                source="cxr_pediatric224",
+                split=one.split,
+                group=f"child_{one.group}",
+                label="normal" if normal else "pneumonia",
+                grey=grey,
+                lungs=lungs,
+                targets=targets_of(normal=normal, pneumonia=not normal),
+                told={},
             )
         )
     return rows

@@ -23,6 +23,7 @@ LABELS = ("normal", "pneumonia_bacterial", "pneumonia_viral")
 class Film:
     """One film of one child."""
 
+    name: str
     grey: npt.NDArray[np.uint8]  #: (rows, columns), air in the lungs dark
     label: int  #: index into LABELS
     split: str
@@ -33,7 +34,13 @@ def load(root: Path) -> list[Film]:
     """Every film of the set in `root` (which holds index.csv)."""
     with (root / "index.csv").open(newline="") as index:
         return [
-            Film(grey=_grey(root / row["file"]), label=LABELS.index(row["label"]), split=row["split"], group=row["group"])
+            Film(
+                name=Path(row["file"]).stem,
+                grey=_grey(root / row["file"]),
+                label=LABELS.index(row["label"]),
+                split=row["split"],
+                group=row["group"],
+            )
             for row in csv.DictReader(index)
         ]
 

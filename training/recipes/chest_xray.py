@@ -1,15 +1,18 @@
 """Chest radiographs: findings from the lungs and from what is known of the patient, each row training only the labels it has.
 
 COVID-19 comes from other sources than the rest. What gives a source away is therefore taken off or varied on all: lungs are cut out and
-equalised by rank, their outline is gnawed at, pixels are blurred, thinned out and squeezed as JPEG. A clinical field that only some
-sources tell would give them away as well: where a value is missing one is drawn from the whole training set, and known and drawn
-values alike are hidden at random, so "not known" stands for everybody.
+equalised by rank, their outline is gnawed at, hearts are drawn into fields that were cut without one, pixels are blurred, thinned out and
+squeezed as JPEG. Radiologists' boxes tell the eyes of the network where an opacity is. A clinical field that only some sources tell would
+give them away as well: where a value is missing one is drawn from the whole training set, and known and drawn values alike are hidden at
+random, so "not known" stands for everybody. Films of children are left out, so that one collection with normal and ill films of its own
+stays to be measured on.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,11 @@ from torch import nn
 from torch.nn import functional
 
 from node.imaging.clinical import Told, row_of
-from node.imaging.lung_field import aerated, field_of, inner
+from node.imaging.lung_field import field_of, inner
 from node.imaging.radiograph import equalised
 from node.networks.image_and_clinical import ImageAndClinical
-from training.augment import placed, shaded
+from training.augment import placed
+from training.augment_xray import exposed, marked
 from training.course import Course
 from training.datasets import chest_rows
 from training.datasets.chest_rows import LABELS, OUTPUTS, SEVERITY, Row
@@ -32,15 +36,27 @@ from training.evaluate import auc, figure
 from training.loop import Batch, train
 from training.lungs import found_in, lung_bundle
 from training.processes import keep, write
-from training.recipes.brain_mri import squeezed
+from training.recipes.covid_xray import heart_cut, heart_drawn
 from training.splits import ensure_disjoint
 
 SIZE = 160  #: pixels of the canvas the network sees
-BATCH = 24
-STAGES = ((0.6, 112), (1.01, SIZE))  #: until progress, canvas
+STORED = 176  #: of the longer side of a film that is learned from
+STRIDE = 16  #: of the grid on which boxes are told
+STAGES = ((0.7, 112), (1.01, SIZE))  #: until progress, canvas
 FIRST_SOURCE, FIRST = "cxr_lungfield256", 0.5  #: what the first part of a run learns from, and its share of the time
-SHARES = {"cxr_lungfield256": 0.6, "cxr_adult224": 0.22, "cxr_nih64": 0.18}  #: of the rows drawn
-OF_LABELS = {"normal": 0.28, "pneumonia_opacity": 0.26, "other_abnormal": 0.16, "covid": 0.30}  #: within a set, of the labels it has
+BATCH = (  #: set, label, how many; in RSNA and NIH about as many normal as ill
+    ("cxr_lungfield256", "normal", 5),
+    ("cxr_lungfield256", "pneumonia_opacity", 4),
+    ("cxr_lungfield256", "other_abnormal", 2),
+    ("cxr_lungfield256", "covid", 3),
+    ("cxr_nih64", "normal", 2),
+    ("cxr_nih64", "pneumonia_opacity", 1),
+    ("cxr_nih64", "other_abnormal", 1),
+    ("cxr_adult224", "normal", 3),
+    ("cxr_adult224", "covid", 2),
+)
+SETS = tuple(dict.fromkeys(name for name, _, _ in BATCH))
+WHERE = 0.5  #: weight of telling where the opacity is
 HIDDEN = {"age_years": 0.4, "sex": 0.3, "view": 0.6}  #: chance that a field is not told
 ALL_HIDDEN = 0.25
 FIELDS: list[dict[str, Any]] = [
@@ -85,22 +101,55 @@ def gnawed(mask: Mask, rng: np.random.Generator) -> Mask:
     return kept if kept.sum() > 0.5 * mask.sum() else mask
 
 
-def varied(row: Row, size: int, rng: np.random.Generator) -> Picture:
-    """One film on the canvas as no two scanners would give it."""
-    image, mask = placed(
-        row.grey, row.lungs.astype(np.float32), size, rng, rotate_deg=10, scale=(0.85, 1.1), stretch=0.1, elastic=0.004
-    )  # fmt: skip
+def varied(row: Row, size: int, rng: np.random.Generator) -> tuple[Picture, Picture, Picture]:
+    """(film, opacity, lungs): one film on the canvas as no two scanners would give it, and the boxes and lungs on a coarse grid, 0 to 1."""
+    change: dict[str, Any] = {"rotate_deg": 10, "scale": (0.85, 1.1), "stretch": 0.1, "elastic": 0.004}
+    state = rng.bit_generator.state
+    image, mask = placed(row.grey, row.lungs.astype(np.float32), size, rng, **change)
+    boxes = np.zeros_like(mask)
+    if row.opacity is not None and row.opacity.any():
+        rng.bit_generator.state = state
+        _, boxes = placed(row.grey, row.opacity.astype(np.float32), size, rng, **change)
+    image = exposed(marked(image, rng) if rng.random() < 0.3 else image, rng)
     lungs = mask > 0.5
-    if row.whole and rng.random() < 0.85:
-        lungs = aerated(image, lungs, between=float(rng.uniform(0.8, 1.2)))
-    image = shaded(image, rng, gain=0.2, bias=0.05, gamma=0.4, noise=0.03, blur=0.4)
-    image = squeezed(image, rng) if rng.random() < 0.6 else image
-    return equalised(image, gnawed(inner(lungs), rng))
+    if rng.random() < (0.3 if row.whole else 0.6):  # a heart in the lungs tells nothing of the source
+        image, lungs = (image, heart_cut(lungs, rng)) if row.whole else heart_drawn(image, lungs, rng)
+    lungs = gnawed(inner(lungs), rng)
+    grid = [cv2.resize(m.astype(np.float32), (size // STRIDE, size // STRIDE), interpolation=cv2.INTER_AREA) for m in (boxes, lungs)]
+    return equalised(image, lungs), np.asarray(grid[0], np.float32), np.asarray(grid[1], np.float32)
 
 
 def canvas_of(row: Row) -> Picture:
     """One film as the pipeline shows it to the network."""
-    return field_of(row.grey, aerated(row.grey, row.lungs) if row.whole else row.lungs, SIZE)[1]
+    return field_of(row.grey, row.lungs, SIZE)[1]
+
+
+def smaller(row: Row) -> Row:
+    """The film with no more pixels than learning needs."""
+    rows, columns = row.grey.shape
+    if (shrink := STORED / max(rows, columns)) >= 1:
+        return row
+    size = max(1, round(columns * shrink)), max(1, round(rows * shrink))
+
+    def shrunk(mask: Mask) -> Mask:
+        return np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5)
+
+    grey = np.asarray(cv2.resize(row.grey, size, interpolation=cv2.INTER_AREA), np.float32)
+    return replace(row, grey=grey, lungs=shrunk(row.lungs), opacity=None if row.opacity is None else shrunk(row.opacity))
+
+
+class Taught(nn.Module):
+    """The network in training: its eyes also tell where an opacity is."""
+
+    def __init__(self, net: ImageAndClinical) -> None:
+        super().__init__()
+        self.net = net
+        self.where = nn.Conv2d(net.backbone.channels, 1, 1)
+
+    def forward(self, image: torch.Tensor, told: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logits, (batch, outputs); logits of opacity, (batch, rows / 16, columns / 16)) of images, (batch, 1, rows, columns)."""
+        seen = self.net.backbone(image)
+        return self.net.answer(self.net.asked(seen, told)), self.where(seen)[:, 0]
 
 
 def told_for_training(told: Told, known: dict[str, list[Any]], rng: np.random.Generator) -> Told:
@@ -158,12 +207,20 @@ def masked_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def where_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Boxes inside the lungs, of the films on which somebody looked for them."""
+    lungs = batch["lungs"] * batch["looked"][:, None, None]
+    each = functional.binary_cross_entropy_with_logits(logits, batch["opacity"] * 0.9, reduction="none")
+    loss: torch.Tensor = (each * lungs).sum() / lungs.sum().clamp(min=1)
+    return loss
+
+
 def rows_of(data: Path, sources: Sequence[str], splits: Sequence[str] = chest_rows.SPLITS) -> list[Row]:
     """The sets that are trained on."""
     rows: list[Row] = []
     if "cxr_lungfield256" in sources:
         rows += [row for row in chest_rows.lung_fields(data / "images" / "cxr_lungfield256") if row.split in splits]
-    whole = {"cxr_adult224": chest_rows.adult_films, "cxr_nih64": chest_rows.nih_films}
+    whole = {"cxr_adult224": chest_rows.adult_films, "cxr_nih64": chest_rows.nih_films, "cxr_pediatric224": chest_rows.child_films}
     if set(whole) & set(sources):
         network_of_lungs = lung_bundle().network(engine="openvino")
         for name, load in whole.items():
@@ -175,16 +232,17 @@ def rows_of(data: Path, sources: Sequence[str], splits: Sequence[str] = chest_ro
 def run(data: Path, out: Path, course: Course) -> None:
     """Train; `data` is the folder that holds images/. First on one set alone, then on all: how the first does on sets it has not seen
     is left in `notes.json` for the model card."""
-    films = rows_of(data, tuple(SHARES))
+    films = rows_of(data, SETS)
     ensure_disjoint((row.split, row.group) for row in films)
     first = learned(network(), films, (FIRST_SOURCE,), out / "first", course.part(FIRST))
-    write(out / "notes.json", json.dumps({"first": notes_of(out / "first"), "across": across(first, films, data)}, indent=2))
-    both = learned(first, films, tuple(SHARES), out, course.part(1 - FIRST, watched=True), peak_rate=1e-3, seed=1)
+    notes = {"first": notes_of(out / "first"), "across": across(first, films, data)}
+    both = learned(first, films, SETS, out, course.part(1 - FIRST, watched=True), peak_rate=1e-3, seed=1)
+    write(out / "notes.json", json.dumps(notes_of(out) | notes, indent=2))
     keep(both.state_dict(), out)
 
 
 def learned(
-    model: nn.Module,
+    model: ImageAndClinical,
     films: Sequence[Row],
     sources: Sequence[str],
     out: Path,
@@ -192,53 +250,50 @@ def learned(
     *,
     peak_rate: float = 1.5e-3,
     seed: int = 0,
-) -> nn.Module:
+) -> ImageAndClinical:
     """`model` after the minutes of `course` with the films of `sources`."""
-    training = [row for row in films if row.split == "train" and row.source in sources]
+    training = [smaller(row) for row in films if row.split == "train" and row.source in sources]
     validation = [row for row in films if row.split == "val" and row.source in sources]
     known = known_values(training)
-    pools: dict[str, dict[str, list[Row]]] = {}
+    pools: dict[tuple[str, str], list[Row]] = {}
     for row in training:
-        pools.setdefault(row.source, {}).setdefault(row.label, []).append(row)
-    names = list(pools)
-    shares = np.array([SHARES[name] for name in names])
-
-    def one(rng: np.random.Generator) -> Row:
-        pool = pools[names[int(rng.choice(len(names), p=shares / shares.sum()))]]
-        labels = list(pool)
-        chances = np.array([OF_LABELS[label] for label in labels])
-        some = pool[labels[int(rng.choice(len(labels), p=chances / chances.sum()))]]
-        return some[int(rng.integers(len(some)))]
+        pools.setdefault((row.source, row.label), []).append(row)
+    drawn_of = [pools[source, label] for source, label, number in BATCH if source in sources for _ in range(number)]
 
     def draw(rng: np.random.Generator, progress: float) -> Batch:
         size = next(s for until, s in STAGES if progress < until)
-        drawn = [one(rng) for _ in range(BATCH)]
+        drawn = [pool[int(rng.integers(len(pool)))] for pool in drawn_of]
+        pictures, boxes, lungs = (np.stack(part) for part in zip(*(varied(row, size, rng) for row in drawn), strict=True))
         return {
-            "image": torch.from_numpy(np.stack([varied(row, size, rng) for row in drawn]))[:, None],
+            "image": torch.from_numpy(pictures)[:, None],
+            "opacity": torch.from_numpy(boxes),
+            "lungs": torch.from_numpy(lungs),
+            "looked": torch.tensor([float(row.opacity is not None) for row in drawn]),
             "told": torch.tensor([row_of(told_for_training(row.told, known, rng), FIELDS) for row in drawn], dtype=torch.float32),
             "targets": torch.from_numpy(np.stack([row.targets for row in drawn])),
         }
 
-    def loss_of(net: nn.Module, batch: Batch) -> torch.Tensor:
-        logits = net(batch["image"].contiguous(memory_format=torch.channels_last), batch["told"]).float()
-        return masked_loss(logits, batch["targets"])
+    def loss_of(taught: nn.Module, batch: Batch) -> torch.Tensor:
+        logits, where = taught(batch["image"].contiguous(memory_format=torch.channels_last), batch["told"])
+        return masked_loss(logits.float(), batch["targets"]) + WHERE * where_loss(where.float(), batch)
 
-    def evaluate(net: nn.Module) -> dict[str, float]:
+    def evaluate(taught: nn.Module) -> dict[str, float]:
         found = {}
-        for name in names:
+        for name in sources:
             some = [row for row in validation if row.source == name]
-            for label, value in aucs(logits_of(net, some), some).items():
+            for label, value in aucs(logits_of(taught.net, some), some).items():
                 if not np.isnan(value):
                     found[f"{name} {label}"] = round(value, 3)
         return found
 
     cv2.setNumThreads(1)
+    taught = Taught(model)
     state = train(
-        model, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, course=course, seed=seed,
-        peak_rate=peak_rate, weight_decay=2e-2, decay=0.995, evaluate_every_s=180,
+        taught, draw=draw, loss_of=loss_of, evaluate=evaluate, out=out, course=course, seed=seed,
+        peak_rate=peak_rate, weight_decay=2e-2, decay=0.995, evaluate_every_s=600,
     )  # fmt: skip
-    model.load_state_dict(state)
-    return model.eval()
+    taught.load_state_dict(state)
+    return taught.net.eval()
 
 
 def notes_of(out: Path) -> dict[str, float]:
@@ -248,13 +303,13 @@ def notes_of(out: Path) -> dict[str, float]:
 
 
 def across(model: nn.Module, films: Sequence[Row], data: Path) -> dict[str, Any]:
-    """How a network that has seen `FIRST_SOURCE` alone does on its validation films, and on sets that it has never seen."""
+    """How a network that has seen `FIRST_SOURCE` alone does on its validation films, and on all films of sets that it has never seen."""
     network_of_lungs = lung_bundle().network(engine="openvino")
     seen = {row.group for row in films if row.source == FIRST_SOURCE and row.split == "train"}
     sets = {
         FIRST_SOURCE: [row for row in films if row.source == FIRST_SOURCE and row.split == "val"],
         "cxr_adult224": [row for row in films if row.source == "cxr_adult224" and row.group not in seen],
-        "cxr_nih64": [row for row in films if row.source == "cxr_nih64" and row.split == "val"],
+        "cxr_nih64": [row for row in films if row.source == "cxr_nih64"],
         "cxr_figure1": chest_rows.figure1_films(data / "images" / "cxr_figure1", lambda grey: found_in(grey, network_of_lungs)),
     }
     return {name: against_normal(logits_of(model, rows, clinical=False), rows) for name, rows in sets.items()}
