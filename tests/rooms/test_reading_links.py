@@ -92,11 +92,10 @@ def test_the_link_on_the_delivered_page_opens_the_result_and_takes_an_answer(cli
 
 def test_paper_and_the_structured_report_lead_to_the_same_place(clinic: Clinic) -> None:
     [(_, url)] = links_of(clinic.archive["DOC"])
-    paper = pdfium.PdfDocument(clinic.archive["DOC"].EncapsulatedDocument)[0].render(scale=4).to_numpy()
+    paper = pdfium.PdfDocument(clinic.archive["DOC"].EncapsulatedDocument)[0]
+    looks = (cv2.QRCodeDetector().detectAndDecode(paper.render(scale=scale).to_numpy())[0] for scale in (4, 3, 5, 6, 2))
 
-    scanned, *_ = cv2.QRCodeDetector().detectAndDecode(paper)
-
-    assert scanned == url
+    assert next(filter(None, looks), "") == url  # as a telephone looks until it can read
     assert [element.value for element in clinic.archive["SR"].iterall() if element.keyword == "TextValue"].count(url) == 1
 
 

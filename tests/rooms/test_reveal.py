@@ -213,8 +213,8 @@ def test_over_http_two_tokens_and_a_reason_open_it(site, caplog) -> None:
     assert told.json()["PatientID"] == "PHANTOM-0002"
     assert told.json()["PatientName"] == "Åström^Anne-Sofie"
     assert told.headers["cache-control"] == "no-store"
-    said = [(record["who"], record["what"]) for record in house.trail.tail(4)]
-    assert said[0] == ("token:alice", "reveal requested")
+    said = [(record["who"], record["what"]) for record in house.trail.tail(10)]
+    assert ("token:alice", "reveal requested") in said
     assert said[-1] == ("token:alice", "identity revealed")
     assert house.trail.verify().intact
     trail = json.dumps(house.trail.tail(10), ensure_ascii=False)

@@ -15,6 +15,7 @@ from node.domain import Result, Role, WrittenObject
 from node.errors import PixelsUnreadable
 from node.imaging.study import instance_path
 from node.sc_writer import write_sc
+from node.seg_syntax import packed
 from node.seg_writer import write_seg
 from node.testing.clean import clean_study
 from node.testing.studies import a_study
@@ -41,9 +42,9 @@ class Case:
         self.job = self.provenance.job
         self.objects: list[WrittenObject] = []
 
-    def found(self, result: Result, **seg):
+    def found(self, result: Result):
         self.objects = [
-            self._kept(Role.SEG, write_seg(self.study, self.volume, result, self.provenance, **seg)),
+            self._kept(Role.SEG, write_seg(self.study, self.volume, result, self.provenance)),
             self._kept(Role.SC, write_sc(self.study, self.volume, result, self.provenance)),
         ]
         return self
@@ -157,22 +158,26 @@ def masks(shape) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("columns", "overlap", "seg"),
+    ("columns", "overlap", "deflated"),
     [
-        (64, False, {}),  # BINARY
-        (64, False, {"transfer_syntax": DeflatedExplicitVRLittleEndian}),
-        (51, False, {}),  # LABELMAP: bits do not end with bytes
-        (51, True, {}),  # FRACTIONAL
+        (64, False, False),  # BINARY
+        (64, False, True),
+        (51, False, False),  # LABELMAP: bits do not end with bytes
+        (51, True, False),  # FRACTIONAL
     ],
 )
-def test_a_segment_lies_on_its_voxels_exactly(tmp_path, columns, overlap, seg):
+def test_a_segment_lies_on_its_voxels_exactly(tmp_path, columns, overlap, deflated):
     case = Case(tmp_path, ct(tmp_path, size=63 if columns % 2 else 64, columns=columns))
     one, two = masks(case.volume.pixels.shape)
     if overlap:
         two[5, 8:10, 10:12] = True
     result = replace(cases.infection(one), segments=(cases.lesion(one), cases.lesion(two, 2, "Other", (0, 114, 178))))
 
-    film = case.found(result, **seg).film()
+    path = case.found(result).objects[0].path
+    if deflated:
+        path.write_bytes(packed(path.read_bytes(), [DeflatedExplicitVRLittleEndian]))
+
+    film = case.film()
 
     assert [(layer.number, layer.label, layer.slices) for layer in film.layers] == [(1, "Infection", (2, 5)), (2, "Other", (5, 6))]
     for number, mask in ((1, one), (2, two)):

@@ -31,7 +31,7 @@ def test_the_demo_brings_every_phantom_home_with_the_known_answers(tmp_path: Pat
         try:
             table = wait_for("the demo's end", lambda: _told(tmp_path / "said", demo), seconds=400)
             [address] = re.findall(r"Look around: (http://\S+) Sign in as admin with the one-time password \S+", table)
-            page = httpx.get(address, follow_redirects=True)
+            page = httpx.get(address, headers={"Accept": "text/html"}, follow_redirects=True)
         finally:
             demo.terminate()
             ended = demo.wait(60)
