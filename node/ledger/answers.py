@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from sqlalchemy import Engine, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from node.errors import KeyBusy, KeyReused
+from node.ledger.database import insert_of
 from node.ledger.tables import AnswerRow
 
 KEPT = timedelta(hours=24)
@@ -47,7 +47,7 @@ class Answers:
         with self._engine.begin() as connection:
             connection.execute(delete(AnswerRow).where(answer.at < now - KEPT))
             connection.execute(delete(AnswerRow).where(answer.key == name, answer.status == 0, answer.at < now - AT_WORK))
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            insert = insert_of(connection)
             fresh = insert(AnswerRow).values(key=name, request=same, status=0, body="", at=now)
             if connection.execute(fresh.on_conflict_do_nothing(index_elements=[answer.key]).returning(answer.key)).first():
                 return None

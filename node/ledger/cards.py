@@ -9,10 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, delete, false, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from node.domain import CleanUid
-from node.ledger.database import reading
+from node.ledger.database import insert_of, reading
 from node.ledger.paging import Page, by_time, older, page
 from node.ledger.tables import CardRow, CardTagRow, JobRow, SummaryRow
 
@@ -87,7 +86,7 @@ class Cards:
             return 0
         with self._engine.begin() as connection:
             for values in changed:
-                kept = _insert(connection)(CardRow).values(**values, pseudonym="", series=0)
+                kept = insert_of(connection)(CardRow).values(**values, pseudonym="", series=0)
                 connection.execute(kept.on_conflict_do_update(index_elements=[card.study], set_=values))
         return len(changed)
 
@@ -227,12 +226,8 @@ def _tag(connection: Connection, study: CleanUid, kind: str, values: Iterable[st
     if at is None:
         return
     for value in dict.fromkeys(values):
-        row = _insert(connection)(CardTagRow).values(kind=kind, value=value[:100], study=study, at=at)
+        row = insert_of(connection)(CardTagRow).values(kind=kind, value=value[:100], study=study, at=at)
         connection.execute(row.on_conflict_do_nothing(index_elements=[tag.kind, tag.value, tag.study]))
-
-
-def _insert(connection: Connection) -> Any:
-    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
 
 
 def _labels(connection: Connection, study: CleanUid) -> list[str]:

@@ -73,6 +73,15 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def insert_of(connection: Connection) -> Any:
+    """The database's own INSERT, which can say what to do about a row that is there already (`on_conflict_do_nothing`, `…_do_update`)."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+    return insert
+
+
 def forget_pages(engine: Engine) -> None:
     """Empty SQLite's write-ahead log, which holds what was deleted since; as far as nobody works in it at this moment."""
     if engine.dialect.name != "sqlite":

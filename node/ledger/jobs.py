@@ -11,11 +11,10 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Engine, Row, and_, case, delete, false, func, insert, or_, select, true, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from node.domain import CleanUid, Job, JobState, Priority, Pseudonym, Role, StudyRef, WrittenObject
 from node.ledger.comparison import Reading
-from node.ledger.database import reading
+from node.ledger.database import insert_of, reading
 from node.ledger.payload import (
     Made,
     algorithm_from_dict,
@@ -65,7 +64,7 @@ class Jobs:
         Nothing of it was delivered then, so it is done again as a job like others: its report may have a predecessor to name.
         """
         with self._engine.begin() as connection:
-            kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            kind = insert_of(connection)
             connection.execute(kind(JobRow).values(self._values(new)).on_conflict_do_nothing(index_elements=[job.id]))
             if not new.shadow:
                 connection.execute(
@@ -188,7 +187,7 @@ class Jobs:
         of_study = select(job.id).where(job.study == study)
         sent = select(obj.sop_instance_uid).join(JobRow, job.id == obj.job).where(job.study == study, job.shadow == false())
         with self._engine.begin() as connection:
-            kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            kind = insert_of(connection)
             for uid in connection.scalars(sent).all():
                 connection.execute(kind(OursRow).values(sha256=_digest(uid)).on_conflict_do_nothing(index_elements=[OursRow.sha256]))
             connection.execute(delete(SummaryRow).where(SummaryRow.job.in_(of_study)))

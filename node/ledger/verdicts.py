@@ -12,10 +12,9 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Engine, Row, Select, delete, null, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from node.domain import CleanUid, Opinion, Pseudonym, ReaderRegion, Verdict, VerdictSource
-from node.ledger.database import reading
+from node.ledger.database import insert_of, reading
 from node.ledger.tables import JobRow, TallyRow, VerdictRow
 
 VERDICTS = UUID("7a6f5d0e-7c43-49a5-9d53-2f5e1a0b6c4d")  #: name space of verdict ids (RFC 9562, version 5)
@@ -92,7 +91,7 @@ class Verdicts:
         """Keep answers; one that is known by its id stays as it is. How many are new."""
         new = 0
         with self._engine.begin() as connection:
-            kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            kind = insert_of(connection)
             for one in verdicts:
                 row = kind(VerdictRow).values(self._values(one)).on_conflict_do_nothing(index_elements=[said.id])
                 new += len(connection.execute(row.returning(said.id)).all())
@@ -241,7 +240,7 @@ def _tallied(row: Row[Any]) -> Rates:
 
 
 def _add_up(connection: Connection, pipeline: str, version: str, rates: Rates) -> None:
-    kind = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    kind = insert_of(connection)
     counts = {name: getattr(rates, name) for name in ("accept", "modify", "reject", "missed", "compared")}
     counts["dice"] = (rates.mean_dice or 0.0) * rates.compared
     row = kind(TallyRow).values(pipeline=pipeline, version=version, **counts)
