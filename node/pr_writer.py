@@ -14,7 +14,12 @@ from highdicom.pr import GraphicAnnotation, GraphicLayer, GraphicObject, TextObj
 from numpy.typing import NDArray
 from PIL import ImageCms
 from pydicom.dataset import Dataset
-from pydicom.uid import ColorSoftcopyPresentationStateStorage, GrayscaleSoftcopyPresentationStateStorage
+from pydicom.uid import (
+    ColorSoftcopyPresentationStateStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+)
 
 from node.derived import body_part, decimal, reference_to
 from node.domain import Finding, Result, Role, Segment, Study
@@ -203,9 +208,20 @@ def _annotations(
 def _annotation(
     frame: Frame, number: int | None, layer: GraphicLayer, shapes: Sequence[GraphicObject], words: Sequence[TextObject]
 ) -> GraphicAnnotation:
-    return GraphicAnnotation(
-        [frame.instance.header], layer, referenced_frame_number=number, graphic_objects=shapes or None, text_objects=words or None
+    annotation = GraphicAnnotation(
+        [_stand_in(frame)], layer, referenced_frame_number=number, graphic_objects=shapes or None, text_objects=words or None
     )
+    for item in annotation.ReferencedImageSequence:
+        item.ReferencedSOPClassUID = frame.instance.header.SOPClassUID
+    return annotation
+
+
+def _stand_in(frame: Frame) -> Dataset:
+    """The image's header under a class that highdicom knows: it looks up there whether an image has frames, and old archives hold retired classes."""
+    header = Dataset(frame.instance.header)
+    del header.SOPClassUID
+    header.SOPClassUID = UltrasoundMultiFrameImageStorage if frame_count(header) > 1 else UltrasoundImageStorage
+    return header
 
 
 def _polyline(outline: NDArray[np.float32], tracking: tuple[str, str]) -> GraphicObject:

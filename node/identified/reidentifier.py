@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
 from pydicom import dcmread, dcmwrite
-from pydicom.config import RAISE
+from pydicom.config import IGNORE, RAISE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.valuerep import validate_value
@@ -27,6 +29,7 @@ MARKS = (
     "DeidentificationMethodCodeSequence",
     "LongitudinalTemporalInformationModified",
 )
+METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 #: dates that a result takes over from its sources; all others are its own and true already
 TAKEN_OVER = (
     "AcquisitionDate",
@@ -53,6 +56,7 @@ WHO = (
     "StudyID",
     "AccessionNumber",
 )
+WHEN = ("PatientBirthDate", "StudyDate", "StudyTime")  #: of these, what is no date or time says nothing, and a new object leaves it empty
 _CHARSET = Tag("SpecificCharacterSet")
 
 
@@ -130,14 +134,23 @@ def _modules_back(data_set: Dataset, identity: Identity) -> None:
     for element in attributes:
         if element.keyword == "ReferencedStudySequence":
             element.value = [item for item in element.value if all(item.get(keyword) for keyword in REFERENCE)]
-        if element.tag != _CHARSET and (element.keyword in WHO or _valid(element)):
+        if element.keyword in WHEN and not _valid(element):
+            element = DataElement(
+                element.tag, element.VR, re.sub("[.:]", "", str(element.value)), validation_mode=IGNORE
+            )  # older writing, PS3.5 6.2
+        if element.tag != _CHARSET and ((element.keyword in WHO and element.keyword not in WHEN) or _valid(element)):
             data_set[element.tag] = element
+    for keyword in WHO:
+        if keyword not in data_set:
+            setattr(data_set, keyword, "")  # scanners leave out what must be there, if empty
+    if not any(keyword in data_set for keyword in METHODS) and "PatientIdentityRemoved" in data_set:
+        del data_set.PatientIdentityRemoved  # YES must say how (Type 1C), and the source does not
 
 
 def _valid(element: Any) -> bool:
     """Whether a value may stand in a new object. Scanners write ages like `0Y` and references without a class; an object of ours may not.
 
-    Who the patient is and which study it was (`WHO`) come home whatever they look like.
+    Who the patient is and which study it was (`WHO`) come home whatever they look like, but for dates such as 00000000.
     """
     if element.VR == "SQ":
         return bool(element.value) and all(_valid(one) for item in element.value for one in item)

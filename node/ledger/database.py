@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ MIGRATING = 7_236_001  #: advisory lock in PostgreSQL: one process migrates, the
 LEDGER = Path(__file__).parent / "migrations"
 IDENTIFIED = Path(__file__).parents[1] / "identified" / "migrations"
 READING = {"reading": True}
+_ONE_AT_A_TIME = (
+    threading.Lock()
+)  #: Alembic has one set of operations in a process: what two threads migrate would go to one of their databases
 
 
 class Instant(TypeDecorator[datetime]):
@@ -107,14 +111,15 @@ def open_identified(url: str | URL) -> Engine:
 
 
 def migrate(engine: Engine, migrations: Path) -> None:
-    """Bring the database to the newest revision below `migrations`. Safe when several processes start at once."""
+    """Bring the database to the newest revision below `migrations`. Safe when several processes or threads start at once."""
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
         if revision_of(connection, migrations) != _newest_revision(migrations):
             from alembic import command
 
-            command.upgrade(alembic_config(migrations, connection), "head")
+            with _ONE_AT_A_TIME:
+                command.upgrade(alembic_config(migrations, connection), "head")
 
 
 def _newest(url: str | URL, migrations: Path) -> Engine:

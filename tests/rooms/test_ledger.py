@@ -6,6 +6,7 @@ import shutil
 import threading
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -586,6 +587,16 @@ def test_migrating_again_and_from_several_threads_changes_nothing(tmp_path: Path
         thread.join()
 
     assert errors == []
+
+
+def test_databases_that_are_made_at_the_same_time_get_their_own_tables(tmp_path: Path) -> None:
+    """Alembic's operations are one set for a whole process."""
+    makers = [(open_ledger, Base), (open_identified, IdentifiedBase)] * 2
+    with ThreadPoolExecutor(len(makers)) as pool:
+        made = pool.map(lambda one: one[1][0](sqlite_url(tmp_path / f"{one[0]}.sqlite")), enumerate(makers))
+
+    for engine, (_, base) in zip(made, makers, strict=True):
+        assert set(inspect(engine).get_table_names()) >= set(base.metadata.tables)
 
 
 def test_the_next_revision_can_be_written_and_is_empty_when_nothing_changed(tmp_path: Path) -> None:

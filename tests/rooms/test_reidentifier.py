@@ -191,6 +191,31 @@ def test_what_is_broken_in_the_source_does_not_break_the_result(wing: Wing) -> N
     assert [str(item.ReferencedSOPInstanceUID) for item in home.ReferencedStudySequence] == ["1.2.3.5"]
 
 
+def test_what_the_source_left_out_is_there_and_empty(wing: Wing) -> None:
+    """Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): scanners leave them out, an object of ours may not."""
+    nameless = results(wing.deidentify(*slices()))["SC"]
+    originals = slices(PatientIdentityRemoved="YES")  # and not how, so that it can't be said
+    for ds in originals:
+        for keyword in ("PatientSex", "AccessionNumber", "ReferringPhysicianName"):
+            del ds[keyword]
+    study = wing.deidentify(*originals, revision=2)
+
+    home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(nameless, study.ref.study)))
+
+    assert [home.get(keyword) for keyword in ("PatientSex", "AccessionNumber", "ReferringPhysicianName")] == ["", "", ""]
+    assert "PatientIdentityRemoved" not in home
+
+
+@pytest.mark.parametrize(("birth", "comes_home"), [("00000000", ""), ("1950.02.01", "19500201"), ("19500201", "19500201")])
+def test_a_date_that_is_none_is_empty_and_an_old_one_is_written_as_today(wing: Wing, birth: str, comes_home: str) -> None:
+    with config.disable_value_validation():
+        study = wing.deidentify(*slices(PatientBirthDate=birth))
+
+        home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(results(study)["SC"], study.ref.study)))
+
+    assert home.PatientBirthDate == comes_home
+
+
 def test_an_object_that_hides_a_clean_uid_does_not_go_out(wing: Wing, monkeypatch: pytest.MonkeyPatch) -> None:
     study = wing.deidentify(*slices())
     nameless = results(study)["SEG"]
