@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := config.py node training tests bench
 
+# Byte code is kept whatever the shell says: a test run starts the node hundreds of times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check format install system clean
 
 demo: install
