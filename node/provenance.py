@@ -48,11 +48,14 @@ CONTENT = {
     Role.SR_ENHANCED: "enhanced report",
 }
 
+#: their IODs have no Content Date: Presentation Creation Date (PS3.3 C.11.10) and Structure Set Date (C.8.8.5) say it
+DATED_OTHERWISE = {Role.PR, Role.RTSTRUCT}
+
 # What every instance of a study has in common; the way home puts the originals back. Sequences stay with the images: real ones often
 # break the Standard, and what we write must not. (0012,0062) and its method stay too: a result that is named again must not say it has none.
 PATIENT = (  # PS3.3 C.7.1.1
     *("PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID", "PatientBirthDate", "PatientBirthTime", "PatientSex"),
-    *("OtherPatientNames", "QualityControlSubject", "EthnicGroup", "PatientComments", "PatientSpeciesDescription"),
+    *("OtherPatientNames", "QualityControlSubject", "PatientComments", "PatientSpeciesDescription"),
     *("PatientBreedDescription", "ResponsiblePerson", "ResponsiblePersonRole", "ResponsibleOrganization"),
 )
 STUDY = (  # PS3.3 C.7.2.1 and C.7.2.2
@@ -202,7 +205,8 @@ class Provenance:
         ds.SeriesDescription = self.series_description(role)
         ds.SeriesDate, ds.SeriesTime = self.date, self.time
         ds.InstanceNumber = 1
-        ds.ContentDate, ds.ContentTime = self.date, self.time
+        if role not in DATED_OTHERWISE:
+            ds.ContentDate, ds.ContentTime = self.date, self.time
         maker = self.equipment()
         ds.Manufacturer, ds.ManufacturerModelName = maker["manufacturer"], maker["manufacturer_model_name"]
         ds.SoftwareVersions, ds.DeviceSerialNumber = maker["software_versions"], maker["device_serial_number"]

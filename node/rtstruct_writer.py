@@ -55,9 +55,9 @@ def write_rtstruct(study: Study, volume: Volume, result: Result, provenance: Pro
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = str(header.FrameOfReferenceUID), header.get("PositionReferenceIndicator")
     ds.ReferencedFrameOfReferenceSequence = [_frame_of_reference(volume, ds.StudyInstanceUID)]
     shown = [segment for segment in result.segments if segment.mask.any()]
-    ds.StructureSetROISequence = [_roi(segment, str(header.FrameOfReferenceUID), provenance) for segment in shown]
+    ds.StructureSetROISequence = [_roi(segment, str(header.FrameOfReferenceUID), result, provenance) for segment in shown]
     ds.ROIContourSequence = [_contours(segment, volume) for segment in shown]
-    ds.RTROIObservationsSequence = [_observation(n, segment, result, provenance) for n, segment in enumerate(shown, 1)]
+    ds.RTROIObservationsSequence = [_observation(n, segment) for n, segment in enumerate(shown, 1)]
     return ds
 
 
@@ -73,22 +73,23 @@ def _frame_of_reference(volume: Volume, study_instance_uid: str) -> Dataset:
     return reference
 
 
-def _roi(segment: Segment, frame_of_reference: str, provenance: Provenance) -> Dataset:
+def _roi(segment: Segment, frame_of_reference: str, result: Result, provenance: Provenance) -> Dataset:
+    """What is drawn and by whom, with the tracking id that it shares with the segment and the report."""
     item = Dataset()
     item.ROINumber, item.ROIName = segment.number, segment.label[:64]
+    item.ROIDescription = f"Tracking ID {provenance.segment_tracking(result, segment.number)[0]}"[:1024]
     item.ReferencedFrameOfReferenceUID = frame_of_reference
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     item.ROIGenerationDescription = f"{provenance.maker.name} {provenance.maker.version}"[:64]
     return item
 
 
-def _observation(number: int, segment: Segment, result: Result, provenance: Provenance) -> Dataset:
-    """What the ROI is, in the segment's codes; a tracking id that it shares with the segment and the report."""
+def _observation(number: int, segment: Segment) -> Dataset:
+    """What the ROI is, in the segment's codes."""
     item, code = Dataset(), Dataset()
     item.ObservationNumber, item.ReferencedROINumber = number, segment.number
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = segment.type.value, segment.type.scheme_designator, segment.type.meaning
     item.RTROIIdentificationCodeSequence = [code]
-    item.ROIObservationDescription = f"Tracking ID {provenance.segment_tracking(result, segment.number)[0]}"[:1024]
     item.RTROIInterpretedType, item.ROIInterpreter = None, None
     return item
 

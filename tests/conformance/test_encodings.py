@@ -32,6 +32,7 @@ from node.seg_syntax import packed
 from node.seg_writer import write_seg
 from node.writers import written
 from tests.conformance import cases
+from tests.conformance.iod_tables import iod_errors
 from tests.conformance.test_seg import real
 from tests.conftest import need
 
@@ -125,6 +126,12 @@ def test_every_kind_of_object_is_valid_on_every_kind_of_source(case, tmp_path, n
         dump = subprocess.run([need("dcmdump", "dcmtk"), "-q", "+P", "0008,0018", file], capture_output=True, text=True)
         assert dump.returncode == 0
         assert ds.SOPInstanceUID in dump.stdout
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_dicom_validator_finds_every_module_and_attribute_in_its_place(case, name):
+    """By tables that are not dciodvfy's, label maps included."""
+    assert {role: errors for role, ds in case(name).read.items() if (errors := iod_errors(ds))} == {}
 
 
 @pytest.mark.parametrize("name", ["phantom", "colour ultrasound"])
@@ -291,6 +298,8 @@ def painted(outlines: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 def test_contours_in_the_patient_paint_the_mask_again(case):
     made = case("chest CT")
     ds = made.read[Role.RTSTRUCT]
+    [segment] = made.read[Role.SEG].SegmentSequence
+    assert segment.TrackingID in ds.StructureSetROISequence[0].ROIDescription
     inverse = np.linalg.inv(made.volume.affine)
     where = {f.instance.sop_instance_uid: n for n, f in enumerate(made.volume.frames)}
     outlines: dict[int, list[np.ndarray]] = {}
@@ -468,7 +477,7 @@ def test_a_series_that_was_not_analysed_gets_reports_with_the_reason_and_nothing
         assert "the slices are not axial" in text_of(others[Role.PDF]).replace("\r\n", " ")
         for role, ds in others.items():
             (tmp_path / role).mkdir(exist_ok=True)
-            assert cases.dciodvfy_errors(ds, tmp_path / role) == []
+            assert [*cases.dciodvfy_errors(ds, tmp_path / role), *iod_errors(ds)] == []
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------------------------
@@ -483,7 +492,7 @@ def test_words_of_any_script_come_back_as_they_were(case, tmp_path):
     for role, ds in others.items():
         (tmp_path / role).mkdir()
         if role is not Role.SEG_LABELMAP:
-            assert cases.dciodvfy_errors(ds, tmp_path / role) == [], role
+            assert [*cases.dciodvfy_errors(ds, tmp_path / role), *iod_errors(ds)] == [], role
         assert cases.reread(ds).SpecificCharacterSet == "ISO_IR 192"
     assert cases.reread(others[Role.SEG]).SegmentSequence[0].SegmentLabel == name
     assert cases.reread(others[Role.RTSTRUCT]).StructureSetROISequence[0].ROIName == name

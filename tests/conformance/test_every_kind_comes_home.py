@@ -13,6 +13,7 @@ from node.domain import Role
 from node.identified.reidentifier import Reidentifier
 from node.writers import written
 from tests.conformance import cases
+from tests.conformance.iod_tables import iod_errors
 from tests.conformance.test_encodings import a_result, everything
 from tests.orthanc_server import OrthancServer
 from tests.rooms.test_deidentifier import Wing
@@ -47,6 +48,7 @@ def test_no_encoding_knows_a_name_and_each_gets_the_right_one(trip, tmp_path: Pa
         home = dcmread(BytesIO(part10))
         assert (str(home.PatientName), home.PatientID, home.AccessionNumber) == (NAME, "MRN-4711", "ACC-99")
         assert home.StudyInstanceUID == originals[0].StudyInstanceUID
+        assert iod_errors(home) == [], role
         (tmp_path / role).mkdir()
         if role is not Role.SEG_LABELMAP:  # dciodvfy does not know the class
             assert cases.dciodvfy_errors(home, tmp_path / role) == [], role

@@ -15,7 +15,7 @@ from pydicom import dcmread
 
 from node.identified.folders import REPORT, Folders
 from node.identified.profile import Options, Profile
-from tests.conformance.validity import new_errors
+from tests.conformance.validity import new_errors, new_iod_errors
 from tests.conftest import need
 from tests.rooms.test_deidentifier import Wing
 
@@ -86,6 +86,15 @@ def test_what_was_valid_is_still_valid(trip: Trip) -> None:
 
     assert len(trip.pairs) == trip.report["deidentified"] > 100
     assert {before.parent.name: new for (before, _), new in fresh.items() if new} == {}
+
+
+def test_a_clean_file_has_every_attribute_its_original_had_to_have(trip: Trip) -> None:
+    """dicom-validator finds no error in a clean file that it did not find in the original."""
+    pairs = trip.pairs if EVERY_FILE else trip.pairs[::4]
+
+    fresh = {before.parent.name: new_iod_errors(before, after) for before, after in pairs}
+
+    assert {name: new for name, new in fresh.items() if new} == {}
 
 
 def test_every_real_study_comes_home_byte_for_byte(trip: Trip, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from node.sc_writer import write_sc
 from node.seg_writer import write_seg
 from node.sr_writer import write_sr
 from tests.conformance import cases
+from tests.conformance.iod_tables import iod_errors
 from tests.conformance.test_seg import MULTIFRAME, STILLS, real
 from tests.conftest import need
 
@@ -74,7 +75,7 @@ def test_a_link_to_the_reading_page_stands_in_the_summary_as_a_uri(ct, tmp_path,
 
     report = cases.reread(write_sr(study, volume, told, maker, seg=None, sc=None, series=study.series[0]))
 
-    assert cases.dciodvfy_errors(report, tmp_path) == []
+    assert [*cases.dciodvfy_errors(report, tmp_path), *iod_errors(report)] == []
     [link] = [
         item for item in items(report) if item.get("ConceptNameCodeSequence") and item.ConceptNameCodeSequence[0].CodeValue == "110037"
     ]
@@ -89,7 +90,7 @@ def test_a_finding_is_a_measurement_group_on_its_key_slice(ct, tmp_path):
     study, volume, mask = ct
     seg, _, report = all_three(study, volume, cases.infection(mask))
 
-    assert cases.dciodvfy_errors(report, tmp_path) == []
+    assert [*cases.dciodvfy_errors(report, tmp_path), *iod_errors(report)] == []
     assert report.SOPClassUID == Comprehensive3DSRStorage
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     [group] = groups_of(report)
@@ -156,7 +157,7 @@ def test_a_report_names_the_one_it_replaces(ct, tmp_path):
 
     _, _, second = all_three(study, volume, cases.infection(mask), maker=newer, predecessor=(first.SOPClassUID, first.SOPInstanceUID))
 
-    assert cases.dciodvfy_errors(second, tmp_path) == []
+    assert [*cases.dciodvfy_errors(second, tmp_path), *iod_errors(second)] == []
     assert second.SOPInstanceUID != first.SOPInstanceUID
     [series] = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
     assert series.SeriesInstanceUID == first.SeriesInstanceUID
@@ -178,7 +179,7 @@ def test_every_group_has_coordinates_even_for_a_finding_without_a_place(ct, tmp_
     study, volume, mask = ct
     _, _, report = all_three(study, volume, labels(mask))
 
-    assert cases.dciodvfy_errors(report, tmp_path) == []
+    assert [*cases.dciodvfy_errors(report, tmp_path), *iod_errors(report)] == []
     groups = groups_of(report)
     assert [g.finding_type.meaning for g in groups] == ["Malignant neoplasm, primary", "Neoplasm"]
     assert all(len(g.roi.value) > 5 for g in groups)  # fewer are taken for a shape to be edited
@@ -215,7 +216,7 @@ def test_nothing_found_is_an_answer_with_its_probability(ct, tmp_path):
     seg, _, report = all_three(study, volume, nothing)
 
     assert seg is None
-    assert cases.dciodvfy_errors(report, tmp_path) == []
+    assert [*cases.dciodvfy_errors(report, tmp_path), *iod_errors(report)] == []
     assert "Nothing was found" in words(report)
     [group] = groups_of(report)
     assert group.get_measurements()[0].value == 2.0
@@ -245,7 +246,7 @@ def test_not_analysed_gives_the_reason_as_a_page_of_text(ct, tmp_path, opened):
 
     report = cases.reread(write_sr(study, volume if opened else None, result, maker, seg=None, sc=None, series=study.series[0]))
 
-    assert cases.dciodvfy_errors(report, tmp_path) == []
+    assert [*cases.dciodvfy_errors(report, tmp_path), *iod_errors(report)] == []
     assert report.SOPClassUID == EnhancedSRStorage
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "2000"
     assert "Not analysed: The slices do not form one regular volume." in words(report)
@@ -262,7 +263,7 @@ def test_an_analysis_without_findings_still_has_an_answer(ct, tmp_path):
 
     _, _, report = all_three(study, volume, result)
 
-    assert cases.dciodvfy_errors(report, tmp_path) == []
+    assert [*cases.dciodvfy_errors(report, tmp_path), *iod_errors(report)] == []
     assert "no anomaly, 90 %" in words(report)
     assert "Nothing was found" in words(report)
 
@@ -304,7 +305,7 @@ def test_real_images_get_a_valid_report_that_dcmtk_prints(shared, tmp_path, name
 
     seg, sc, report = all_three(study, volume, result)
 
-    assert cases.dciodvfy_errors(report, tmp_path) == []
+    assert [*cases.dciodvfy_errors(report, tmp_path), *iod_errors(report)] == []
     in_space = volume.affine is not None and "FrameOfReferenceUID" in study.series[0].header
     assert report.SOPClassUID == (Comprehensive3DSRStorage if in_space else ComprehensiveSRStorage)
     assert referenced(report) <= set(evidence(report))

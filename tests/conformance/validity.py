@@ -1,4 +1,4 @@
-"""What dciodvfy says of a file, so that before and after can be compared."""
+"""What dciodvfy and dicom-validator say of a file, so that before and after can be compared."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from tempfile import TemporaryDirectory
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
+from tests.conformance.iod_tables import iod_errors
+
 #: values and item numbers differ without meaning anything; the place and the fault stay
 _VARIES = re.compile(r"(?:value|Value) = <.*?>|\[\d+\]|<(?!/)[^>]*>|= <[^>]*>")
+_VALUE = re.compile(r"(?<=value ').*(?=' for VR)", re.DOTALL)
 
 
 def errors_of(dciodvfy: str, path: Path) -> Counter[str]:
@@ -30,3 +33,9 @@ def new_errors(dciodvfy: str, before: Path, after: Path) -> list[str]:
             before = Path(folder) / "plain.dcm"
             plain.save_as(before, enforce_file_format=True)
         return sorted(errors_of(dciodvfy, after) - errors_of(dciodvfy, before))
+
+
+def new_iod_errors(before: Path, after: Path) -> list[str]:
+    """The same by dicom-validator."""
+    had, has = (Counter(_VALUE.sub("", error) for error in iod_errors(dcmread(path, force=True))) for path in (before, after))
+    return sorted(has - had)

@@ -36,6 +36,7 @@ from node.pipelines.covid_xray import (
 )
 from node.testing.phantom_chest_xray import ChestXray, chest_xray
 from tests.conformance.cases import dciodvfy_errors
+from tests.conformance.iod_tables import iod_errors
 from tests.rooms.front_door import radnode
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -275,7 +276,10 @@ def test_real_films_come_home_with_valid_objects(shared: Path, tmp_path: Path) -
     assert [job["analysed"] for job in jobs] == [True, True], [job["reason"] for job in jobs]
     written = sorted((tmp_path / "out").glob("*.dcm"))
     assert len(written) == 6
+    # the patient comes home as he came: Other Patient IDs (retired), an address and a telephone are in no module of PS3.3 C.7.1.1
+    came = {f"General: {element.keyword} is unexpected" for film in source.iterdir() for element in dcmread(film).group_dataset(0x0010)}
     for path in written:
         ds = dcmread(path)
         unknown = ["Error - Information Object Not found"] if ds.SOPClassUID == LABEL_MAP else []  # newer than dciodvfy
         assert dciodvfy_errors(ds, tmp_path) == unknown
+        assert set(iod_errors(ds)) <= came

@@ -15,6 +15,7 @@ from node.testing.phantom_brain_mr import brain_mr
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
 from node.testing.phantom_chest_ct import chest_ct
 from node.testing.phantom_chest_xray import chest_xray
+from tests.conformance.iod_tables import iod_errors
 from tests.conftest import need
 
 
@@ -136,6 +137,12 @@ def test_dciodvfy_finds_no_error_in_a_synthetic_study(modality, options, tmp_pat
     for path in write_study(a_study(modality, slices=3, **options), tmp_path):
         told = subprocess.run([program, "-new", path], capture_output=True, text=True).stderr
         assert [line for line in told.splitlines() if line.startswith("Error")] == []
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "US", "CR", "DX"])
+def test_dicom_validator_finds_no_error_but_the_address(modality):
+    """Patient's Address (0010,1040) is planted to be found: scanners send it, though no module of an image has it (PS3.3 C.7.1.1, C.2.3)."""
+    assert {error for ds in a_study(modality, slices=3, rows=64) for error in iod_errors(ds)} == {"General: PatientAddress is unexpected"}
 
 
 def test_a_study_is_one_study_of_one_whole_patient():
