@@ -148,18 +148,26 @@ def _modules_back(data_set: Dataset, identity: Identity) -> None:
 
 
 def _valid(element: Any) -> bool:
-    """Whether a value may stand in a new object. Scanners write ages like `0Y` and references without a class; an object of ours may not.
+    """Whether a value may stand in a new object. Scanners write ages like `0Y`, references without a class and half codes; an object of ours may not.
 
     Who the patient is and which study it was (`WHO`) come home whatever they look like, but for dates such as 00000000.
     """
     if element.VR == "SQ":
-        return bool(element.value) and all(_valid(one) for item in element.value for one in item)
+        whole = not element.keyword.endswith("CodeSequence") or all(_is_code(item) for item in element.value)
+        return bool(element.value) and whole and all(_valid(one) for item in element.value for one in item)
     try:
         for value in _values(element):
             validate_value(element.VR, value, RAISE)
     except ValueError:
         return False
     return True
+
+
+def _is_code(item: Dataset) -> bool:
+    """Code Sequence Macro, PS3.3 Table 8.8-1."""
+    if not item.get("CodeMeaning"):
+        return False
+    return bool(item.get("URNCodeValue") or ((item.get("CodeValue") or item.get("LongCodeValue")) and item.get("CodingSchemeDesignator")))
 
 
 def _values(element: Any) -> list[str]:

@@ -178,16 +178,21 @@ def test_a_date_that_a_result_took_over_is_the_real_one_again(wing: Wing) -> Non
 
 
 def test_what_is_broken_in_the_source_does_not_break_the_result(wing: Wing) -> None:
-    half, whole = Dataset(), Dataset()
+    half, whole, half_a_code, dog = Dataset(), Dataset(), Dataset(), Dataset()
+    half_a_code.CodeValue, half_a_code.CodeMeaning = "CT1", "CT thorax"
+    dog.CodeValue, dog.CodingSchemeDesignator, dog.CodeMeaning = "448771007", "SCT", "Canis lupus subspecies familiaris"
     half.ReferencedSOPInstanceUID = "1.2.3.4"
     whole.ReferencedSOPClassUID, whole.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", "1.2.3.5"
     with config.disable_value_validation():
-        study = wing.deidentify(*slices(PatientAge="0Y", PatientComments="as she said", ReferencedStudySequence=[half, whole]))
+        changes = {"PatientAge": "0Y", "PatientComments": "as she said", "ReferencedStudySequence": [half, whole]}
+        study = wing.deidentify(*slices(**changes, ProcedureCodeSequence=[half_a_code], PatientSpeciesCodeSequence=[dog]))
 
         home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(results(study)["SC"], study.ref.study)))
 
     assert "PatientAge" not in home
     assert home.PatientComments == "as she said"
+    assert "ProcedureCodeSequence" not in home
+    assert home.PatientSpeciesCodeSequence[0].CodeValue == "448771007"
     assert [str(item.ReferencedSOPInstanceUID) for item in home.ReferencedStudySequence] == ["1.2.3.5"]
 
 
