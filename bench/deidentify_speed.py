@@ -80,7 +80,8 @@ class Bench:
         self.source = make_instances(scratch / "in", instances)
         self.spent: dict[tuple[str, str, int], list[Spent]] = defaultdict(list)
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "RADNODE_DATA_DIR": str(scratch / "data"), **_key()}
-        out = scratch / "first"  # the node's data folder is there from now on, as on any day but the first
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        out = scratch / "first"  # the node's data folder and its byte code are there from now on, as on any day but the first
         subprocess.run(_radnode(self.source, out), env=self.environment, check=True, capture_output=True, cwd=ROOT)
         shutil.rmtree(out)
 

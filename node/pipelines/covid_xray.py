@@ -180,6 +180,7 @@ class CovidXray(Pipeline):
         scores = {"right": zone_scores(spots, lungs.right), "left": zone_scores(spots, lungs.left)}
         total = sum(sum(side) for side in scores.values())
         masks = [facing.back(film.on_source(m) > 0.5) for m in (lungs.right, lungs.left, spots)]
+        largest = outline(masks[2])
         findings = [
             Finding(
                 name="infection",
@@ -191,7 +192,7 @@ class CovidXray(Pipeline):
                     Measurement(name=OPAQUE_SHARE, value=round(percent(spots, lungs.both), 1), unit=codes.PERCENT),
                     Measurement(name=SEVERITY, value=total, unit=SCORE),
                 ),
-                region=outline(masks[2]),
+                region=largest,
                 segment=3 if masks[2].any() else None,
             )
         ]
@@ -215,7 +216,7 @@ class CovidXray(Pipeline):
                         Measurement(name=SIDE_SEVERITY, value=sum(scores[side]), unit=SCORE),
                         *zones,
                     ),
-                    region=outline(masks[2] & masks[number]) or outline(masks[number]),
+                    region=elsewhere(outline(masks[2] & masks[number]), largest),
                 )
             )
         return Result(
@@ -260,6 +261,11 @@ def remarks(spots: Mask, *, present: bool) -> list[str]:
     if not present and spots.any():
         return ["An opacity is outlined although the film as a whole is not called infected: look at it."]
     return []
+
+
+def elsewhere(own: Region | None, largest: Region | None) -> Region | None:
+    """A lung's own opacity where it is not the one that is outlined already: two outlines in one place are two labels over each other."""
+    return None if own is None or largest is None or np.array_equal(own.outline, largest.outline) else own
 
 
 def outline(mask: Mask) -> Region | None:

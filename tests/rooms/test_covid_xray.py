@@ -86,6 +86,19 @@ def result(pipeline: CovidXray, model: Any, ill: ChestXray) -> Result:
     return pipeline.run(film(ill.pixels, PatientOrientation=["L", "F"]), model)
 
 
+def test_no_place_is_outlined_twice(pipeline: CovidXray, model: Any, result: Result) -> None:
+    """Viewers write a finding's numbers beside its outline: two outlines in one place are two texts over each other."""
+    assert of(result, "infection").region is not None
+    assert [of(result, f"infection, {side} lung").region for side in ("right", "left")] == [None, None]
+
+    both = chest_xray(opacity="right lower").pixels
+    both = np.where(np.arange(both.shape[1]) < both.shape[1] / 2, both, chest_xray(opacity="left lower").pixels)
+    outlines = [f.region.outline for f in pipeline.run(film(both, PatientOrientation=["L", "F"]), model).findings if f.region is not None]
+
+    assert len(outlines) == 2
+    assert abs(outlines[0][:, 0].mean() - outlines[1][:, 0].mean()) > both.shape[1] / 4
+
+
 # --- the answer is known ------------------------------------------------------------------------------------------------------
 def test_haze_in_one_lung_is_found_on_its_side_and_in_its_zone(result: Result, ill: ChestXray) -> None:
     right, left = of(result, "infection, right lung"), of(result, "infection, left lung")
