@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
@@ -57,6 +56,7 @@ WHO = (
     "AccessionNumber",
 )
 WHEN = ("PatientBirthDate", "StudyDate", "StudyTime")  #: of these, what is no date or time says nothing, and a new object leaves it empty
+AS_IT_CAME = frozenset(WHO) - frozenset(WHEN)
 _CHARSET = Tag("SpecificCharacterSet")
 
 
@@ -134,23 +134,26 @@ def _modules_back(data_set: Dataset, identity: Identity) -> None:
     for element in attributes:
         if element.keyword == "ReferencedStudySequence":
             element.value = [item for item in element.value if all(item.get(keyword) for keyword in REFERENCE)]
-        if element.keyword in WHEN and not _valid(element):
-            element = DataElement(
-                element.tag, element.VR, re.sub("[.:]", "", str(element.value)), validation_mode=IGNORE
-            )  # older writing, PS3.5 6.2
-        if element.tag != _CHARSET and ((element.keyword in WHO and element.keyword not in WHEN) or _valid(element)):
-            data_set[element.tag] = element
+        one = _as_today(element) if element.keyword in WHEN else element
+        if one.tag != _CHARSET and (one.keyword in AS_IT_CAME or _valid(one)):
+            data_set[one.tag] = one
     for keyword in WHO:
         if keyword not in data_set:
             setattr(data_set, keyword, "")  # scanners leave out what must be there, if empty
-    if not any(keyword in data_set for keyword in METHODS) and "PatientIdentityRemoved" in data_set:
+    if data_set.get("PatientIdentityRemoved") == "YES" and not any(keyword in data_set for keyword in METHODS):
         del data_set.PatientIdentityRemoved  # YES must say how (Type 1C), and the source does not
+
+
+def _as_today(element: Any) -> DataElement:
+    """A date or time without the dots and colons of ACR-NEMA (PS3.5 6.2, DA and TM)."""
+    mark = "." if element.VR == "DA" else ":"
+    return DataElement(element.tag, element.VR, str(element.value or "").replace(mark, ""), validation_mode=IGNORE)
 
 
 def _valid(element: Any) -> bool:
     """Whether a value may stand in a new object. Scanners write ages like `0Y`, references without a class and half codes; an object of ours may not.
 
-    Who the patient is and which study it was (`WHO`) come home whatever they look like, but for dates such as 00000000.
+    Who the patient is and which study it was (`AS_IT_CAME`) come home whatever they look like.
     """
     if element.VR == "SQ":
         whole = not element.keyword.endswith("CodeSequence") or all(_is_code(item) for item in element.value)

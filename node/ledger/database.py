@@ -25,9 +25,7 @@ MIGRATING = 7_236_001  #: advisory lock in PostgreSQL: one process migrates, the
 LEDGER = Path(__file__).parent / "migrations"
 IDENTIFIED = Path(__file__).parents[1] / "identified" / "migrations"
 READING = {"reading": True}
-_ONE_AT_A_TIME = (
-    threading.Lock()
-)  #: Alembic has one set of operations in a process: what two threads migrate would go to one of their databases
+_alembic = threading.Lock()  #: a process has one set of its operations: what two threads migrate would go to one of their databases
 
 
 class Instant(TypeDecorator[datetime]):
@@ -118,7 +116,7 @@ def migrate(engine: Engine, migrations: Path) -> None:
         if revision_of(connection, migrations) != _newest_revision(migrations):
             from alembic import command
 
-            with _ONE_AT_A_TIME:
+            with _alembic:
                 command.upgrade(alembic_config(migrations, connection), "head")
 
 

@@ -211,14 +211,24 @@ def test_what_the_source_left_out_is_there_and_empty(wing: Wing) -> None:
     assert "PatientIdentityRemoved" not in home
 
 
-@pytest.mark.parametrize(("birth", "comes_home"), [("00000000", ""), ("1950.02.01", "19500201"), ("19500201", "19500201")])
-def test_a_date_that_is_none_is_empty_and_an_old_one_is_written_as_today(wing: Wing, birth: str, comes_home: str) -> None:
+@pytest.mark.parametrize(
+    ("keyword", "came", "comes_home"),
+    [
+        ("PatientBirthDate", "00000000", ""),
+        ("PatientBirthDate", "1950.02.01", "19500201"),
+        ("PatientBirthDate", "19500201", "19500201"),
+        ("StudyTime", "10:20:30", "102030"),
+        ("StudyTime", "102030.125", "102030.125"),
+    ],
+)
+def test_a_date_that_is_none_is_empty_and_an_old_one_is_written_as_today(wing: Wing, keyword: str, came: str, comes_home: str) -> None:
+    nameless = results(wing.deidentify(*slices()))["SC"]
     with config.disable_value_validation():
-        study = wing.deidentify(*slices(PatientBirthDate=birth))
+        study = wing.deidentify(*slices(**{keyword: came}), revision=2)
 
-        home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(results(study)["SC"], study.ref.study)))
+    home = dcmread(io.BytesIO(Reidentifier(wing.identities).name_again(nameless, study.ref.study)))
 
-    assert home.PatientBirthDate == comes_home
+    assert home[keyword].value == comes_home
 
 
 def test_an_object_that_hides_a_clean_uid_does_not_go_out(wing: Wing, monkeypatch: pytest.MonkeyPatch) -> None:
