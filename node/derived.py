@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
+from pydicom.uid import UID, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
 
 from node.codes import Code
 from node.errors import ResultInvalid
@@ -54,6 +55,13 @@ def body_part(ds: Dataset, header: Dataset) -> None:
         ds.BodyPartExamined = part[:16]
     if part not in UNPAIRED:
         ds.Laterality = header.get("Laterality") if header.get("Laterality") in ("L", "R") else None
+
+
+def class_like(header: Dataset) -> UID:
+    """A SOP Class that highdicom knows, for an image with as many frames: it looks classes up, and old archives hold retired ones. The image's
+    own has to be put back into what is written.
+    """
+    return UltrasoundMultiFrameImageStorage if frame_count(header) > 1 else UltrasoundImageStorage
 
 
 def lossy(ds: Dataset, volume: Volume) -> None:

@@ -14,14 +14,9 @@ from highdicom.pr import GraphicAnnotation, GraphicLayer, GraphicObject, TextObj
 from numpy.typing import NDArray
 from PIL import ImageCms
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    ColorSoftcopyPresentationStateStorage,
-    GrayscaleSoftcopyPresentationStateStorage,
-    UltrasoundImageStorage,
-    UltrasoundMultiFrameImageStorage,
-)
+from pydicom.uid import ColorSoftcopyPresentationStateStorage, GrayscaleSoftcopyPresentationStateStorage
 
-from node.derived import body_part, decimal, reference_to
+from node.derived import body_part, class_like, decimal, reference_to
 from node.domain import Finding, Result, Role, Segment, Study
 from node.errors import ResultInvalid
 from node.imaging.decode import frame_count
@@ -217,10 +212,12 @@ def _annotation(
 
 
 def _stand_in(frame: Frame) -> Dataset:
-    """The image's header under a class that highdicom knows: it looks up there whether an image has frames, and old archives hold retired classes."""
-    header = Dataset(frame.instance.header)
-    del header.SOPClassUID
-    header.SOPClassUID = UltrasoundMultiFrameImageStorage if frame_count(header) > 1 else UltrasoundImageStorage
+    """What highdicom asks of an image, under a class that it knows."""
+    said, header = frame.instance.header, Dataset()
+    for keyword in ("SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "NumberOfFrames"):
+        if keyword in said:
+            setattr(header, keyword, said[keyword].value)
+    header.SOPClassUID = class_like(said)
     return header
 
 

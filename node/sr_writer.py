@@ -21,8 +21,10 @@ from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, Enhanc
 
 from node import codes
 from node.codes import Code
+from node.derived import class_like
 from node.domain import Finding, Instance, Result, Role, Series, Study
 from node.errors import ResultInvalid
+from node.imaging.decode import frame_count
 from node.imaging.volume import Frame, Volume
 from node.picture import frame_round, key_frames, outline_of
 from node.provenance import RESEARCH, Provenance
@@ -179,13 +181,9 @@ def _group(
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """TID 1410. Numbers have no children (OHIF skips those that have): algorithm and method stand at the group."""
     header = frame.instance.header
-    region = sr.ImageRegion(
-        graphic_type=sr.GraphicTypeValues.POLYLINE,
-        graphic_data=np.asarray(outline, np.float64),
-        source_image=sr.SourceImageForRegion(
-            header.SOPClassUID, header.SOPInstanceUID, [frame.number] if int(header.get("NumberOfFrames") or 1) > 1 else None
-        ),
-    )
+    source = sr.SourceImageForRegion(class_like(header), header.SOPInstanceUID, [frame.number] if frame_count(header) > 1 else None)
+    region = sr.ImageRegion(graphic_type=sr.GraphicTypeValues.POLYLINE, graphic_data=np.asarray(outline, np.float64), source_image=source)
+    region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID = header.SOPClassUID
     if finding.segment is not None:
         tracking_id, tracking_uid = provenance.segment_tracking(result, finding.segment)
     else:

@@ -140,7 +140,7 @@ def test_the_same_work_gives_the_same_bytes_in_every_encoding(case, name):
 
     again = {role: cases.bytes_of(ds) for role, ds in made.write().items()}
 
-    assert again == made.bytes
+    assert [role for role in Role if again.get(role) != made.bytes.get(role)] == []
 
 
 @pytest.mark.parametrize("name", ["phantom", "clip", "enhanced CT"])

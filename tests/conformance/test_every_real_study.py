@@ -34,6 +34,9 @@ MOST = 12  #: images of a series: enough for a volume
 REFUSED = {
     "odd/emri_small_jpeg_2k_lossless_too_short.dcm": "InstanceUnreadable",
     "odd/fodicom_GH1728.dcm": "BurnedInAnnotation",
+    "odd/fodicom_GH178.dcm": "BurnedInAnnotation",
+    "odd/fodicom_GH355.dcm": "SopClassRefused",
+    "seg_sr/parametric_map_float.dcm": "SopClassRefused",
 }
 
 
