@@ -114,12 +114,12 @@ def test_a_pacs_that_restarted_between_two_objects_gets_both(pacs):
 
 
 def test_a_pacs_that_does_not_answer_in_time_is_tried_again(pacs):
-    pacs.slow_s = 4
+    pacs.slow_s = 12
     began = time.monotonic()
 
     with pytest.raises(DeliveryFailed, match="no answer"):
-        to(pacs, timeout_s=1).send(a_picture())
-    assert time.monotonic() - began < 3.5
+        to(pacs, timeout_s=3).send(a_picture())  # a busy machine needs more than a second for the association alone
+    assert time.monotonic() - began < 11
 
 
 def test_a_wrong_ae_title_is_rejected_for_good(tmp_path):
