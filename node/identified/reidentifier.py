@@ -21,14 +21,13 @@ from node.identified.identities import Identities
 from node.identified.named import Identity
 
 UTF_8 = "ISO_IR 192"
+METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 #: what the de-identifier wrote about itself: on the way home it is no longer true (PS3.15 E.1.2)
 MARKS = (
     "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
+    *METHODS,
     "LongitudinalTemporalInformationModified",
 )
-METHODS = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 #: dates that a result takes over from its sources; all others are its own and true already
 TAKEN_OVER = (
     "AcquisitionDate",

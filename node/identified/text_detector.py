@@ -3,7 +3,7 @@
 Recall comes first: each picture is looked at enlarged, once more with its local contrast raised, and so again lying on its side, for lines that
 run upwards; what any pass finds is writing.
 Two things are let go. A box that is read with confidence as a side or a view marker may stay. A box as big as an organ must be legible,
-because large smooth shapes look like a single letter to a text detector; one a third of the picture high is none, though a lesion may be read as a word.
+because large smooth shapes look like a single letter to a text detector.
 Why this detector: `docs/decisions/0005-text-in-pixels.md`.
 """
 
@@ -34,7 +34,6 @@ LOWEST = 6  #: pixels; what is lower is a tick mark
 FLAT = 3  #: grey values; a tile with less contrast shows nothing
 SURE_OF_MARKER, SURE_OF_LETTERS = 0.9, 0.6
 ORGAN = 0.15  #: of the picture's shorter side: as high as this no line of text is, unless it can be read
-HIGHEST, HIGHEST_PX = 1 / 3, 200  #: the same whatever is read there: of the shorter side, and pixels, since a label may be small and full
 BLOB = 0.06  #: the same for a single character that can't be read
 
 
@@ -162,7 +161,7 @@ def _look(engine: _Engine, tile: Picture, scale: float, left: int, top: int, sho
 
 def _is_writing(box: Box, letters: int, confidence: float, shorter_side: int) -> bool:
     height = min(box.right - box.left, box.bottom - box.top)
-    if height < LOWEST or height > max(HIGHEST * shorter_side, HIGHEST_PX):
+    if height < LOWEST:
         return False
     if height > max(ORGAN * shorter_side, 24):
         return letters > 2 and confidence >= SURE_OF_LETTERS

@@ -108,8 +108,8 @@ def test_no_result_on_any_real_study_has_an_error(shared: Path, tmp_path: Path) 
             if role is Role.SEG_LABELMAP:
                 continue  # a class that dciodvfy does not know
             (folder / role).mkdir()
-            errors = cases.dciodvfy_errors(ds, folder / role)
-            found += [f"{role}: {error}" for error in errors if own.isdisjoint(re.findall("<([^<>]+)>", error))]
+            said = cases.dciodvfy_errors(ds, folder / role)
+            found += [f"{role}: {error}" for error in said if own.isdisjoint(re.findall("<([^<>]+)>", error))]
         return found
 
     def one(number: int, name: str, paths: list[Path]) -> None:

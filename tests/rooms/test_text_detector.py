@@ -15,7 +15,7 @@ from node.errors import TextDetectorFailed
 from node.identified import text_detector
 from node.identified.boxes import Box, around, covered, outermost
 from node.identified.markers import is_marker
-from node.identified.text_detector import _is_writing, find_text, read_text, with_margin
+from node.identified.text_detector import find_text, read_text, with_margin
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
 from node.testing.phantom_chest_ct import chest_ct
 from tests.rooms.lettering import Text, all_ink, written
@@ -105,12 +105,6 @@ def test_a_phantom_without_text_stays_as_it_is() -> None:
     picture = in_three(breast_ultrasound("benign").pixels)
 
     assert find_text(picture) == []
-
-
-def test_what_is_as_high_as_a_lesion_is_no_line_and_a_label_that_is_full_of_its_line_is_one() -> None:
-    """An irregular lesion of 313 of 768 rows was read as "DIAL", and nearly half of the picture went."""
-    assert not _is_writing(Box(90, 61, 403, 593), letters=4, confidence=0.65, shorter_side=768)
-    assert _is_writing(Box(4, 4, 300, 76), letters=11, confidence=0.9, shorter_side=80)
 
 
 def test_a_marker_may_stay_and_a_name_beside_it_may_not() -> None:
