@@ -208,6 +208,7 @@ def test_a_picture_becomes_a_heat_map_in_three_clicks_and_is_gone(clinic: Clinic
 
 def test_a_picture_is_tried_by_the_keyboard_alone(clinic: Clinic) -> None:
     page = clinic.signed_in(Role.INTEGRATOR)
+    page.on("filechooser", lambda _: None)  # heard from the start: the browser needs a moment to hand its own window over
     page.goto(clinic.url + "/try")
     page.get_by_role("button", name="I accept").wait_for()
     tabs_to(page, "I accept: research use only")
