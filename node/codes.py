@@ -33,6 +33,7 @@ PERCENT = Code("%", "UCUM", "%")
 MILLILITER = Code("mL", "UCUM", "mL")
 MILLIMETER = Code("mm", "UCUM", "mm")
 SQUARE_MILLIMETER = Code("mm2", "UCUM", "mm2")
+PIXELS = Code("{pixels}", "UCUM", "Pixels")
 
 # Equipment and algorithms, CID 7005 and CID 7162
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")

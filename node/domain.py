@@ -112,6 +112,7 @@ class Role(StrEnum):
     SEG_LABELMAP = "SEG-LABELMAP"
     SEG_FRACTIONAL = "SEG-FRACTIONAL"
     SR_ENHANCED = "SR-ENHANCED"  #: the SR as Enhanced SR, for those who take no Comprehensive one
+    SR_EDITABLE = "SR-EDITABLE"  #: outlines alone, in the words of OHIF's own measurements, to be taken over and changed there
 
 
 DEFAULT_KINDS = (Role.SEG, Role.SC, Role.SR)  #: what a destination without a profile gets

@@ -26,7 +26,7 @@ from node.domain import DEFAULT_KINDS, Role, Route
 #: what each viewer or archive can really show
 PROFILES: Mapping[str, tuple[Role, ...]] = {
     "default": DEFAULT_KINDS,
-    "ohif": (*DEFAULT_KINDS, Role.PM, Role.PDF, Role.KEYS),  # lists GSPS and KO with a warning sign and can't open them
+    "ohif": (*DEFAULT_KINDS, Role.PM, Role.PDF, Role.KEYS, Role.SR_EDITABLE),  # lists GSPS and KO with a warning sign and can't open them
     "weasis": (*DEFAULT_KINDS, Role.PR, Role.KO, Role.PDF),  # draws presentation states; links in an SR are not drawn
     "slicer": (*DEFAULT_KINDS, Role.PM, Role.RTSTRUCT),  # older dcmqi reads no label map
     "orthanc": (*DEFAULT_KINDS, Role.PDF, Role.KEYS),  # its own pages show pictures and documents
@@ -48,6 +48,7 @@ SOP_CLASSES: Mapping[Role, tuple[str, ...]] = {
     Role.KEYS: (SecondaryCaptureImageStorage,),
     Role.SR: (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage),
     Role.SR_ENHANCED: (EnhancedSRStorage,),
+    Role.SR_EDITABLE: (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage),  # goes where the SR goes
     Role.TEXT: (BasicTextSRStorage,),
     Role.PDF: (EncapsulatedPDFStorage,),
     Role.PR: (GrayscaleSoftcopyPresentationStateStorage, ColorSoftcopyPresentationStateStorage),
@@ -68,6 +69,7 @@ INSTEAD: Mapping[Role, tuple[Role, ...]] = {
     Role.PDF: (Role.TEXT, Role.KEYS),
     Role.PR: (Role.SC, Role.KEYS),
     Role.KO: (),
+    Role.SR_EDITABLE: (),
     Role.PM: (Role.SC, Role.KEYS),
     Role.RTSTRUCT: (Role.SEG, Role.SC),
 }
@@ -93,6 +95,10 @@ def kinds_of(profile: str | Sequence[str]) -> tuple[Role, ...]:
     found = tuple(role for role in Role if role in profile)
     if not REPORTS & set(found):
         raise ValueError(f"name a report too ({', '.join(sorted(REPORTS))}): without one nobody hears why a series was not analysed")
+    if Role.SR_EDITABLE in found and Role.SR not in found:
+        raise ValueError(
+            f"name {Role.SR} too: {Role.SR_EDITABLE} has outlines only, and an answer to them is understood by what the SR says"
+        )
     return found
 
 

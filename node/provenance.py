@@ -46,6 +46,7 @@ CONTENT = {
     Role.SEG_LABELMAP: "label map",
     Role.SEG_FRACTIONAL: "fractions",
     Role.SR_ENHANCED: "enhanced report",
+    Role.SR_EDITABLE: "outlines to edit",
 }
 
 #: their IODs have no Content Date: Presentation Creation Date (PS3.3 C.11.10) and Structure Set Date (C.8.8.5) say it
@@ -186,6 +187,12 @@ class Provenance:
             if finding.segment == number:
                 return self.tracking_id(finding), self.tracking_uid(finding)
         return f"{self.job.route.pipeline} segment {number}"[:64], self.uid("TRACKING", f"segment\n{number}")
+
+    def finding_tracking(self, result: Result, finding: Finding) -> tuple[str, UID]:
+        """Tracking ID and UID of a finding: those of the segment that shows it."""
+        if finding.segment is not None:
+            return self.segment_tracking(result, finding.segment)
+        return self.tracking_id(finding), self.tracking_uid(finding)
 
     # --- the frame of every object -------------------------------------------------------------------------------------------
     def new_object(self, role: Role, *, sop_class_uid: str, modality: str, source: Dataset) -> Dataset:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
 
 from node.codes import Code
-from node.domain import Finding, Instance, Result, Series
+from node.domain import Finding, Instance, Result, Role, Series
 from node.imaging.volume import Volume
 from node.picture import headline, said
 from node.provenance import RESEARCH, Provenance
@@ -50,7 +50,49 @@ def text_report(result: Result, provenance: Provenance, header: Dataset, images:
     return root
 
 
-# --- both -------------------------------------------------------------------------------------------------------------------
+# --- every report ----------------------------------------------------------------------------------------------------------
+def document(
+    root: Dataset,
+    provenance: Provenance,
+    *,
+    role: Role,
+    sop_class_uid: str,
+    header: Dataset,
+    images: Sequence[Instance],
+    objects: Sequence[Dataset] = (),
+    predecessor: tuple[str, str] | None = None,
+) -> Dataset:
+    """The object around a content tree: complete, unverified, preliminary.
+
+    Parameters
+    ----------
+    header : data set
+        An image of the series that was looked at: patient and study.
+    images, objects
+        What the tree refers to: images of the patient, objects of this result.
+    predecessor : (SOP Class UID, SOP Instance UID) or None
+        The report this one replaces.
+
+    Notes
+    -----
+    Referenced Request Sequence is left out: its Accession Number would name the order, and the hall does not know it. The study's own
+    Accession Number comes back on the way home.
+
+    Standard: PS3.3 C.17.2.
+    """
+    ds = provenance.new_object(role, sop_class_uid=sop_class_uid, modality="SR", source=header)
+    ds.ReferencedPerformedProcedureStepSequence = []
+    ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
+    ds.CompletionFlagDescription = RESEARCH
+    ds.PerformedProcedureCodeSequence = []
+    ds.CurrentRequestedProcedureEvidenceSequence = [evidence(images, objects, ds.StudyInstanceUID)]
+    if predecessor is not None:
+        ds.PredecessorDocumentsSequence = [_replaced(predecessor, ds.StudyInstanceUID, provenance)]
+    for element in root:
+        ds[element.tag] = element
+    return ds
+
+
 def context(provenance: Provenance, header: Dataset) -> list[sr.ContentItem]:
     """Language (TID 1204), the device that observed (TID 1004), what procedure (TID 1500 row 4)."""
     procedure = sr.CodeContentItem(standard.DCM.ProcedureReported, _procedure(header), Relation.HAS_CONCEPT_MOD)
@@ -104,7 +146,7 @@ def evidence(images: Sequence[Instance], results: Sequence[Dataset], study_insta
     return hierarchy(study_instance_uid, by_series)
 
 
-def replaced(predecessor: tuple[str, str], study_instance_uid: str, provenance: Provenance) -> Dataset:
+def _replaced(predecessor: tuple[str, str], study_instance_uid: str, provenance: Provenance) -> Dataset:
     """PS3.3 C.17.2: the report this one replaces. Its series follows from its name."""
     return hierarchy(study_instance_uid, {provenance.series_uid(predecessor[1]): [predecessor]})
 

@@ -14,10 +14,9 @@ from hashlib import sha256
 import numpy as np
 from highdicom import sr
 from highdicom.sr import RelationshipTypeValues as Relation
-from highdicom.sr.coding import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
+from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from node import codes
 from node.codes import Code
@@ -27,8 +26,8 @@ from node.errors import ResultInvalid
 from node.imaging.decode import frame_count
 from node.imaging.volume import Frame, Volume
 from node.picture import frame_round, key_frames, outline_of
-from node.provenance import RESEARCH, Provenance
-from node.report import context, evidence, looked_at, replaced, text_report, texts, told
+from node.provenance import Provenance
+from node.report import context, document, looked_at, text_report, texts, told
 
 SEGMENTATION = Code("SEG", "DCM", "Segmentation")
 SOURCE = Code("260753009", "SCT", "Source")
@@ -72,36 +71,33 @@ def write_sr(
     ResultInvalid
         When a finding's region is not on one of the volume's frames.
 
-    Notes
-    -----
-    Referenced Request Sequence is left out: its Accession Number would name the order, and the hall does not know it. The study's own
-    Accession Number comes back on the way home.
-
     Standard: PS3.3 A.35.3, A.35.13, A.35.2; PS3.16 TID 1500, TID 2000.
     """
     groups = _groups(volume, result, provenance) if volume is not None and result.analysed else []
     header = volume.frames[0].instance.header if volume is not None else series.header
     images = looked_at(volume, series)
     if groups and volume is not None:
-        in_space = "FrameOfReferenceUID" in header and volume.affine is not None
-        sop_class = Comprehensive3DSRStorage if in_space else ComprehensiveSRStorage
-        if role is Role.SR_ENHANCED:
-            sop_class = EnhancedSRStorage
+        sop_class = EnhancedSRStorage if role is Role.SR_ENHANCED else comprehensive(volume)
         root = _measurement_report(result, provenance, header, images, groups, seg=seg, sc=sc)
     else:
         sop_class = EnhancedSRStorage
         root = text_report(result, provenance, header)
-    ds = provenance.new_object(role, sop_class_uid=sop_class, modality="SR", source=header)
-    ds.ReferencedPerformedProcedureStepSequence = []
-    ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
-    ds.CompletionFlagDescription = RESEARCH
-    ds.PerformedProcedureCodeSequence = []
-    ds.CurrentRequestedProcedureEvidenceSequence = [evidence(images, [o for o in (seg, sc) if o is not None], ds.StudyInstanceUID)]
-    if predecessor is not None:
-        ds.PredecessorDocumentsSequence = [replaced(predecessor, ds.StudyInstanceUID, provenance)]
-    for element in root:
-        ds[element.tag] = element
-    return ds
+    return document(
+        root,
+        provenance,
+        role=role,
+        sop_class_uid=sop_class,
+        header=header,
+        images=images,
+        objects=[one for one in (seg, sc) if one is not None],
+        predecessor=predecessor,
+    )
+
+
+def comprehensive(volume: Volume) -> UID:
+    """SOP Class UID: Comprehensive 3D SR where the images have a frame of reference, else Comprehensive SR."""
+    in_space = "FrameOfReferenceUID" in volume.frames[0].instance.header and volume.affine is not None
+    return Comprehensive3DSRStorage if in_space else ComprehensiveSRStorage
 
 
 # --- TID 1500 ---------------------------------------------------------------------------------------------------------------
@@ -129,7 +125,7 @@ def _groups(volume: Volume, result: Result, provenance: Provenance) -> list[sr.P
     groups = []
     row = FIRST_ROW
     for finding in sorted(told(result), key=lambda f: f.region is None and f.segment is None):  # the view opens on the first group
-        at, outline = _where(finding, volume, result) or (None, None)
+        at, outline = where(finding, volume, result) or (None, None)
         if at is None or outline is None:
             at, outline = key_frames(volume, result)[0], _mark(volume, row)
             row += GAP + LINE * (1 + len(finding.measurements) + (finding.site is not None))
@@ -137,7 +133,7 @@ def _groups(volume: Volume, result: Result, provenance: Provenance) -> list[sr.P
     return groups
 
 
-def _where(finding: Finding, volume: Volume, result: Result) -> tuple[int, np.ndarray] | None:
+def where(finding: Finding, volume: Volume, result: Result) -> tuple[int, np.ndarray] | None:
     """Frame of the volume and closed outline: the finding's, or its segment's on the largest slice. None: it has no place."""
     if finding.region is not None:
         if not 0 <= finding.region.frame < len(volume.frames):
@@ -180,18 +176,12 @@ def _group(
     finding: Finding, frame: Frame, outline: np.ndarray, result: Result, provenance: Provenance
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """TID 1410. Numbers have no children (OHIF skips those that have): algorithm and method stand at the group."""
-    header = frame.instance.header
-    source = sr.SourceImageForRegion(class_like(header), header.SOPInstanceUID, [frame.number] if frame_count(header) > 1 else None)
-    region = sr.ImageRegion(graphic_type=sr.GraphicTypeValues.POLYLINE, graphic_data=np.asarray(outline, np.float64), source_image=source)
-    region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID = header.SOPClassUID
-    if finding.segment is not None:
-        tracking_id, tracking_uid = provenance.segment_tracking(result, finding.segment)
-    else:
-        tracking_id, tracking_uid = provenance.tracking_id(finding), provenance.tracking_uid(finding)
+    region = sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, np.asarray(outline, np.float64), source_of(frame))
+    tracking_id, tracking_uid = provenance.finding_tracking(result, finding)
     numbers = []
     if finding.probability is not None:
         numbers.append(sr.Measurement(name=_probability(finding), value=round(100 * finding.probability, 2), unit=codes.PERCENT))
-    numbers += [sr.Measurement(name=m.name, value=_number(m.value), unit=m.unit) for m in finding.measurements]
+    numbers += [sr.Measurement(name=m.name, value=number(m.value), unit=m.unit) for m in finding.measurements]
     decided = []
     if finding.present is not None:
         value = standard.SCT.Present if finding.present else standard.SCT.Absent
@@ -207,6 +197,14 @@ def _group(
     )
 
 
+def source_of(frame: Frame) -> sr.SourceImageForRegion:
+    """The image that an outline lies on. The constructor knows no retired class; the reference has the image's own."""
+    header = frame.instance.header
+    source = sr.SourceImageForRegion(class_like(header), header.SOPInstanceUID, [frame.number] if frame_count(header) > 1 else None)
+    source.ReferencedSOPSequence[0].ReferencedSOPClassUID = header.SOPClassUID
+    return source
+
+
 def _probability(finding: Finding) -> Code:
     """The concept of a finding's probability. Its meaning is what OHIF writes beside the region, so it says of what."""
     if finding.code.value in CANCER:
@@ -217,7 +215,7 @@ def _probability(finding: Finding) -> Code:
     return codes.private(f"P_{name}", f"Probability of {finding.name}"[:64])
 
 
-def _number(value: float) -> float:
+def number(value: float) -> float:
     """VR DS has 16 characters."""
     return float(f"{value:.6g}")
 
@@ -244,8 +242,7 @@ def _library_group(images: Sequence[Dataset]) -> sr.ContainerContentItem:
     for name, keyword in ((standard.DCM.PixelDataRows, "Rows"), (standard.DCM.PixelDataColumns, "Columns")):
         sizes = {image.get(keyword) for image in images}
         if len(sizes) == 1 and None not in sizes:
-            pixels = CodedConcept("{pixels}", "UCUM", "Pixels")
-            items.append(sr.NumContentItem(name, int(first[keyword].value), pixels, relationship_type=acquired))
+            items.append(sr.NumContentItem(name, int(first[keyword].value), codes.PIXELS, relationship_type=acquired))
     for image in images:
         items.append(sr.ImageContentItem(SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type=Relation.CONTAINS))
     group.ContentSequence = sr.ContentSequence(items)

@@ -14,8 +14,8 @@ from node.domain import Result, Role, Series, Study
 from node.imaging.decode import frame_count
 from node.imaging.volume import Frame, Volume
 from node.picture import key_frames
-from node.provenance import RESEARCH, Provenance
-from node.report import evidence, looked_at, replaced, text_report
+from node.provenance import Provenance
+from node.report import document, looked_at, text_report
 
 SOURCE = Code("260753009", "SCT", "Source")
 BEST_ILLUSTRATION = Code("121200", "DCM", "Illustration of ROI")
@@ -45,22 +45,20 @@ def write_text_sr(
     Standard: PS3.3 A.35.1; PS3.16 TID 2000.
     """
     header = volume.frames[0].instance.header if volume is not None else series.header
-    images = looked_at(volume, series)
-    ds = provenance.new_object(Role.TEXT, sop_class_uid=BasicTextSRStorage, modality="SR", source=header)
-    ds.ReferencedPerformedProcedureStepSequence = []
-    ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
-    ds.CompletionFlagDescription = RESEARCH
-    ds.PerformedProcedureCodeSequence = []
-    ds.CurrentRequestedProcedureEvidenceSequence = [evidence(images, pictures, ds.StudyInstanceUID)]
-    if predecessor is not None:
-        ds.PredecessorDocumentsSequence = [replaced(predecessor, ds.StudyInstanceUID, provenance)]
     links = [_link(volume.frames[at]) for at in key_frames(volume, result)] if volume is not None and result.analysed else []
     links += [
         sr.ImageContentItem(BEST_ILLUSTRATION, one.SOPClassUID, one.SOPInstanceUID, relationship_type=Relation.CONTAINS) for one in pictures
     ]
-    for element in text_report(result, provenance, header, links):
-        ds[element.tag] = element
-    return ds
+    return document(
+        text_report(result, provenance, header, links),
+        provenance,
+        role=Role.TEXT,
+        sop_class_uid=BasicTextSRStorage,
+        header=header,
+        images=looked_at(volume, series),
+        objects=pictures,
+        predecessor=predecessor,
+    )
 
 
 def _link(frame: Frame) -> sr.ImageContentItem:

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
 from node.domain import Result, Role, Series, Study
+from node.editable_sr_writer import write_editable_sr
 from node.imaging.volume import Volume
 from node.ko_writer import write_ko
 from node.pdf_writer import write_pdf
@@ -35,6 +36,7 @@ SHOWING: Mapping[Role, Writes] = {
     Role.PR: write_pr,
     Role.PM: write_pm,
     Role.RTSTRUCT: write_rtstruct,
+    Role.SR_EDITABLE: write_editable_sr,
 }
 SEGMENTS = (Role.SEG, Role.SEG_LABELMAP, Role.SEG_FRACTIONAL)  # the report refers to the first there is
 

@@ -119,6 +119,7 @@ CREATED: Mapping[Role, str] = {
     Role.KEYS: "one page with the key images and the numbers",
     Role.SR: "TID 1500 with TID 1410 groups; without findings to measure TID 2000; unverified; names its predecessor",
     Role.SR_ENHANCED: "the same content for those who take no Comprehensive SR",
+    Role.SR_EDITABLE: "TID 1500 with an area (TID 300) for each outline, as OHIF writes its own measurements: it takes them over to be edited",
     Role.TEXT: "the same in words, TID 2000",
     Role.PDF: "the same as a page to print",
     Role.PR: "outline and label of each finding as graphics on the source images, and their window",

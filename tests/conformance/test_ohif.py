@@ -9,13 +9,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 
 from node import codes
-from node.domain import Result, Study
+from node.domain import Result, Role, Study
+from node.editable_sr_writer import write_editable_sr
 from node.imaging.volume import Volume
+from node.provenance import role_said
 from node.sc_writer import write_sc
 from node.seg_writer import write_seg
 from node.sr_writer import write_sr
@@ -30,7 +33,8 @@ def write_all(study: Study, volume: Volume, result: Result, pipeline: str) -> di
     maker = cases.provenance(study, pipeline=pipeline)
     seg, sc = write_seg(study, volume, result, maker), write_sc(study, volume, result, maker)
     report = write_sr(study, volume, result, maker, seg=seg, sc=sc, series=study.series[0])
-    return {role: ds for role, ds in (("SEG", seg), ("SC", sc), ("SR", report)) if ds is not None}
+    made = {"SEG": seg, "SC": sc, "SR": report, "SR-EDITABLE": write_editable_sr(study, volume, result, maker)}
+    return {role: ds for role, ds in made.items() if ds is not None}
 
 
 def a_chest_ct(shared: Path) -> tuple[Study, dict[str, Dataset]]:
@@ -51,7 +55,7 @@ def a_breast_ultrasound(shared: Path) -> tuple[Study, dict[str, Dataset]]:
     result = cases.infection(cases.ball(volume.pixels.shape[:3], (0, 0.1, 0.1), (1, 0.2, 0.15)), site=codes.BREAST)
     benign = replace(result.findings[0], name="benign", probability=0.15, present=False, segment=None, measurements=())
     results = write_all(study, volume, replace(result, findings=(*result.findings, benign)), "breast_ultrasound")
-    return study, {role: results[role] for role in ("SEG", "SR")}
+    return study, {role: results[role] for role in ("SEG", "SR", "SR-EDITABLE")}
 
 
 def a_brain_mr(shared: Path) -> tuple[Study, dict[str, Dataset]]:
@@ -59,7 +63,7 @@ def a_brain_mr(shared: Path) -> tuple[Study, dict[str, Dataset]]:
     volume = cases.stack(study)
     result = cases.infection(cases.ball(volume.pixels.shape, (0, 0.1, 0.2), (0.3, 0.2, 0.15)), site=codes.BRAIN)
     results = write_all(study, volume, result, "brain_mri")
-    return study, {role: results[role] for role in ("SEG", "SR")}
+    return study, {role: results[role] for role in ("SEG", "SR", "SR-EDITABLE")}
 
 
 def a_chest_film(shared: Path) -> tuple[Study, dict[str, Dataset]]:
@@ -67,7 +71,7 @@ def a_chest_film(shared: Path) -> tuple[Study, dict[str, Dataset]]:
     volume = cases.still(study)
     result = cases.infection(cases.ball(volume.pixels.shape[:3], (0, 0.1, 0.3), (1, 0.2, 0.15)))
     results = write_all(study, volume, result, "covid_xray")
-    return study, {role: results[role] for role in ("SEG", "SR")}
+    return study, {role: results[role] for role in ("SEG", "SR", "SR-EDITABLE")}
 
 
 def an_odd_sized_ct(folder: Path) -> tuple[Study, dict[str, Dataset]]:
@@ -117,15 +121,27 @@ def seen(shared, tmp_path_factory) -> dict[str, dict]:
     assert run.returncode in (0, 1), run.stdout + run.stderr[-2000:]
     facts = json.loads((out / "facts.json").read_text())
     print(run.stdout)
+    return {name: _seen(study, results, facts) for name, (study, results) in stories.items()}
+
+
+def _seen(study: Study, results: dict[str, Dataset], facts: dict[str, Any]) -> dict[str, Any]:
+    mine = [result for result in facts["results"] if result["study"] == study.ref.study]
     return {
-        name: {
-            "opens_with": next(s["opens_with"] for s in facts["studies"] if s["study"] == study.ref.study),
-            "problems": [p for r in facts["results"] if r["study"] == study.ref.study for p in r.get("problems", ["not looked at"])],
-            "drawn": {r["modality"] for r in facts["results"] if r["study"] == study.ref.study},
-            "images": study.series[0].series_instance_uid,
-        }
-        for name, (study, _) in stories.items()
+        "opens_with": next(s["opens_with"] for s in facts["studies"] if s["study"] == study.ref.study),
+        "problems": [p for result in mine for p in result.get("problems", ["not looked at"])],
+        "drawn": {result["modality"] for result in mine},
+        "taken_over": {role_said(result["description"]): result["hydrated"] for result in mine if result["modality"] == "SR"},
+        "images": study.series[0].series_instance_uid,
+        "image_uids": {instance.sop_instance_uid for instance in study.series[0].instances},
+        "area": [_area(ds) for ds in results.values() if role_said(ds.SeriesDescription) is Role.SR_EDITABLE],
     }
+
+
+def _area(report: Dataset) -> tuple[float, str]:
+    """What the report says, in the viewer's words."""
+    [value] = [element.value[0] for element in report.iterall() if element.keyword == "MeasuredValueSequence"]
+    unit = value.MeasurementUnitsCodeSequence[0].CodeValue
+    return float(value.NumericValue), {"mm2": "mm²", "{pixels}": "px²"}[unit]
 
 
 def test_a_chest_ct_opens_with_segment_outline_numbers_and_heat_map(seen):
@@ -142,6 +158,19 @@ def test_an_ultrasound_opens_though_it_has_no_frame_of_reference(seen):
 def test_a_brain_and_a_chest_film_open_with_segment_and_outline(seen, story):
     assert seen[story]["problems"] == []
     assert seen[story]["drawn"] == {"SEG", "SR"}
+
+
+@pytest.mark.parametrize("story", ["ct", "us", "mr", "film"])
+def test_outlines_to_edit_are_taken_over_as_measurements_and_the_reports_numbers_are_left_alone(seen, story):
+    taken = seen[story]["taken_over"]
+    assert taken[Role.SR] == []
+
+    [measurement] = taken[Role.SR_EDITABLE]
+
+    assert measurement["tool"] == "PlanarFreehandROI"
+    assert measurement["sop"] in seen[story]["image_uids"]
+    area, unit = measurement["text"]["primary"][0].split()[:2]
+    assert [(pytest.approx(float(area), rel=0.005), unit)] == seen[story]["area"]
 
 
 def test_slices_of_an_odd_size_are_not_drawn_shifted(seen):

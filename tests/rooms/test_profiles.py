@@ -47,8 +47,15 @@ def test_a_list_of_kinds_is_a_profile_of_ones_own():
 
 @pytest.mark.parametrize(
     ("profile", "says"),
-    [("osirix", "known: default, ohif"), (["SEG", "GSPS"], "'GSPS' is no"), (["SEG", "SC"], "name a report too"), ([], "report"), (7, "a profile's name")],
-)  # fmt: skip
+    [
+        ("osirix", "known: default, ohif"),
+        (["SEG", "GSPS"], "'GSPS' is no"),
+        (["SEG", "SC"], "name a report too"),
+        (["TEXT", "SR-EDITABLE"], "name SR too"),
+        ([], "report"),
+        (7, "a profile's name"),
+    ],
+)
 def test_what_is_no_profile_stops_the_start_and_says_what_is_known(tmp_path, profile, says):
     with pytest.raises(ValueError, match=says):
         kinds_of(profile)
