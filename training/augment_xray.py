@@ -9,6 +9,7 @@ import numpy.typing as npt
 from training.augment import Picture, placed, shaded
 
 WORDS = ("L", "R", "LEFT", "RIGHT", "PORTABLE", "AP", "PA", "ERECT", "SUPINE", "MOBILE", "AP ERECT", "SEMI", "SITTING", "D3", "14:32", "B")
+SEEN_HAZE = 0.25
 Mask = npt.NDArray[np.bool_]
 
 
@@ -43,9 +44,7 @@ def exposed(grey: Picture, rng: np.random.Generator) -> Picture:
     """Another exposure, another processing, another file format."""
     out = shaded(grey, rng, gain=0.2, bias=0.12, gamma=0.5, noise=0.04)
     if rng.random() < 0.15:
-        tiles = int(rng.integers(2, 9))
-        clahe = cv2.createCLAHE(clipLimit=float(rng.uniform(1, 4)), tileGridSize=(tiles, tiles))
-        out = np.asarray(clahe.apply((out * 255).astype(np.uint8)), np.float32) / np.float32(255)
+        out = locally_equalised(out, rng)
     if rng.random() < 0.3:  # brighter towards one side: tilted tube, cloth
         rows, columns = np.mgrid[-1 : 1 : out.shape[0] * 1j, -1 : 1 : out.shape[1] * 1j]
         out = out + rng.uniform(-0.15, 0.15) * rows + rng.uniform(-0.15, 0.15) * columns
@@ -58,6 +57,13 @@ def exposed(grey: Picture, rng: np.random.Generator) -> Picture:
         low = cv2.resize(np.asarray(out, np.float32), (side, side), interpolation=cv2.INTER_AREA)
         out = cv2.resize(low, out.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(np.clip(out, 0, 1), np.float32)
+
+
+def locally_equalised(grey: Picture, rng: np.random.Generator) -> Picture:
+    """Contrast raised tile by tile (CLAHE), as viewers and makers do."""
+    tiles = int(rng.integers(2, 9))
+    clahe = cv2.createCLAHE(clipLimit=float(rng.uniform(1, 4)), tileGridSize=(tiles, tiles))
+    return np.asarray(clahe.apply((np.clip(grey, 0, 1) * 255).astype(np.uint8)), np.float32) / np.float32(255)
 
 
 def marked(grey: Picture, rng: np.random.Generator) -> Picture:
@@ -96,6 +102,11 @@ def framed(grey: Picture, masks: list[Picture], rng: np.random.Generator) -> tup
 
 def clouded(grey: Picture, where: Picture, rng: np.random.Generator) -> Picture:
     """Haze and consolidation drawn into the lungs: what they look like when ill, with the same outline."""
+    return clouds(grey, where, rng)[0]
+
+
+def clouds(grey: Picture, where: Picture, rng: np.random.Generator) -> tuple[Picture, Picture]:
+    """The same, and how dense the haze is at each pixel, 0 to 1; seen from about `SEEN_HAZE`."""
     size = grey.shape[0]
     cells = int(rng.integers(2, 7))
     cloud = cv2.resize(rng.random((cells, cells)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
@@ -105,4 +116,5 @@ def clouded(grey: Picture, where: Picture, rng: np.random.Generator) -> Picture:
     soft = cv2.GaussianBlur(where, (0, 0), 2.0)
     level = rng.uniform(0.55, 0.9)
     weight = np.clip(cloud * soft * rng.uniform(0.3, 1.0), 0, 1)
-    return np.asarray(np.clip(grey * (1 - weight) + np.maximum(grey, level) * weight, 0, 1), np.float32)
+    weight = np.asarray(weight, np.float32)
+    return np.asarray(np.clip(grey * (1 - weight) + np.maximum(grey, level) * weight, 0, 1), np.float32), weight

@@ -9,12 +9,15 @@ from pynetdicom import AE
 
 from node.errors import NodeError
 
+PATIENCE_S = 180.0  #: for the answer to one instance: a machine may be busy starting everything else
+
 
 def send(
     datasets: Sequence[Dataset], *, port: int, calling_ae: str = "SCANNER", called_ae: str = "RADNODE", host: str = "127.0.0.1"
 ) -> None:
     """One association with every instance. Raises NodeError when an instance is not taken, with its number and the status."""
     ae = AE(calling_ae)
+    ae.dimse_timeout = PATIENCE_S
     for sop_class, syntax in {(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) for ds in datasets}:
         ae.add_requested_context(sop_class, syntax)
     association = ae.associate(host, port, ae_title=called_ae)

@@ -1,16 +1,19 @@
 """Infection on a chest radiograph: a U-Net on the equalised lungs alone, with one map of opacity and one of evidence for infection.
 
-The opacity map learns from radiologists' boxes (weak: soft inside, hard outside) and from films without any. The evidence map, averaged over the
-lungs, is the film's logit of infection and learns from labels. What stands for a source may not stand for a label: batches hold
+The opacity map learns from radiologists' boxes (weak: soft inside, hard outside), from films without any, from haze drawn into such films, and on
+ill films that nobody outlined from what the version before saw there: else "whole film" would come to mean "no opacity", for only clean ones
+are told. The evidence map, averaged over the lungs, is the film's logit of infection and learns from labels. What stands for a source may not stand for a label: batches hold
 infected and clean films of each source in the same number where a source has both, all are seen as ranks of grey inside the lungs only,
 and lungs are cut by people, by another group's network and by ours. Hearts are drawn into fields that were cut without one, and cut out of whole
-films: else a heart would stand for a whole film, and a whole film for no opacity.
+films: else a heart would stand for a whole film, and a whole film for no opacity. Each film is shown twice and changed anew; the two logits are drawn
+together.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +26,21 @@ from torch import nn
 from torch.nn import functional
 
 from node.bundle import Bundle
-from node.imaging.letterbox import box_of
+from node.imaging.letterbox import Box, box_of
 from node.imaging.radiograph import LungFields, Radiograph, lungs_of, radiograph_of
-from node.pipelines.covid_xray import SIZE, canvas_of
+from node.pipelines.covid_xray import SIZE, canvas_of, opaque, read
+from node.testing.phantom_chest_xray import chest_xray
 from training.augment import Picture, placed
-from training.augment_xray import exposed, marked
+from training.augment_xray import SEEN_HAZE, clouds, exposed, locally_equalised, marked
 from training.course import Course
-from training.datasets import cxr_adult224, cxr_lungfield256
+from training.datasets import cxr_adult224, cxr_lungfield256, cxr_pediatric224
 from training.evaluate import auc
 from training.loop import Batch, train
 from training.processes import keep
 from training.splits import ensure_disjoint
 
 LUNG_FIELD = Path(__file__).parents[2] / "models" / "lung_field" / "1.0.0"
+BEFORE = Path(__file__).parents[2] / "models" / "covid_xray" / "1.0.0"  #: where a run starts, and who outlines what nobody did
 NETWORK: dict[str, Any] = {
     "_target_": "UNet",
     "spatial_dims": 2,
@@ -52,12 +57,19 @@ INFECTED = {"Pneumonia", "Consolidation", "Infiltration"}  #: labels of ChestX-r
 SPLITS = ("train", "val")
 SOFT = 0.9  #: truth inside a box: much of a box is not opaque
 BATCH = (  #: how many of each kind: source, infected
-    ("rsna", True, 5),
-    ("rsna", False, 5),
-    ("nih", True, 2),
-    ("nih", False, 3),
-    ("covid", True, 3),
+    ("rsna", True, 3),
+    ("rsna", False, 3),
+    ("nih", True, 1),
+    ("nih", False, 2),
+    ("covid", True, 2),
+    ("child", True, 2),
+    ("child", False, 2),
+    ("drawn", True, 1),
+    ("drawn", False, 1),
 )
+HAZY = 0.4  #: of the clean films get haze drawn in
+DRAWN = range(100, 130)  #: seeds of drawn chests; those of the tests are others
+HELD = 0.5  #: how much an outline counts that no person drew
 
 Mask = npt.NDArray[np.bool_]
 
@@ -69,13 +81,14 @@ class Chest:
     name: str
     split: str
     group: str
-    source: str  #: "rsna", "nih" or "covid"
+    source: str  #: "rsna", "nih", "covid", "child" or "drawn"
     set: str  #: which data set
     infected: bool
     grey: Picture
     lungs: Mask
     opacity: Mask | None
     other_abnormal: bool = False
+    trust: float = 1.0  #: in `opacity`
 
 
 def network() -> nn.Module:
@@ -136,6 +149,51 @@ def films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Chest
     return found + small_films(data, lung, splits)
 
 
+def children(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
+    """Children with and without pneumonia, of one hospital: no source gives the label away."""
+    found = []
+    for f in cxr_pediatric224.load(data / "images" / "cxr_pediatric224"):
+        if f.split in splits and (ours := seen(np.asarray(f.grey, np.float32), lung)) is not None:
+            film, lungs = ours
+            ill = cxr_pediatric224.LABELS[f.label] != "normal"
+            empty = None if ill else np.zeros(film.grey.shape, bool)
+            common = {"split": f.split, "group": f"child_{f.group}", "source": "child", "set": "cxr_pediatric224", "infected": ill}
+            found.append(Chest(name=f.name, grey=film.grey, lungs=lungs.both, opacity=empty, **common))  # type: ignore[arg-type]
+    return found
+
+
+def drawn(lung: Any, seeds: Iterable[int]) -> list[Chest]:
+    """Drawn chests, clear and with haze of known outline: what a film is when only its haze tells, and nothing of a collection."""
+    found = []
+    for seed in seeds:
+        for opacity in ("", f"{('right', 'left')[seed % 2]} {('upper', 'middle', 'lower')[seed % 3]}"):
+            chest = chest_xray(opacity=opacity, rows=360, seed=seed)
+            if (ours := seen(np.asarray(chest.pixels, np.float32), lung)) is not None:
+                film, lungs = ours
+                about = {"split": "train", "group": f"drawn_{seed}", "source": "drawn", "set": "drawn", "infected": bool(opacity)}
+                found.append(Chest(name=f"{seed} {opacity}", grey=film.grey, lungs=lungs.both, opacity=chest.opacity, **about))  # type: ignore[arg-type]
+    return found
+
+
+def outlined(chests: list[Chest], bundle: Bundle) -> list[Chest]:
+    """Ill films that nobody outlined get the outline that `bundle` draws, and half the trust. That it draws none tells nothing."""
+    network, limit = bundle.stages(engine="openvino")["opacity"], bundle.thresholds["opacity"]
+    made = []
+    for one in chests:
+        if one.opacity is None and one.set != "cxr_nih64":  # too coarse
+            film, lungs = as_seen(one)
+            mask = opaque(read(film, lungs, network), lungs, limit)
+            one = replace(one, opacity=mask, trust=HELD) if mask.any() else one
+        made.append(one)
+    return made
+
+
+def as_seen(one: Chest) -> tuple[Radiograph, LungFields]:
+    """A film and its lungs as the node holds them."""
+    right, left = cxr_adult224.sides(one.lungs)
+    return Radiograph(one.grey, Box(0, 0, *one.grey.shape), one.grey.shape), LungFields(right, left, 1.0)
+
+
 def small_films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
     """NIH at 64 px: adults without a finding, and with a label of infection."""
     root, found = data / "images" / "cxr_nih64", []
@@ -169,17 +227,24 @@ def small_films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list
 
 def cut(one: Chest, rng: np.random.Generator) -> tuple[Picture, Mask, Mask]:
     """(grey, lungs, opacity) of one film, changed at random, on a canvas a little larger than the network's, to be cut to the lungs."""
-    change: dict[str, Any] = {"rotate_deg": 10, "scale": (0.85, 1.1), "stretch": 0.1, "elastic": 0.006, "fills": (0.0,)}
+    change: dict[str, Any] = {"rotate_deg": 10, "scale": (0.85, 1.1), "stretch": 0.18, "elastic": 0.006, "fills": (0.0,)}
     state = rng.bit_generator.state
     grey, lungs = placed(one.grey, one.lungs.astype(np.float32), SIZE + 24, rng, **change)
     boxes = np.zeros_like(lungs)
     if one.opacity is not None and one.opacity.any():
         rng.bit_generator.state = state
         _, boxes = placed(one.grey, one.opacity.astype(np.float32), SIZE + 24, rng, **change)
+    if one.opacity is not None and not one.infected and rng.random() < HAZY:
+        grey, haze = clouds(grey, lungs, rng)
+        boxes = np.maximum(boxes, haze > SEEN_HAZE)
     if rng.random() < 0.3:
         grey = marked(grey, rng)
+    if rng.random() < 0.25:
+        grey = locally_equalised(grey, rng)
     grey = exposed(grey, rng)
     where = lungs > 0.5
+    if rng.random() < 0.3:
+        where = cut_off(where, rng)
     if rng.random() < 0.5:  # another outline: wider or tighter, smoother
         k = int(rng.integers(2, 7))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))
@@ -193,6 +258,19 @@ def cut(one: Chest, rng: np.random.Generator) -> tuple[Picture, Mask, Mask]:
         else:
             where = heart_cut(where, rng)
     return grey, where, (boxes > 0.5) & where
+
+
+def cut_off(where: Mask, rng: np.random.Generator) -> Mask:
+    """Lungs that end where the film does: up to a fifth is gone at some sides."""
+    box = box_of(where)
+    left = where.copy()
+    if box is not None:
+        for side, first, length in ((0, box.top, box.height), (1, box.left, box.width)):
+            low, high = (round(length * max(0.0, rng.uniform(-0.15, 0.2))) for _ in range(2))
+            lines = np.moveaxis(left, side, 0)
+            lines[: first + low] = False
+            lines[first + length - high :] = False
+    return left
 
 
 def lungs_apart(where: Mask) -> list[tuple[int, int, int, int]]:
@@ -246,38 +324,44 @@ def heart_cut(where: Mask, rng: np.random.Generator) -> Mask:
 
 
 def of_batch(kinds: dict[tuple[str, bool], list[Chest]], rng: np.random.Generator) -> Batch:
-    """Films of every kind, as `BATCH` says; one in three of RSNA's clean ones is otherwise abnormal as they come."""
-    images, boxes, lungs, told, infected, weight = [], [], [], [], [], []
+    """Films of every kind, as `BATCH` says, twice: the second half of the batch is the first, changed anew."""
+    images, boxes, lungs, trust, chosen = [], [], [], [], []
     for source, ill, number in BATCH:
         pool = kinds[source, ill]
         for _ in range(number):
             one = pool[int(rng.integers(len(pool)))]
-            grey, where, box = cut(one, rng)
-            if not where.any():
-                continue
+            looks = [cut(one, rng) for _ in range(2)]
+            if all(where.any() for _, where, _ in looks):
+                chosen.append((one, looks))
+    for look in range(2):
+        for one, looks in chosen:
+            grey, where, box = looks[look]
             frame, canvas = canvas_of(grey, where)
             images.append(canvas)
             lungs.append(frame.forward(where.astype(np.float32)) > 0.5)
             boxes.append(frame.forward(box.astype(np.float32)) > 0.5)
-            told.append(one.opacity is not None)
-            infected.append(ill)
-            weight.append(0.5 if one.other_abnormal else 1.0)
+            trust.append(0.0 if one.opacity is None else one.trust * (0.5 if one.other_abnormal else 1.0))
+    infected = [one.infected for one, _ in chosen]
+    hazy = [bool(box.any()) and not one.infected for look in range(2) for one, looks in chosen for box in looks[look][2:]]
     return {
         "image": torch.from_numpy(np.stack(images))[:, None],
         "lungs": torch.from_numpy(np.stack(lungs)),
         "boxes": torch.from_numpy(np.stack(boxes)),
-        "told": torch.tensor(told),
-        "infected": torch.tensor(infected, dtype=torch.float32),
-        "weight": torch.tensor(weight, dtype=torch.float32),
+        "trust": torch.tensor(trust, dtype=torch.float32),
+        "infected": torch.tensor(infected + infected, dtype=torch.float32),
+        "labelled": torch.tensor([not one for one in hazy], dtype=torch.float32),
     }
 
 
 def losses(maps: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Opacity against boxes inside the lungs (BCE and Tversky), evidence averaged over the lungs against the label."""
+    """Opacity against boxes inside the lungs (BCE and Tversky), evidence averaged over the lungs against the label, two looks against each other.
+
+    A clean film with haze drawn in has an outline and no label: nobody knows what would be called of it.
+    """
     lungs = batch["lungs"].float()
     area = lungs.sum(dim=(1, 2)).clamp(min=1)
     truth = batch["boxes"].float()
-    told = batch["told"].float() * batch["weight"]
+    trust, labelled = batch["trust"], batch["labelled"]
     opacity, evidence = maps[:, 0], maps[:, 1]
     pixel = functional.binary_cross_entropy_with_logits(opacity, truth * SOFT, reduction="none")
     outline = (pixel * lungs).sum(dim=(1, 2)) / area
@@ -287,11 +371,14 @@ def losses(maps: torch.Tensor, batch: Batch) -> torch.Tensor:
         both + 0.5 * (chance * (1 - truth)).sum(dim=(1, 2)) + 0.5 * ((lungs - chance) * truth).sum(dim=(1, 2)) + 20
     )
     boxed = (truth.sum(dim=(1, 2)) > 0).float()
-    drawn = ((outline + tversky * boxed) * told).sum() / told.sum().clamp(min=1)
+    drawn = ((outline + tversky * boxed) * trust).sum() / trust.sum().clamp(min=1)
     logit = (evidence * lungs).sum(dim=(1, 2)) / area
     smooth = batch["infected"] * 0.9 + 0.05
-    called = functional.binary_cross_entropy_with_logits(logit, smooth)
-    loss: torch.Tensor = drawn + 0.7 * called
+    called = functional.binary_cross_entropy_with_logits(logit, smooth, reduction="none")
+    one, other = logit.chunk(2)
+    alike = labelled.chunk(2)[0] * labelled.chunk(2)[1]
+    apart = ((one - other).square() * alike).sum() / alike.sum().clamp(min=1)
+    loss: torch.Tensor = drawn + 0.7 * (called * labelled).sum() / labelled.sum().clamp(min=1) + 0.1 * apart
     return loss
 
 
@@ -311,7 +398,8 @@ def maps_of(model: nn.Module, chests: list[Chest]) -> tuple[npt.NDArray[np.float
 def run(data: Path, out: Path, course: Course) -> None:
     """Train the opacity stage; `data` is the folder that holds images/. The lung stage is `models/lung_field`."""
     cv2.setNumThreads(1)
-    chests = fields(data) + films(data, lung_network())
+    lung = lung_network()
+    chests = outlined(fields(data) + films(data, lung) + children(data, lung), Bundle.open(BEFORE)) + drawn(lung, DRAWN)
     ensure_disjoint((c.split, c.group) for c in chests)
     training = [c for c in chests if c.split == "train"]
     validation = [c for c in chests if c.split == "val"]
@@ -334,22 +422,29 @@ def run(data: Path, out: Path, course: Course) -> None:
             truth = frame.forward(one.opacity.astype(np.float32)) > 0.5
             overlap += 2 * float(((found > 0.5) & truth).sum())
             total += float((found > 0.5).sum() + truth.sum())
-        films_logits, _ = maps_of(model, whole)
-        figures = {
-            "val_auc_rsna": auc(logits, np.array([c.infected for c in rsna])),
-            "val_auc_films": auc(films_logits, np.array([c.infected for c in whole])),
-            "val_dice_pooled": overlap / max(1.0, total),
-        }
+        figures = {"val_auc_rsna": auc(logits, np.array([c.infected for c in rsna])), "val_dice_pooled": overlap / max(1.0, total)}
+        for name in ("cxr_adult224", "cxr_nih64", "cxr_pediatric224"):
+            whole = [c for c in validation if c.set == name]
+            logits, opacity = maps_of(model, whole)
+            ill = np.array([c.infected for c in whole])
+            outlines = np.array([float((o > 0.3).sum()) > 20 for o in opacity])
+            figures |= {
+                f"val_auc_{name}": auc(logits, ill),
+                f"outlined_{name}": float(outlines[ill].mean()),
+                f"false_{name}": float(outlines[~ill].mean()),
+            }
         return {k: round(v, 4) for k, v in figures.items()}
 
+    model = network()
+    model.load_state_dict(Bundle.open(BEFORE).module().opacity.state_dict())
     state = train(
-        network(),
+        model,
         draw=draw,
         loss_of=loss_of,
         evaluate=evaluate,
         out=out,
         course=course,
-        peak_rate=2e-3,
+        peak_rate=1e-3,
         weight_decay=5e-3,
         decay=0.995,
         evaluate_every_s=300,
