@@ -47,7 +47,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
             "0.83 to 0.88 against outlines (Degerli et al., Tahir et al. 2021)",
         ),
         Row("a collection not trained on: share of infected films called", "figure1.sensitivity"),
-        Row("pneumonia against normal, AUC, a collection not trained on (children)", "children"),
+        Row("pneumonia against normal, AUC, children (validation patients of a collection)", "children"),
     ),
     "chest_xray": (
         Row("pneumonia against the rest, AUC inside RSNA", "sets.cxr_lungfield256.labels.pneumonia.auc"),

@@ -68,7 +68,7 @@ def numbers(finding: Finding) -> dict[Any, float]:
 
 @pytest.fixture(scope="module")
 def pipeline() -> CovidXray:
-    return CovidXray(Bundle.open(MODELS / "covid_xray" / "1.0.0"))
+    return CovidXray(Bundle.open(MODELS / "covid_xray" / "1.1.0"))
 
 
 @pytest.fixture(scope="module")
