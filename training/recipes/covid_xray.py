@@ -40,7 +40,9 @@ from training.processes import keep
 from training.splits import ensure_disjoint
 
 LUNG_FIELD = Path(__file__).parents[2] / "models" / "lung_field" / "1.0.0"
-BEFORE = Path(__file__).parents[2] / "models" / "covid_xray" / "1.1.0"  #: where a run starts, and who outlines what nobody did; 1.1.0 went on from 1.0.0
+BEFORE = (
+    Path(__file__).parents[2] / "models" / "covid_xray" / "1.1.0"
+)  #: where a run starts, and who outlines what nobody did; 1.1.0 went on from 1.0.0
 NETWORK: dict[str, Any] = {
     "_target_": "UNet",
     "spatial_dims": 2,
