@@ -48,7 +48,7 @@ SOP_CLASSES: Mapping[Role, tuple[str, ...]] = {
     Role.KEYS: (SecondaryCaptureImageStorage,),
     Role.SR: (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage),
     Role.SR_ENHANCED: (EnhancedSRStorage,),
-    Role.SR_EDITABLE: (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage),  # goes where the SR goes
+    Role.SR_EDITABLE: (Comprehensive3DSRStorage, ComprehensiveSRStorage),
     Role.TEXT: (BasicTextSRStorage,),
     Role.PDF: (EncapsulatedPDFStorage,),
     Role.PR: (GrayscaleSoftcopyPresentationStateStorage, ColorSoftcopyPresentationStateStorage),
@@ -56,6 +56,8 @@ SOP_CLASSES: Mapping[Role, tuple[str, ...]] = {
     Role.PM: (ParametricMapStorage,),
     Role.RTSTRUCT: (RTStructureSetStorage,),
 }
+#: what goes nowhere without another: an answer to bare outlines is understood by what the SR says
+WITH: Mapping[Role, Role] = {Role.SR_EDITABLE: Role.SR}
 #: what goes in place of a kind that a destination does not take: the first of these that it does
 INSTEAD: Mapping[Role, tuple[Role, ...]] = {
     Role.SEG: (Role.SC, Role.KEYS),
@@ -95,10 +97,9 @@ def kinds_of(profile: str | Sequence[str]) -> tuple[Role, ...]:
     found = tuple(role for role in Role if role in profile)
     if not REPORTS & set(found):
         raise ValueError(f"name a report too ({', '.join(sorted(REPORTS))}): without one nobody hears why a series was not analysed")
-    if Role.SR_EDITABLE in found and Role.SR not in found:
-        raise ValueError(
-            f"name {Role.SR} too: {Role.SR_EDITABLE} has outlines only, and an answer to them is understood by what the SR says"
-        )
+    for role in found:
+        if role in WITH and WITH[role] not in found:
+            raise ValueError(f"name {WITH[role]} too: {role} goes nowhere without it")
     return found
 
 
@@ -122,7 +123,7 @@ def fitted(kinds: Sequence[Role], accepted: Mapping[str, Sequence[str]]) -> tupl
 
 def _taken(role: Role, accepted: Mapping[str, Sequence[str]]) -> bool:
     needed = SOP_CLASSES[role][:1] if role is Role.SEG else SOP_CLASSES[role]
-    return all(uid in accepted for uid in needed)
+    return all(uid in accepted for uid in needed) and (role not in WITH or _taken(WITH[role], accepted))
 
 
 # --- what a route asks for -------------------------------------------------------------------------------------------------

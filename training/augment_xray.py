@@ -9,7 +9,7 @@ import numpy.typing as npt
 from training.augment import Picture, placed, shaded
 
 WORDS = ("L", "R", "LEFT", "RIGHT", "PORTABLE", "AP", "PA", "ERECT", "SUPINE", "MOBILE", "AP ERECT", "SEMI", "SITTING", "D3", "14:32", "B")
-SEEN_HAZE = 0.25
+SEEN_HAZE = 0.25  #: how dense haze is that a reader would outline
 Mask = npt.NDArray[np.bool_]
 
 

@@ -115,6 +115,8 @@ def without(*classes: str) -> dict[str, list[str]]:
         ([Role.SEG, Role.SR], [SegmentationStorage], [Role.SC, Role.SR]),
         ([Role.SEG, Role.SR], [Comprehensive3DSRStorage], [Role.SEG, Role.SR_ENHANCED]),
         ([Role.SEG, Role.SR], [Comprehensive3DSRStorage, EnhancedSRStorage], [Role.SEG, Role.TEXT]),
+        ([Role.SR, Role.SR_EDITABLE], [], [Role.SR, Role.SR_EDITABLE]),
+        ([Role.SR, Role.SR_EDITABLE], [EnhancedSRStorage], [Role.TEXT]),  # outlines without the report would mean nothing
         ([Role.SR, Role.KO], [KeyObjectSelectionDocumentStorage], [Role.SR]),
         ([Role.PDF], [EncapsulatedPDFStorage], [Role.TEXT]),
     ],

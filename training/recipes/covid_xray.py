@@ -40,9 +40,8 @@ from training.processes import keep
 from training.splits import ensure_disjoint
 
 LUNG_FIELD = Path(__file__).parents[2] / "models" / "lung_field" / "1.0.0"
-BEFORE = (
-    Path(__file__).parents[2] / "models" / "covid_xray" / "1.1.0"
-)  #: where a run starts, and who outlines what nobody did; 1.1.0 went on from 1.0.0
+#: where a run starts, and who outlines what nobody did; 1.1.0 went on from 1.0.0
+BEFORE = Path(__file__).parents[2] / "models" / "covid_xray" / "1.1.0"
 NETWORK: dict[str, Any] = {
     "_target_": "UNet",
     "spatial_dims": 2,
@@ -164,7 +163,7 @@ def children(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Ch
     return found
 
 
-def drawn(lung: Any, seeds: Iterable[int]) -> list[Chest]:
+def drawn_chests(lung: Any, seeds: Iterable[int]) -> list[Chest]:
     """Drawn chests, clear and with haze of known outline: what a film is when only its haze tells, and nothing of a collection."""
     found = []
     for seed in seeds:
@@ -327,7 +326,7 @@ def heart_cut(where: Mask, rng: np.random.Generator) -> Mask:
 
 def of_batch(kinds: dict[tuple[str, bool], list[Chest]], rng: np.random.Generator) -> Batch:
     """Films of every kind, as `BATCH` says, twice: the second half of the batch is the first, changed anew."""
-    images, boxes, lungs, trust, chosen = [], [], [], [], []
+    images, boxes, lungs, trust, infected, labelled, chosen = [], [], [], [], [], [], []
     for source, ill, number in BATCH:
         pool = kinds[source, ill]
         for _ in range(number):
@@ -343,15 +342,15 @@ def of_batch(kinds: dict[tuple[str, bool], list[Chest]], rng: np.random.Generato
             lungs.append(frame.forward(where.astype(np.float32)) > 0.5)
             boxes.append(frame.forward(box.astype(np.float32)) > 0.5)
             trust.append(0.0 if one.opacity is None else one.trust * (0.5 if one.other_abnormal else 1.0))
-    infected = [one.infected for one, _ in chosen]
-    hazy = [bool(box.any()) and not one.infected for look in range(2) for one, looks in chosen for box in looks[look][2:]]
+            infected.append(one.infected)
+            labelled.append(one.infected or not box.any())
     return {
         "image": torch.from_numpy(np.stack(images))[:, None],
         "lungs": torch.from_numpy(np.stack(lungs)),
         "boxes": torch.from_numpy(np.stack(boxes)),
         "trust": torch.tensor(trust, dtype=torch.float32),
-        "infected": torch.tensor(infected + infected, dtype=torch.float32),
-        "labelled": torch.tensor([not one for one in hazy], dtype=torch.float32),
+        "infected": torch.tensor(infected, dtype=torch.float32),
+        "labelled": torch.tensor(labelled, dtype=torch.float32),
     }
 
 
@@ -401,9 +400,9 @@ def run(data: Path, out: Path, course: Course) -> None:
     """Train the opacity stage; `data` is the folder that holds images/. The lung stage is `models/lung_field`."""
     cv2.setNumThreads(1)
     lung = lung_network()
-    chests = outlined(fields(data) + films(data, lung) + children(data, lung), Bundle.open(BEFORE)) + drawn(lung, DRAWN)
+    chests = fields(data) + films(data, lung) + children(data, lung)
     ensure_disjoint((c.split, c.group) for c in chests)
-    training = [c for c in chests if c.split == "train"]
+    training = outlined([c for c in chests if c.split == "train"], Bundle.open(BEFORE)) + drawn_chests(lung, DRAWN)
     validation = [c for c in chests if c.split == "val"]
     kinds = {(source, ill): [c for c in training if (c.source, c.infected) == (source, ill)] for source, ill, _ in BATCH}
 
@@ -415,7 +414,6 @@ def run(data: Path, out: Path, course: Course) -> None:
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         rsna = [c for c in validation if c.source == "rsna"]
-        whole = [c for c in validation if c.set != "cxr_lungfield256"]
         logits, opacity = maps_of(model, rsna)
         overlap = total = 0.0
         for one, found in zip(rsna, opacity, strict=True):
