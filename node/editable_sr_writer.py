@@ -18,7 +18,7 @@ from node.domain import Finding, Result, Role, Study
 from node.imaging.volume import Frame, Volume
 from node.provenance import Provenance
 from node.report import context, document, told
-from node.sr_writer import comprehensive, number, source_of, where
+from node.sr_writer import comprehensive, drawn_on, number, where
 
 TOOL = "Cornerstone3DTools@^0.1.0:PlanarFreehandROI"  #: OHIF's name for an outline drawn by hand
 
@@ -61,7 +61,7 @@ def _group(
     provenance: Provenance,
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     """TID 1501 with the area within the outline, (column, row) in pixels of the frame."""
-    shape = sr.CoordinatesForMeasurement(sr.GraphicTypeValues.POLYLINE, np.asarray(outline, np.float64), source_of(frame))
+    shape = drawn_on(frame, outline, sr.CoordinatesForMeasurement)
     area = float(cv2.contourArea(np.asarray(outline, np.float32))) * (float(np.prod(spacing_mm)) if spacing_mm else 1.0)
     unit = codes.SQUARE_MILLIMETER if spacing_mm else codes.PIXELS
     return sr.MeasurementsAndQualitativeEvaluations(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 from highdicom import sr
@@ -37,6 +38,7 @@ CANCER = {"86049000", "363346000", "1240414004"}  # SCT: malignant neoplasms
 MODALITIES = {concept.value: concept for concept in (getattr(standard.cid29, name) for name in standard.cid29.dir())} | {
     "SEG": SEGMENTATION
 }
+Shape = TypeVar("Shape", sr.ImageRegion, sr.CoordinatesForMeasurement)
 FIRST_ROW = 0.12  # below the words that viewers write into the corner
 LINE, GAP = 0.028, 0.02  # of the image's height: what a viewer's words beside a region take
 
@@ -176,7 +178,6 @@ def _group(
     finding: Finding, frame: Frame, outline: np.ndarray, result: Result, provenance: Provenance
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """TID 1410. Numbers have no children (OHIF skips those that have): algorithm and method stand at the group."""
-    region = sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, np.asarray(outline, np.float64), source_of(frame))
     tracking_id, tracking_uid = provenance.finding_tracking(result, finding)
     numbers = []
     if finding.probability is not None:
@@ -188,7 +189,7 @@ def _group(
         decided.append(sr.QualitativeEvaluation(name=PRESENCE, value=value))
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=tracking_uid, identifier=tracking_id),
-        referenced_region=region,
+        referenced_region=drawn_on(frame, outline, sr.ImageRegion),
         finding_type=finding.code,
         algorithm_id=provenance.algorithm_items(),
         finding_sites=[sr.FindingSite(finding.site, laterality=finding.laterality)] if finding.site is not None else None,
@@ -197,12 +198,13 @@ def _group(
     )
 
 
-def source_of(frame: Frame) -> sr.SourceImageForRegion:
-    """The image that an outline lies on. The constructor knows no retired class; the reference has the image's own."""
+def drawn_on(frame: Frame, outline: np.ndarray, kind: type[Shape]) -> Shape:
+    """A closed outline, (column, row), on its image. The constructors know no retired class; the reference has the image's own."""
     header = frame.instance.header
     source = sr.SourceImageForRegion(class_like(header), header.SOPInstanceUID, [frame.number] if frame_count(header) > 1 else None)
-    source.ReferencedSOPSequence[0].ReferencedSOPClassUID = header.SOPClassUID
-    return source
+    shape = kind(sr.GraphicTypeValues.POLYLINE, np.asarray(outline, np.float64), source)
+    shape.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID = header.SOPClassUID
+    return shape
 
 
 def _probability(finding: Finding) -> Code:
