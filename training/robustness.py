@@ -111,8 +111,8 @@ def covid_xray(bundle: Bundle) -> Score:
     return score
 
 
-def xray_anomaly(bundle: Bundle) -> Score:
-    """The percentile among normal films of adults."""
+def xray_anomaly(bundle: Bundle, group: str = "adult") -> Score:
+    """The percentile among normal films of a group."""
     from node.pipelines.xray_anomaly import XrayAnomaly, canvas_of, features_of, percentile, seen
 
     model = XrayAnomaly(bundle).load("cpu")
@@ -122,7 +122,7 @@ def xray_anomaly(bundle: Bundle) -> Score:
             shown = seen(film, model.lungs)
         except OutsideIntendedUse:
             return None
-        return percentile(features_of(canvas_of(shown.film, shown.lungs)[1], model.reader), model.groups["adult"])
+        return percentile(features_of(canvas_of(shown.film, shown.lungs)[1], model.reader), model.groups[group])
 
     return score
 

@@ -11,12 +11,11 @@ from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from node.web.multipart import MultipartInvalid, Part, Parts
+from node.web.multipart import MultipartInvalid, Part, Parts, pieces
 from node.web.problems import Problem
 
 FIELDS = ("pipeline", "clinical", "view", "modality")
 LONGEST_FIELD = 64 << 10
-_PIECE = 1 << 20
 _FORM = f"Send `Content-Type: multipart/form-data` with the files, and if you like the fields {', '.join(FIELDS)}."
 
 
@@ -57,24 +56,16 @@ async def read_form(request: Request, *, spool: Callable[[], BinaryIO], most_byt
 
 
 async def _read(request: Request, body: Parts, form: Form, most_bytes: int, most_files: int) -> None:
-    size, waiting = 0, bytearray()
-
-    async def feed() -> None:
+    size = 0
+    async for piece in pieces(request.stream()):
+        size += len(piece)
+        if size > most_bytes:
+            raise _too_large(most_bytes)
         try:
-            for part in await run_in_threadpool(body.feed, bytes(waiting)):
+            for part in await run_in_threadpool(body.feed, piece):
                 _take(part, form, most_files)
         except MultipartInvalid as why:
             raise Problem(400, f"{str(why).capitalize()}. {_FORM}") from None
-        waiting.clear()
-
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most_bytes:
-            raise _too_large(most_bytes)
-        waiting += chunk
-        if len(waiting) >= _PIECE:
-            await feed()
-    await feed()
     if not body.ended:
         raise Problem(400, "The body ends before its last boundary. Send it again.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -10,6 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 LONGEST_HEADERS = 16 << 10  #: bytes of one part's headers, which are held in memory
+PIECE = 1 << 20  #: bytes of a body that are one trip to a worker thread
 
 
 class MultipartInvalid(ValueError):
@@ -103,3 +104,14 @@ class Parts:
 
     def _all(self) -> None:
         self.ended = True
+
+
+async def pieces(body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """A body in pieces of about a megabyte, the last one of what is left."""
+    waiting = bytearray()
+    async for chunk in body:
+        waiting += chunk
+        if len(waiting) >= PIECE:
+            yield bytes(waiting)
+            waiting.clear()
+    yield bytes(waiting)

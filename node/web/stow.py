@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ from node.errors import DiskFull, SopClassRefused, StudyRefused
 from node.ledger.tokens import Role
 from node.web.auth import needs, peer_of
 from node.web.metrics import Metrics
-from node.web.multipart import MultipartInvalid, Part, Parts
+from node.web.multipart import MultipartInvalid, Part, Parts, pieces
 from node.web.parts import WebParts
 from node.web.problems import Problem
 
@@ -34,7 +34,6 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH = 0xA900  # here: not of the study that the request's path names
 CANNOT_UNDERSTAND = 0xC000
 
-_PIECE = 1 << 20
 _JSON = {"application/dicom+json", "application/json"}
 _FORM = 'Send `Content-Type: multipart/related; type="application/dicom"; boundary=…` with one DICOM file a part.'
 
@@ -78,7 +77,7 @@ async def _store(request: Request, parts: WebParts, metrics: Metrics, study: str
     body = _begin(boundary, parts)
     size = 0
     try:
-        async for piece in _pieces(request):
+        async for piece in pieces(request.stream()):
             size += len(piece)
             if size > parts.max_upload_bytes:
                 raise _too_big(parts)
@@ -161,17 +160,6 @@ def _boundary(request: Request) -> bytes:
     if not options.get(b"boundary"):
         raise Problem(400, f"Content-Type names no boundary. {_FORM}")
     return options[b"boundary"]
-
-
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces of about a megabyte: each is one trip to a worker thread."""
-    waiting = bytearray()
-    async for chunk in request.stream():
-        waiting += chunk
-        if len(waiting) >= _PIECE:
-            yield bytes(waiting)
-            waiting.clear()
-    yield bytes(waiting)
 
 
 def _begin(boundary: bytes, parts: WebParts) -> Parts:
