@@ -34,6 +34,9 @@ class Look(StrEnum):
     BY_HAND = "released by a person"
 
 
+_CLOSENESS = {look: number for number, look in enumerate(Look)}
+
+
 @dataclass(slots=True)
 class Account:
     """Filled by the cleaner, one for a study or a part of it."""
@@ -44,7 +47,7 @@ class Account:
 
     def saw(self, instance: str, look: Look, boxes: int) -> None:
         """How an image was looked at. Of two files of one instance the one that was looked at more closely counts."""
-        self.looks[instance] = max(self.looks.get(instance, look), look, key=list(Look).index)
+        self.looks[instance] = max(self.looks.get(instance, look), look, key=_CLOSENESS.__getitem__)
         if boxes:
             self.boxes[instance] = self.boxes.get(instance, 0) + boxes
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import re
-from hashlib import sha256
 
 from node.domain import CleanUid, Pseudonym
 
@@ -40,4 +39,4 @@ class CleanUids:
         return self._mac("key", purpose)
 
     def _mac(self, purpose: str, text: str) -> bytes:
-        return hmac.new(self._key, f"{purpose}\0{text}".encode(), sha256).digest()
+        return hmac.digest(self._key, f"{purpose}\0{text}".encode(), "sha256")

@@ -6,7 +6,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache, cached_property, lru_cache
 from io import BytesIO
@@ -30,8 +30,9 @@ from node.errors import BurnedInAnnotation, InstanceUnreadable, PixelsNotSeen
 from node.identified import content_trees, dummies, marks, overlays, pixels, words
 from node.identified.account import Account, Look
 from node.identified.clean_uids import CleanUids
-from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, looks_implicit, scan
+from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, looks_implicit
 from node.identified.flat_values import stands_out
+from node.identified.layouts import layout_of
 from node.identified.looking import ByHand, Looker, Looks, Seen
 from node.identified.objects import why_left_out
 from node.identified.profile import (
@@ -146,7 +147,8 @@ class Opened:
     explicit: bool
     transfer_syntax_uid: str
     whole: bool
-    top: dict[int, Element] = field(default_factory=dict)
+    top: dict[int, Element]
+    overlays: bool  #: there is something of a group 60xx
 
     def value(self, tag: int) -> bytes:
         """A top-level value without padding; empty when absent."""
@@ -181,10 +183,8 @@ def open_data_set(data: bytes, transfer_syntax_uid: str, start: int = 0) -> Open
     explicit = transfer_syntax_uid != IMPLICIT
     if explicit and len(data) >= start + 8 and looks_implicit(data, start):
         data, whole, start = _explicit(data[start:]), False, 0
-    elements, _ = scan(data, start, len(data), explicit=explicit)
-    opened = Opened(data, elements, explicit, transfer_syntax_uid, whole)
-    opened.top = {element.tag: element for element in elements}
-    return opened
+    layout = layout_of(data, start, explicit=explicit)
+    return Opened(data, layout.elements, explicit, transfer_syntax_uid, whole, layout.top, layout.overlays)
 
 
 class Cleaner:
@@ -392,14 +392,16 @@ class _Walk:
 
     def chunks(self, ours: dict[int, bytes], pixel_chunk: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
         planes: Mapping[int, bytes] = {}
-        if self.profile.options.clean_graphics:
+        if self.opened.overlays and self.profile.options.clean_graphics:
             planes = overlays.kept_planes(self.data, self.opened.elements, self.cleaner.looker, self.instance)
-        top: list[Element] = [
-            e for e in self.opened.elements if e.tag not in ours and e.tag not in _PIXELS and (e.tag >> 24 != 0x60 or e.tag >> 16 in planes)
-        ]
+        apart = {*ours, *_PIXELS}
+        top = [e for e in self.opened.elements if e.tag not in apart]
         acts = self.cleaner.account.acts
         acts[Act.DUMMY] += (_PATIENT_NAME in self.opened.top) + (_PATIENT_ID in self.opened.top)
-        acts[Act.REMOVE] += sum(e.tag >> 24 == 0x60 and e.tag >> 16 not in planes for e in self.opened.elements)
+        if self.opened.overlays:
+            staying = [e for e in top if e.tag >> 24 != 0x60 or e.tag >> 16 in planes]
+            acts[Act.REMOVE] += len(top) - len(staying)
+            top = staying
         out: dict[int, bytes | memoryview] = dict(self._data_set(top, self.explicit, 0, 0)[0])
         if _APPROVAL in self.opened.top and not self.profile.options.retain_institution_identity:
             out.pop(_COMMITTEE, None)  # a name that may stand beside the number only, and the number is gone (PS3.3 C.7.1.3)
@@ -900,7 +902,7 @@ def _measured_only(opened: Opened) -> bool:
 def _without_overlay_bits(opened: Opened, element: Element, native: bool, instance: CleanUid) -> bytes | memoryview:
     """Overlays once lived in unused high bits of the pixels (PS3.5 8.1.2); with the overlay gone its bits go too."""
     stored, bits = opened.number(0x00280101) or 0, opened.number(0x00280100) or 0
-    embedded = any(
+    embedded = opened.overlays and any(
         (e.tag & 0xFF00FFFF) == 0x60000102 and not e.tag & 0x10000 and any(opened.data[e.value : e.value_end]) for e in opened.elements
     )
     whole = memoryview(opened.data)[element.start : element.end]

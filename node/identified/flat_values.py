@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,18 @@ def _often(frame: NDArray[Any]) -> NDArray[np.int64] | None:
     often = counts[values].astype(np.float64)
     if often.size == 0:
         return values
-    sums = np.convolve(often, np.ones(2 * NEIGHBOURS + 1), "same")[: often.size] - often
-    beside = np.convolve(np.ones(often.size), np.ones(2 * NEIGHBOURS + 1), "same")[: often.size] - 1
-    chosen = values[often > MORE_THAN * sums / np.maximum(beside, 1) + LEAST]
+    sums = np.convolve(often, _WINDOW, "same")[: often.size] - often
+    chosen = values[often > MORE_THAN * sums / _beside(often.size) + LEAST]
     return np.asarray(chosen + low, np.int64)
+
+
+_WINDOW = np.ones(2 * NEIGHBOURS + 1)
+
+
+@lru_cache(maxsize=64)
+def _beside(size: int) -> NDArray[np.float64]:
+    """How many neighbours each of so many values has, at least 1."""
+    return np.maximum(np.convolve(np.ones(size), _WINDOW, "same")[:size] - 1, 1)
 
 
 def looks_written(found: NDArray[np.bool_]) -> bool:

@@ -63,21 +63,21 @@ def take_out(faces: Faces, place: Path, written: Iterable[Written], pool: Proces
 
 def move(place: Path, target: Path, written: Iterable[Written]) -> None:
     """To where they belong. A file that lies there already stays, the new one gets a number."""
-    folders: set[Path] = set()
+    taken: dict[str, set[str]] = {}  #: names in each folder
     for file in written:
         if file.gone:
             continue
-        source, wanted = place / file.outcome["file"], target / file.outcome["file"]
-        if wanted.parent not in folders:
-            wanted.parent.mkdir(parents=True, exist_ok=True)
-            folders.add(wanted.parent)
-        path, number = wanted, 1
-        while path.exists():
+        folder, slash, name = file.outcome["file"].rpartition("/")
+        if folder not in taken:
+            (target / folder).mkdir(parents=True, exist_ok=True)
+            taken[folder] = {path.name for path in (target / folder).iterdir()}
+        number, wanted = 1, name
+        while wanted in taken[folder]:
             number += 1
-            path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        source.rename(path)
-        if number > 1:
-            file.outcome["file"] = str(path.relative_to(target))
+            wanted = f"{name.removesuffix('.dcm')}-{number}.dcm"
+        taken[folder].add(wanted)
+        Path(f"{place}/{file.outcome['file']}").rename(f"{target}/{folder}{slash}{wanted}")
+        file.outcome["file"] = f"{folder}{slash}{wanted}"
 
 
 def _treated(faces: Faces, files: list[Path]) -> Treated | str:

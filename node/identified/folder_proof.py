@@ -36,8 +36,8 @@ class Searched(NamedTuple):
     looked_at: list[Written]
 
     def facts(self, prover: Prover, target: Path) -> dict[str, Any]:
-        self.scanned.digests = {target / file.outcome["file"]: digest for file, digest in self.digests}
-        self.scanned.looked_at = {target / file.outcome["file"] for file in self.looked_at}
+        self.scanned.digests = {f"{target}/{file.outcome['file']}": digest for file, digest in self.digests}
+        self.scanned.looked_at = {f"{target}/{file.outcome['file']}" for file in self.looked_at}
         return prover.facts(self.sought, self.scanned, target)
 
 
@@ -47,7 +47,7 @@ class _Share:
 
     study: CleanUid
     found: Identifying
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     read_text: ReadText | None
 
 
@@ -66,12 +66,12 @@ def prove_folder(prover: Prover, place: Path, studies: Mapping[CleanUid, CleanFi
     digests, looked_at = [], []
     for study, clean in studies.items():
         for file in _there(clean.written):
-            path = place / file.outcome["file"]
+            path = f"{place}/{file.outcome['file']}"
             if study not in leaks:
                 digests.append((file, everything.digests[path]))
                 looked_at += [file] if path in everything.looked_at else []
                 continue
-            path.unlink()
+            Path(path).unlink()
             file.gone = True
             file.outcome.pop("file")
             file.outcome.update(outcome="refused", kind=LeakFound.__name__, reason=str(leak_found(leaks[study])))
@@ -83,7 +83,7 @@ def _there(written: Sequence[Written]) -> list[Written]:
 
 
 def _shared(study: CleanUid, clean: CleanFiles, place: Path, read_text: ReadText | None, workers: int) -> Iterator[_Share]:
-    files = [place / file.outcome["file"] for file in _there(clean.written)]
+    files = [f"{place}/{file.outcome['file']}" for file in _there(clean.written)]
     at_once = max(ENOUGH, -(-len(files) // workers))
     for start in range(0, len(files), at_once):
         yield _Share(study, clean.found, tuple(files[start : start + at_once]), read_text)
@@ -91,4 +91,4 @@ def _shared(study: CleanUid, clean: CleanFiles, place: Path, read_text: ReadText
 
 def _scanned(share: _Share) -> tuple[Scanned, Sought]:
     scan = LeakScan(share.found, read_text=share.read_text)
-    return scan.scan(share.files), scan.sought
+    return scan.scan(map(Path, share.files)), scan.sought

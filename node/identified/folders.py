@@ -34,7 +34,7 @@ from node.identified.deidentifier import patient_of, pseudonym_of, study_attribu
 from node.identified.elements import LONG_VRS, SHORT_VRS, Malformed
 from node.identified.folder_faces import Written, move, staging, take_out
 from node.identified.folder_proof import CleanFiles, Searched, prove_folder
-from node.identified.identifying import Identifying, standard_words
+from node.identified.identifying import Identifying
 from node.identified.identities import Identities, Sealer
 from node.identified.kept_memory import kept_memory
 from node.identified.looking_apart import LookingApart
@@ -70,7 +70,7 @@ class _Chunk:
     study: CleanUid
     patient: tuple[str, str]
     banned: frozenset[str]
-    files: tuple[tuple[Path, Path], ...]  #: absolute, and below the folder
+    files: tuple[tuple[str, str], ...]  #: absolute, and below the folder
 
 
 @dataclass(slots=True)
@@ -145,19 +145,18 @@ class Folders:
     def _deidentified(self, source: Path, target: Path, progress: Progress | None) -> dict[str, Any]:
         began = time.monotonic()
         source, target = source.resolve(), target.resolve()
-        below = f"{target}{os.sep}"
-        files = [p for p in sorted(source.rglob("*")) if p.is_file() and not str(p).startswith(below)]
+        files = sorted(_files(str(source), but=str(target)))
         target.mkdir(parents=True, exist_ok=True)
         studies: dict[CleanUid, list[_Done]] = defaultdict(list)
         searched: Searched | None = None
         if self._prover:
-            standard_words()  # read once, here, for every process
+            self._prover.prepare()  # once, here, for every process
         looker = self._looker.with_threads(1) if self._looker and self._workers > 1 else self._looker
         pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
         with pool or nullcontext(), staging(target) if self._faces.on or self._prover else nullcontext(target) as place:
             chunks, outcomes, counts = self._sorted(files, source, pool)
             done_files = len(files) - sum(len(chunk.files) for chunk in chunks)
-            heads: dict[CleanUid, Path] = {}
+            heads: dict[CleanUid, str] = {}
             for chunk in chunks:
                 heads.setdefault(chunk.study, chunk.files[0][0])
             work = _Work(self._profile, self._clean_uids, self._unflagged, looker, place, self._prover)
@@ -174,13 +173,15 @@ class Folders:
                 searched = prove_folder(
                     self._prover, place, {study: _clean(parts) for study, parts in studies.items()}, pool, self._workers
                 )
+            if pool:
+                pool.shutdown(wait=False)  # they end while this process goes on
             if place != target:
                 move(place, target, [file for parts in studies.values() for done in parts for file in done.written])
-        if looker:
-            looker.close()
-        for study, parts in studies.items():
-            if any(outcome["outcome"] == "deidentified" for part in parts for outcome in part.outcomes):
-                self._seal(study, parts, heads[study])
+            if looker:
+                looker.close()
+            for study, parts in studies.items():
+                if any(outcome["outcome"] == "deidentified" for part in parts for outcome in part.outcomes):
+                    self._seal(study, parts, heads[study])
         report = self._report(outcomes, counts, studies, time.monotonic() - began)
         report["done"] = _account([done for parts in studies.values() for done in parts]).done(defaced=report.get("defaced", 0))
         if self._prover and searched:
@@ -203,12 +204,13 @@ class Folders:
             done.originals = originals
 
     def _sorted(
-        self, files: list[Path], source: Path, pool: ProcessPoolExecutor | None
+        self, files: list[str], source: Path, pool: ProcessPoolExecutor | None
     ) -> tuple[list[_Chunk], list[dict[str, Any]], dict[str, int]]:
         """Files by study, each study with its patient."""
         outcomes: list[dict[str, Any]] = []
         counts = {"files": len(files), "not_dicom": 0}
-        by_study: dict[CleanUid, list[tuple[Path, Path]]] = defaultdict(list)
+        by_study: dict[CleanUid, list[tuple[str, str]]] = defaultdict(list)
+        above = len(f"{source}/")
         patients: dict[CleanUid, set[tuple[str, str]]] = defaultdict(set)
         banned: dict[CleanUid, set[str]] = defaultdict(set)
         clean: dict[bytes, CleanUid] = {}
@@ -220,7 +222,7 @@ class Folders:
                 )
                 patients[study].add(said.patient)
                 banned[study] |= said.identifiers
-                by_study[study].append((path, path.relative_to(source)))
+                by_study[study].append((path, path[above:]))
             elif said:
                 outcomes.append(said)
             else:
@@ -240,12 +242,12 @@ class Folders:
                 chunks.append(_Chunk(study, patient, frozenset(banned[study]), tuple(members[start : start + share])))
         return chunks, outcomes, counts
 
-    def _seal(self, study: CleanUid, parts: list[_Done], head: Path) -> None:
+    def _seal(self, study: CleanUid, parts: list[_Done], head: str) -> None:
         originals = [original for part in parts for original in part.originals]
         if not originals:
             return
         attributes = Dataset()
-        with head.open("rb") as file, _mapped(file.fileno()) as data:
+        with Path(head).open("rb") as file, _mapped(file.fileno()) as data:
             opened = _open(data)
             if opened is not None:
                 attributes = study_attributes(opened)
@@ -298,7 +300,7 @@ class Folders:
         result, is named by the re-identifier and lies where it lay.
         """
         source, target = source.resolve(), target.resolve()
-        files = [p for p in sorted(source.rglob("*")) if p.is_file() and not p.is_relative_to(target) and p.name != REPORT]
+        files = [path for path in map(Path, sorted(_files(str(source), but=str(target)))) if path.name != REPORT]
         known: dict[CleanUid, dict[str, list[tuple[dict[str, Any], bytes]]]] = {}
         reidentifier = Reidentifier(self._identities)
         outcomes: list[dict[str, Any]] = []
@@ -399,8 +401,8 @@ class _Work:
             done.found.finish()
         return done
 
-    def _one(self, path: Path, relative: Path, cleaner: Cleaner, done: _Done, tags: PixelTags) -> dict[str, Any]:
-        data = path.read_bytes()
+    def _one(self, path: str, relative: str, cleaner: Cleaner, done: _Done, tags: PixelTags) -> dict[str, Any]:
+        data = Path(path).read_bytes()
         try:
             opened = _open(data)
             if opened is None:  # looked at a moment ago
@@ -423,9 +425,9 @@ class _Work:
         done.written.append(Written(outcome, instance.series_instance_uid))
         return outcome
 
-    def _place(self, relative: Path, instance: CleanInstance) -> str:
+    def _place(self, relative: str, instance: CleanInstance) -> str:
         """Write the clean file, and say where it lies below the target. Two files of one instance in one folder get a number."""
-        folder = "".join(f"d{self.clean_uids.of(f'folder {part}')[-12:]}/" for part in relative.parts[:-1])
+        folder = "".join(f"d{self.clean_uids.of(f'folder {part}')[-12:]}/" for part in relative.split("/")[:-1])
         number = 1
         while True:
             place = f"{folder}{instance.sop_instance_uid}{f'-{number}' if number > 1 else ''}.dcm"
@@ -458,12 +460,12 @@ def _account(parts: list[_Done]) -> Account:
 
 
 # --- what the way home needs -------------------------------------------------------------------------------------------------------
-def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: Path, tags: PixelTags) -> tuple[dict[str, Any], bytes]:
+def _original(data: bytes, opened: Opened, instance: CleanInstance, relative: str, tags: PixelTags) -> tuple[dict[str, Any], bytes]:
     """Everything but the pixel data, which the clean file has; all of it where the pixels were written anew."""
     pixel_data = opened.pixel_data
     written = instance.pixel_chunk
     same = opened.whole and pixel_data is not None and isinstance(written, memoryview)
-    facts: dict[str, Any] = {"path": str(relative), "whole": not same}
+    facts: dict[str, Any] = {"path": relative, "whole": not same}
     if same and pixel_data is not None:
         facts |= {"split": pixel_data.start, "key": _key(instance.written_uid, written, tags)}
         return facts, data[: pixel_data.start] + data[pixel_data.end :]
@@ -516,10 +518,22 @@ def _unpacked(packed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------
-def _told(path: Path) -> _Told | dict[str, Any] | None:
+def _files(folder: str, *, but: str) -> Iterator[str]:
+    """Every file below a folder; none of those below another folder. Links to folders are not followed."""
+    if f"{folder}/".startswith(f"{but}/"):
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path, but=but)
+            elif entry.is_file():
+                yield entry.path
+
+
+def _told(path: str) -> _Told | dict[str, Any] | None:
     """Of which study a file is; its outcome where it goes no further, None when it is not DICOM."""
     try:
-        with path.open("rb", buffering=0) as file, _mapped(file.fileno()) as data:
+        with Path(path).open("rb", buffering=0) as file, _mapped(file.fileno()) as data:
             if data_set_of(data)[2] == DIRECTORY:
                 return {"outcome": "left out", "sop_class": DIRECTORY_NAME, "reason": "a list of names and paths"}
             opened = _open(data)

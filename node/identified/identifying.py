@@ -311,7 +311,7 @@ def common_words() -> frozenset[str]:
 def standard_words() -> frozenset[str]:
     """Words of PS3.6 and PS3.16: attribute names, UID names, code meanings."""
     texts = [entry[2] for entry in DicomDictionary.values()] + [entry[0] for entry in UID_dictionary.values()]
-    return frozenset(word for text in (*texts, *standard_meanings()) for word in tokens(text))
+    return frozenset(tokens(" ".join((*texts, *standard_meanings()))))
 
 
 @cache

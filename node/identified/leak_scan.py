@@ -22,8 +22,9 @@ from ahocorasick_rs import BytesAhoCorasick
 from pydicom.datadict import keyword_for_tag
 
 from node.errors import StudyRefused
-from node.identified.elements import Element, Malformed, items, scan
+from node.identified.elements import Element, Malformed, items
 from node.identified.identifying import DATE_TIME, TECHNICAL_KEYWORDS, Identifying, Kind, common_words, standard_meanings, tokens
+from node.identified.layouts import Layout, layout_of
 from node.identified.needles import Needle, needles
 from node.identified.spoken import Spoken
 
@@ -34,7 +35,7 @@ UNREADABLE = "a clean file that can't be read again"  #: what nobody can search 
 UNSEEN = "pixels that can't be looked at again"
 
 _TEXT = frozenset({b"LO", b"SH", b"LT", b"ST", b"UT", b"UC", b"PN", b"AE", b"UR", b"CS", b"UN", b""})
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _OUR_OWN = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303, 0x00020012, 0x00020013})
 _PSEUDONYM, _PSEUDONYM_AT = re.compile(r"P[0-9A-F]{16}"), frozenset({0x00100010, 0x00100020})  #: its digits may spell a short name: `DEE`
 _CODE_VALUES, _SCHEME, _MEANING, _CODES = frozenset({0x00080100, 0x00080119, 0x00080120}), 0x00080102, 0x00080104, 0x0008
@@ -68,9 +69,9 @@ class Scanned:
     leaks: list[Leak] = field(default_factory=list)
     native: int = 0  #: instances whose pixel bytes were passed over
     compressed: int = 0  #: instances whose compressed pixels were searched for long patterns
-    looked_at: set[Path] = field(default_factory=set)  #: files whose frames were read as text
+    looked_at: set[str] = field(default_factory=set)  #: paths of files whose frames were read as text
     texts: int = 0  #: texts recognised in them
-    digests: dict[Path, str] = field(default_factory=dict)  #: SHA-256 of the very bytes that were searched
+    digests: dict[str, str] = field(default_factory=dict)  #: by path: SHA-256 of the very bytes that were searched
 
     def merge(self, other: Scanned) -> None:
         """Add what another process scanned."""
@@ -104,6 +105,7 @@ class LeakScan:
 
     def __init__(self, found: Identifying, *, read_text: ReadText | None = None) -> None:
         self._dates_at, self._whole, self._kept = found.dates_at, found.whole, found.kept_tags
+        self._whole_tags = {tag for tag, _ in self._whole}
         self._read_text = read_text
         patterns = needles(found)
         counts = {kind: len(found.values.get(kind, ())) for kind in Kind}
@@ -121,7 +123,7 @@ class LeakScan:
 
     def _one(self, path: Path, done: Scanned) -> None:
         data = path.read_bytes()
-        done.digests[path] = sha256(data).hexdigest()
+        done.digests[str(path)] = sha256(data).hexdigest()
         instance, before = path.stem, len(done.leaks)
         file = _File(data)
         done.instances += 1
@@ -148,7 +150,7 @@ class LeakScan:
             return
         if texts is None:
             return
-        done.looked_at.add(path)
+        done.looked_at.add(str(path))
         for frame, text in texts:
             done.texts += 1
             if kind := self._spoken.says(text):
@@ -229,8 +231,9 @@ class LeakScan:
     def _unchanged(self, file: _File) -> Iterator[tuple[str, Kind]]:
         """Names and identifiers too short to search for: not in their own attribute at least."""
         for element in file.elements:
-            short = element.vr in _TEXT and element.value_end - element.value <= 64
-            value = file.data[element.value : element.value_end].strip(b" \0") if short else b""
+            if element.tag not in self._whole_tags or element.vr not in _TEXT or element.value_end - element.value > 64:
+                continue
+            value = file.data[element.value : element.value_end].strip(b" \0")
             if (element.tag, value) in self._whole and _is_somebody(file.text(element)):
                 yield file.where(element.value, element.value_end), Kind.IDENTIFIER
 
@@ -244,14 +247,21 @@ class _File:
         self.explicit = transfer_syntax != IMPLICIT
         self.broken = False
         try:
-            self.elements, _ = scan(data, start, len(data), explicit=self.explicit)
+            layout = layout_of(data, start, explicit=self.explicit)
         except Malformed:
-            self.elements, self.broken = [], True
-        self.pixels = next((element for element in self.elements if element.tag in _PIXELS), None)
+            layout, self.broken = Layout([], {}, overlays=False), True
+        self.elements, self._top = layout.elements, layout.top
+        self.pixels = next((self._top[tag] for tag in _PIXELS if tag in self._top), None)
         self.native = self.pixels is not None and not self.pixels.undefined
         self.compressed = self.pixels is not None and self.pixels.undefined
-        self._tops = [*self.meta, *self.elements]
-        self._starts = [element.start for element in self._tops]
+
+    @cached_property
+    def _tops(self) -> list[Element]:
+        return [*self.meta, *self.elements]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [element.start for element in self._tops]
 
     def pieces(self) -> Iterator[tuple[int, bytes, bool]]:
         """(offset, bytes, whether they are compressed pixels): everything but native pixels, and what stands behind these."""
@@ -271,12 +281,19 @@ class _File:
 
     def _declared(self) -> int:
         """Bytes of pixels that Rows, Columns and the rest promise; 0 where they do not say."""
-        number = {e.tag: struct.unpack_from("<H", self.data, e.value)[0] for e in self.elements if e.value_end - e.value == 2}
-        bits, samples = number.get(0x00280100, 0), number.get(0x00280002, 1)
-        frames = next((self.data[e.value : e.value_end].strip(b" \0") for e in self.elements if e.tag == 0x00280008), b"1") or b"1"
+        told = self._top.get(0x00280008)
+        frames = (self.data[told.value : told.value_end].strip(b" \0") if told else b"") or b"1"
         if not frames.isdigit():
             return 0
-        return int(number.get(0x00280010, 0) * number.get(0x00280011, 0) * samples * int(frames) * bits + 7) // 8
+        rows, columns, bits = (self._number(tag, 0) for tag in (0x00280010, 0x00280011, 0x00280100))
+        return (rows * columns * self._number(0x00280002, 1) * int(frames) * bits + 7) // 8
+
+    def _number(self, tag: int, otherwise: int) -> int:
+        """A US at the top."""
+        element = self._top.get(tag)
+        if element is None or element.value_end - element.value != 2:
+            return otherwise
+        return int.from_bytes(self.data[element.value : element.value_end], "little")
 
     def place(self, start: int, end: int) -> _Place | None:
         """The innermost element whose value holds these bytes."""

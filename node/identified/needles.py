@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -25,11 +26,18 @@ MOST_PARTS = 4  #: parts of a name that are tried in every order
 
 _BETWEEN = ("", " ", "^", ", ", ",", "_", "-", ".", "^^", "\\")
 _PARTS = re.compile(r"[^\W_]+")
+_LETTER = re.compile(r"[A-Za-z]")
 _WIDE = re.compile("[⺀-퟿豈-﫿]")
 _TECHNICAL = re.compile(r"[A-Za-z]{1,2}\d{1,2}[a-z]?|\d{1,3}")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LONG_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
 _GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe", "æ": "ae"})
+
+
+def load_character_sets() -> None:
+    """Python reads each from its own file when it is first asked for."""
+    for codec in (*ALWAYS, *OTHERS):
+        codecs.lookup(codec)
 
 
 class Needle(NamedTuple):
@@ -45,11 +53,11 @@ class Needle(NamedTuple):
 def needles(found: Identifying) -> dict[bytes, Needle]:
     """Patterns, in lower case where they are ASCII, and what each stands for. The weightier kind wins."""
     out: dict[bytes, Needle] = {}
-    codecs = [*ALWAYS, *OTHERS, *sorted(found.codecs - {*ALWAYS, *OTHERS, "iso8859", "utf8", "utf_8"})]
+    character_sets = [*ALWAYS, *OTHERS, *sorted(found.codecs - {*ALWAYS, *OTHERS, "iso8859", "utf8", "utf_8"})]
     for kind in reversed(Kind):  # the weightiest last: it overwrites
         for form, alone in _forms(kind, found.values.get(kind, ())):
-            digits = not any(c.isalpha() for c in form)
-            for pattern, width in _encoded(form, codecs):
+            digits = not _LETTER.search(form) if form.isascii() else not any(c.isalpha() for c in form)
+            for pattern, width in _encoded(form, character_sets):
                 out[pattern] = Needle(kind, width, digits, alone, len(form))
     for raw in found.raw:
         out[raw.lower()] = Needle(Kind.NAME, 1, False, False, len(raw))
@@ -157,15 +165,18 @@ def date_forms(day: str) -> set[str]:
     return forms
 
 
-def _encoded(form: str, codecs: Iterable[str]) -> Iterator[tuple[bytes, int]]:
+def _encoded(form: str, character_sets: Iterable[str]) -> Iterator[tuple[bytes, int]]:
     if form.isascii():  # one byte a character in every set but the wide ones
         low = form.lower()
-        for encoded, width in ((low.encode(), 1), (low.encode("utf-16-le"), 2), (low.encode("utf-16-be"), 2)):
-            if len(encoded) >= 3:
-                yield encoded, width
+        wide = low.encode("utf-16-le")
+        if len(low) >= 3:
+            yield low.encode(), 1
+        if len(wide) >= 3:
+            yield wide, 2
+            yield b"\0" + wide[:-1], 2
         return
     cases = {form, form.lower(), form.upper(), form.casefold(), form.title()}
-    for codec in codecs:
+    for codec in character_sets:
         for case in cases:
             try:
                 encoded = case.encode(codec)

@@ -25,8 +25,9 @@ from node import __version__
 from node.domain import StudyRef
 from node.errors import LeakFound, ProofInvalid
 from node.identified.account import Account
-from node.identified.identifying import Identifying, Kind, kept_by
+from node.identified.identifying import Identifying, Kind, kept_by, standard_words
 from node.identified.leak_scan import UNREADABLE, UNSEEN, Leak, LeakScan, ReadText, Scanned, Sought
+from node.identified.needles import load_character_sets
 from node.identified.second_look import SecondLook
 
 PROOF = "proof.json"
@@ -189,6 +190,12 @@ class Prover:
         self.read_text = read_text
         self._clock = clock
 
+    def prepare(self) -> None:
+        """What every search reads once, for processes that are forked from this one."""
+        standard_words()
+        load_character_sets()
+        self.watch()
+
     def watch(self) -> Identifying:
         """An empty list of what identifies, to be filled while the study is read."""
         retained = frozenset(kind for name, kind in RETAINED.items() if name in self._options)
@@ -222,6 +229,7 @@ class Prover:
 
     def facts(self, sought: Sequence[Sought], scanned: Scanned, folder: Path) -> dict[str, Any]:
         """What every report says: what was searched for, what was found, the pixels, the files."""
+        below = f"{folder}/"
         return {
             "format": FORMAT,
             "made_at": self._clock().isoformat(timespec="seconds"),
@@ -235,12 +243,12 @@ class Prover:
                     "native": scanned.native,
                     "compressed": scanned.compressed,
                     "text": "not looked at again" if self.read_text is None else "looked at again",
-                    "looked_at": [str(path.relative_to(folder)) for path in sorted(scanned.looked_at)],
+                    "looked_at": [path.removeprefix(below) for path in sorted(scanned.looked_at)],
                     "texts": scanned.texts,
                 },
                 "versions": {"radnode": __version__, "pydicom": pydicom.__version__, "ahocorasick_rs": version("ahocorasick_rs")},
             },
-            "digests": {str(path.relative_to(folder)): digest for path, digest in sorted(scanned.digests.items())},
+            "digests": {path.removeprefix(below): digest for path, digest in sorted(scanned.digests.items())},
         }
 
     def signed(self, report: Mapping[str, Any]) -> dict[str, Any]:
