@@ -1,8 +1,9 @@
 """De-identification of folders: this node beside dicognito, deid, dicom-anonymizer and Orthanc, in the same run.
 
-    python -m bench.deidentify_speed [--instances 300] [--rounds 5] [--cores 1 2]
+    python -m bench.deidentify_speed [--instances 300] [--rounds 5] [--cores 1 2] [--on FOLDER]
 
-CT instances of 512 x 512 x 16 bit, read from and written to files. Every round runs each tool once, in turn, on one core and on two
+CT instances of 512 x 512 x 16 bit, read from and written to files; by default files in memory (/dev/shm), so that no tool is measured by how
+long a disk takes to make a file, which on some machines is more than all the rest. Every round runs each tool once, in turn, on one core and on two
 (`taskset`). A tool that has no parallel run of its own gets two processes with half of the files each. Two figures each:
 
 steady  inside a process that has run before: what each further instance costs
@@ -56,12 +57,13 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=5)
     asked.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     asked.add_argument("--skip", nargs="*", default=[], choices=[*PYTHON_PEERS, "orthanc"])
+    asked.add_argument("--on", type=Path, default=Path("/dev/shm"), help="where the files lie")
     asked.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     options = asked.parse_args()
     if options.part:
         ours(Path(options.part[0]), Path(options.part[1]), int(options.part[2]))
         return
-    with tempfile.TemporaryDirectory(prefix="radnode-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="radnode-bench-", dir=options.on) as scratch:
         bench = Bench(Path(scratch), options.instances)
         for number in range(options.rounds):
             for cores in options.cores:

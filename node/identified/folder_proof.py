@@ -91,4 +91,4 @@ def _shared(study: CleanUid, clean: CleanFiles, place: Path, read_text: ReadText
 
 def _scanned(share: _Share) -> tuple[Scanned, Sought]:
     scan = LeakScan(share.found, read_text=share.read_text)
-    return scan.scan(map(Path, share.files)), scan.sought
+    return scan.scan(share.files), scan.sought

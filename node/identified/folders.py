@@ -15,7 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import BufferedWriter, FileIO
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
@@ -42,6 +44,7 @@ from node.identified.named import Identity
 from node.identified.pixel_tags import PixelTags
 from node.identified.profile import Profile
 from node.identified.proof import Prover
+from node.identified.quick_files import read
 from node.identified.reidentifier import CleanUidLeft, Reidentifier
 from node.identified.tables import StudyRow
 
@@ -82,9 +85,9 @@ class _Done:
     shift_days: int
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     original_uid: dict[CleanUid, str] = field(default_factory=dict)
-    originals: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+    originals: bytes = b""  #: packed, one for each of `written`
     found: Identifying | None = None  #: what identifies in the originals, while somebody searches for it
-    written: list[Written] = field(default_factory=list)  #: one for each of `originals`
+    written: list[Written] = field(default_factory=list)
     account: Account = field(default_factory=Account)
 
 
@@ -173,8 +176,8 @@ class Folders:
                 searched = prove_folder(
                     self._prover, place, {study: _clean(parts) for study, parts in studies.items()}, pool, self._workers
                 )
-            if pool:
-                pool.shutdown(wait=False)  # they end while this process goes on
+            ending = Thread(target=pool.shutdown if pool else None)  # its processes end while this one goes on
+            ending.start()
             if place != target:
                 move(place, target, [file for parts in studies.values() for done in parts for file in done.written])
             if looker:
@@ -182,6 +185,7 @@ class Folders:
             for study, parts in studies.items():
                 if any(outcome["outcome"] == "deidentified" for part in parts for outcome in part.outcomes):
                     self._seal(study, parts, heads[study])
+            ending.join()
         report = self._report(outcomes, counts, studies, time.monotonic() - began)
         report["done"] = _account([done for parts in studies.values() for done in parts]).done(defaced=report.get("defaced", 0))
         if self._prover and searched:
@@ -195,13 +199,13 @@ class Folders:
         take_out(self._faces, place, written, pool)
         for done in parts:
             originals = []
-            for (facts, rest), file in zip(done.originals, done.written, strict=True):
+            for (facts, rest), file in zip(_unpacked(done.originals), done.written, strict=True):
                 if file.painted:
                     key = _key_of((place / file.outcome["file"]).read_bytes(), self._tags)
                     facts, rest = {"path": facts["path"], "whole": True, "key": key}, (source / facts["path"]).read_bytes()
                 if not file.gone:
                     originals.append((facts, rest))
-            done.originals = originals
+            done.originals = _packed(originals)
 
     def _sorted(
         self, files: list[str], source: Path, pool: ProcessPoolExecutor | None
@@ -243,9 +247,6 @@ class Folders:
         return chunks, outcomes, counts
 
     def _seal(self, study: CleanUid, parts: list[_Done], head: str) -> None:
-        originals = [original for part in parts for original in part.originals]
-        if not originals:
-            return
         attributes = Dataset()
         with Path(head).open("rb") as file, _mapped(file.fileno()) as data:
             opened = _open(data)
@@ -265,7 +266,7 @@ class Folders:
                 db.add(row)
         uids = {clean: original for part in parts for clean, original in part.original_uid.items()}
         self._identities.put(study, Identity(attributes=attributes, original_uid=uids, date_shift_days=parts[0].shift_days))
-        sealed = self._keyring.seal(study, _packed(originals), PURPOSE)
+        sealed = self._keyring.seal(study, b"".join(part.originals for part in parts), PURPOSE)
         place = self._sealed / study
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = place / f".{os.getpid()}"
@@ -394,15 +395,19 @@ class _Work:
         )
         done = _Done(chunk.study, pseudonym, cleaner.shift_days, found=self.prover.watch() if self.prover else None)
         tags = _tags(self.clean_uids)
+        originals: list[tuple[dict[str, Any], bytes]] = []
         for path, relative in chunk.files:
-            done.outcomes.append(self._one(path, relative, cleaner, done, tags))
+            done.outcomes.append(self._one(path, relative, cleaner, done, originals, tags))
+        done.originals = _packed(originals)
         done.original_uid, done.account = cleaner.original_uid, cleaner.account
         if done.found is not None:
             done.found.finish()
         return done
 
-    def _one(self, path: str, relative: str, cleaner: Cleaner, done: _Done, tags: PixelTags) -> dict[str, Any]:
-        data = Path(path).read_bytes()
+    def _one(
+        self, path: str, relative: str, cleaner: Cleaner, done: _Done, originals: list[tuple[dict[str, Any], bytes]], tags: PixelTags
+    ) -> dict[str, Any]:
+        data = read(path)
         try:
             opened = _open(data)
             if opened is None:  # looked at a moment ago
@@ -419,7 +424,7 @@ class _Work:
             kind = UID_dictionary.get(instance.sop_class_uid, ("",))[0]
             return {"outcome": "left out", "instance": instance.sop_instance_uid, "sop_class": kind, "reason": instance.reason}
         file = self._place(relative, instance)
-        done.originals.append(_original(data, opened, instance, relative, tags))
+        originals.append(_original(data, opened, instance, relative, tags))
         masked = {"boxes": instance.masked} if instance.masked else {}
         outcome: dict[str, Any] = {"outcome": "deidentified", "instance": str(instance.sop_instance_uid), "file": file, **masked}
         done.written.append(Written(outcome, instance.series_instance_uid))
@@ -432,7 +437,7 @@ class _Work:
         while True:
             place = f"{folder}{instance.sop_instance_uid}{f'-{number}' if number > 1 else ''}.dcm"
             try:
-                with Path(f"{self.target}/{place}").open("xb") as file:
+                with BufferedWriter(FileIO(f"{self.target}/{place}", "xb")) as file:
                     write_to(file, instance)
                 return place
             except FileExistsError:
@@ -500,6 +505,7 @@ def _key_of(clean: bytes, tags: PixelTags) -> str:
 
 
 def _packed(originals: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:
+    """Compressed; what several processes packed may stand one behind the other."""
     out = []
     for facts, rest in originals:
         text = json.dumps(facts).encode()
@@ -508,13 +514,15 @@ def _packed(originals: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:
 
 
 def _unpacked(packed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
-    plain = zlib.decompress(packed)
-    pos = 0
-    while pos < len(plain):
-        text, rest = struct.unpack_from(">IQ", plain, pos)
-        pos += 12
-        yield json.loads(plain[pos : pos + text]), plain[pos + text : pos + text + rest]
-        pos += text + rest
+    while packed:
+        inflater = zlib.decompressobj()
+        plain, packed = inflater.decompress(packed), inflater.unused_data
+        pos = 0
+        while pos < len(plain):
+            text, rest = struct.unpack_from(">IQ", plain, pos)
+            pos += 12
+            yield json.loads(plain[pos : pos + text]), plain[pos + text : pos + text + rest]
+            pos += text + rest
 
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------
@@ -533,7 +541,7 @@ def _files(folder: str, *, but: str) -> Iterator[str]:
 def _told(path: str) -> _Told | dict[str, Any] | None:
     """Of which study a file is; its outcome where it goes no further, None when it is not DICOM."""
     try:
-        with Path(path).open("rb", buffering=0) as file, _mapped(file.fileno()) as data:
+        with FileIO(path) as file, _mapped(file.fileno()) as data:
             if data_set_of(data)[2] == DIRECTORY:
                 return {"outcome": "left out", "sop_class": DIRECTORY_NAME, "reason": "a list of names and paths"}
             opened = _open(data)

@@ -26,6 +26,7 @@ from node.identified.elements import Element, Malformed, items
 from node.identified.identifying import DATE_TIME, TECHNICAL_KEYWORDS, Identifying, Kind, common_words, standard_meanings, tokens
 from node.identified.layouts import Layout, layout_of
 from node.identified.needles import Needle, needles
+from node.identified.quick_files import read
 from node.identified.spoken import Spoken
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -114,17 +115,17 @@ class LeakScan:
         self._machine = BytesAhoCorasick(self._bytes) if self._bytes else None
         self._identifying = found
 
-    def scan(self, files: Iterable[Path]) -> Scanned:
+    def scan(self, files: Iterable[Path | str]) -> Scanned:
         """Every file, as it lies on the disk."""
         done = Scanned()
         for path in files:
-            self._one(path, done)
+            self._one(str(path), done)
         return done
 
-    def _one(self, path: Path, done: Scanned) -> None:
-        data = path.read_bytes()
-        done.digests[str(path)] = sha256(data).hexdigest()
-        instance, before = path.stem, len(done.leaks)
+    def _one(self, path: str, done: Scanned) -> None:
+        data = read(path)
+        done.digests[path] = sha256(data).hexdigest()
+        instance, before = path.rpartition("/")[2].removesuffix(".dcm"), len(done.leaks)
         file = _File(data)
         done.instances += 1
         done.native += file.native
@@ -137,7 +138,7 @@ class LeakScan:
                 seen.add((where, kind))
                 done.leaks.append(Leak(instance=instance, where=where, kind=kind))
         if len(done.leaks) == before:
-            self._look(path, done)
+            self._look(Path(path), done)
 
     def _look(self, path: Path, done: Scanned) -> None:
         """What can be read in the pixels, where somebody reads. Nobody can vouch for what can't be looked at again."""
