@@ -17,7 +17,7 @@ def send(
 ) -> None:
     """One association with every instance. Raises NodeError when an instance is not taken, with its number and the status."""
     ae = AE(calling_ae)
-    ae.dimse_timeout = PATIENCE_S
+    ae.dimse_timeout = ae.network_timeout = PATIENCE_S  # the second ends an association on which nothing moves, whoever waits
     for sop_class, syntax in {(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) for ds in datasets}:
         ae.add_requested_context(sop_class, syntax)
     association = ae.associate(host, port, ae_title=called_ae)

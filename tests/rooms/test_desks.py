@@ -269,6 +269,8 @@ def test_a_version_is_promoted_and_rolled_back(office):
     table = page.get_by_role("table", name="Versions of works")
     row = table.get_by_role("row", name="0.9.0")
     expect(row).to_contain_text("retired")
+    expect(page.get_by_role("button", name="Retire raises 1.0.0")).to_be_visible()
+    expect(page.get_by_role("button", name="Roll back raises")).to_have_count(0)  # it has one version only
 
     page.get_by_role("button", name="Promote works 0.9.0").press("Enter")
     because(page, "Promote works 0.9.0")

@@ -103,6 +103,8 @@ class _Page:
             for version in reversed(one.versions)
         ]
         grid(("Version", "State", "Digest", "Decided", "Readers", "Actions"), rows, caption=f"Versions of {one.pipeline}")
+        if len(one.versions) == 1:
+            return
         with ui.element("div").classes("strip"):
             self._asking.button(
                 Act(
@@ -113,7 +115,7 @@ class _Page:
                 label="Roll back",
                 about=f"Roll back {one.pipeline}",
             )
-            if self._parts.compare and len(one.versions) > 1:
+            if self._parts.compare:
                 self._comparing(one)
 
     def _acts(self, one: ModelShown, version: VersionShown) -> None:
