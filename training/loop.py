@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * x)))
 
 
+@cache
+def _has_bfloat16() -> bool:
+    """Whether this processor counts in bfloat16: where it does not, that takes several times as long as 32 bits."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
 class Loss(nn.Module):
     """A batch in, its loss out: what several processes share, so that `loss_of` may call the model as it likes."""
 
@@ -67,7 +74,8 @@ class Loss(nn.Module):
         self.loss_of = loss_of
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        with torch.autocast(batch["image"].device.type, dtype=torch.bfloat16):
+        kind = batch["image"].device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind != "cpu" or _has_bfloat16()):
             return self.loss_of(self.model, batch)
 
 
