@@ -61,7 +61,7 @@ def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
 
 @cache
 def _has_bfloat16() -> bool:
-    """Whether this processor counts in bfloat16: where it does not, that takes several times as long as 32 bits."""
+    """Whether this processor counts in bfloat16 itself: where it does not, torch imitates it."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 

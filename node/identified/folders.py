@@ -12,7 +12,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BufferedWriter, FileIO
@@ -527,14 +527,14 @@ def _unpacked(packed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------
 def _files(folder: str, *, but: str) -> Iterator[str]:
-    """Every file below a folder; none of those below another folder. Links to folders are not followed."""
+    """Every file below a folder; none of those below another folder. Links to folders are not followed, folders that may not be read are passed over."""
     if f"{folder}/".startswith(f"{but}/"):
         return
-    with os.scandir(folder) as entries:
+    with suppress(PermissionError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _files(entry.path, but=but)
-            elif entry.is_file():
+            elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():  # a link may lead to itself
                 yield entry.path
 
 

@@ -15,7 +15,7 @@ from node.domain import Pseudonym
 from node.identified import folders as folders_module
 from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import Cleaner, CleanInstance, Opened, identifiers
-from node.identified.folders import Folders, _open
+from node.identified.folders import Folders, _files, _open
 from node.identified.identifying import Identifying, Kind
 from node.identified.pixel_tags import PixelTags
 from node.identified.profile import Options, Profile
@@ -112,3 +112,20 @@ def test_what_was_sealed_by_its_digest_still_comes_home(tmp_path: Path, monkeypa
     assert report["restored"] == 3
     came = {path.relative_to(tmp_path / "in"): path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
     assert {path: (tmp_path / "home" / path).read_bytes() for path in came} == came
+
+
+def test_every_file_is_found_and_no_link_leads_astray(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    for name in ("a/1", "a/b/2", "out/3"):
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "itself").symlink_to("itself")
+    (tmp_path / "a" / "nowhere").symlink_to("gone")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "a" / "file").symlink_to("1")
+
+    found = sorted(_files(str(tmp_path), but=str(tmp_path / "out")))
+
+    assert found == [f"{tmp_path}/a/{name}" for name in ("1", "b/2", "file")]
+    assert list(_files(str(tmp_path), but=str(tmp_path))) == []
+    assert list(_files(str(tmp_path / "a"), but=str(tmp_path))) == []
