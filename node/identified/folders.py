@@ -214,7 +214,7 @@ class Folders:
         outcomes: list[dict[str, Any]] = []
         counts = {"files": len(files), "not_dicom": 0}
         by_study: dict[CleanUid, list[tuple[str, str]]] = defaultdict(list)
-        above = len(f"{source}/")
+        above = len(str(source).rstrip("/")) + 1
         patients: dict[CleanUid, set[tuple[str, str]]] = defaultdict(set)
         banned: dict[CleanUid, set[str]] = defaultdict(set)
         clean: dict[bytes, CleanUid] = {}
