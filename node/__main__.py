@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import typer
 
@@ -43,7 +45,10 @@ HIDDEN = frozenset({"part"})
 
 
 def front_door(asked: str = "") -> typer.Typer:
-    """The program with the one command that was asked for, or with all of them: what a command does not need is not imported for it."""
+    """The program with the one command that was asked for: what a command does not need is not imported for it.
+
+    Without one it can only say what commands there are, from their sources: to import all of them takes two seconds.
+    """
     app = typer.Typer(
         name="radnode",
         help="A DICOM inference node: studies in, results back into the patient's own study. Research use only.",
@@ -55,6 +60,9 @@ def front_door(asked: str = "") -> typer.Typer:
     app.callback()(lambda: None)  # without it, a program of one command takes no command
     for name in [asked] if asked in COMMANDS else COMMANDS:
         file, inside = COMMANDS[name].split(".")
+        if name != asked:
+            app.command(name, short_help=_first_sentence(file, inside), hidden=name in HIDDEN)(lambda: None)
+            continue
         command = getattr(import_module(f"node.commands.{file}"), inside)
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
@@ -63,11 +71,22 @@ def front_door(asked: str = "") -> typer.Typer:
     return app
 
 
+def _first_sentence(file: str, inside: str) -> str:
+    """What a command says of itself: in its docstring, or as `help` where it has commands of its own."""
+    for part in ast.parse((Path(__file__).parent / "commands" / f"{file}.py").read_text(encoding="utf-8")).body:
+        match part:
+            case ast.FunctionDef(name=name) if name == inside:
+                return (ast.get_docstring(part) or "").partition("\n")[0].partition(". ")[0].removesuffix(".") + "."
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(keywords=keywords)) if name == inside:
+                return str(next(ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg == "help"))
+    raise LookupError(f"{inside} is not in {file}.py")
+
+
 def main() -> None:
     """Run the command; a failure that the node knows becomes one sentence and an exit status."""
     gc.disable()  # what is loaded now stays: looking through it for garbage again and again is a tenth of a start
     try:
-        door = front_door(sys.argv[1] if len(sys.argv) > 1 else "")
+        door = front_door(next((word for word in sys.argv[1:] if word != "--"), ""))
         gc.freeze()
         gc.enable()
         door()

@@ -9,7 +9,6 @@ from pydicom.uid import EncapsulatedPDFStorage
 from node.derived import reference_to
 from node.domain import Instance, Result, Role, Series, Study
 from node.imaging.volume import Frame, Volume
-from node.page import page
 from node.provenance import Provenance
 from node.report import looked_at
 
@@ -24,6 +23,8 @@ def write_pdf(study: Study, volume: Volume | None, result: Result, provenance: P
 
     Standard: PS3.3 A.45.1, C.24.2.
     """
+    from node.page import page  # its library is loaded by who writes one
+
     images = looked_at(volume, series)
     header = volume.frames[0].instance.header if volume is not None else series.header
     ds = provenance.new_object(Role.PDF, sop_class_uid=EncapsulatedPDFStorage, modality="DOC", source=header)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
-from scipy.ndimage import label
-from skimage.measure import approximate_polygon, find_contours
 
 from node.derived import check_frames, check_geometry, reference_to
 from node.domain import Result, Role, Segment, Study
@@ -17,12 +14,10 @@ from node.errors import ResultInvalid
 from node.imaging.volume import Volume
 from node.provenance import RESEARCH, Provenance
 
-STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired; what RT Referenced Study Sequence has always named
-MOST_POINTS = 2000  # Contour Data has VR DS: 65534 bytes in Explicit VR, at most 27 a point
-TOLERANCES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # pixels that a contour may be simplified by, tried in turn
-EIGHT = np.ones((3, 3), int)
+if TYPE_CHECKING:
+    from node.imaging.contours import Points
 
-Points = NDArray[np.float64]
+STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired; what RT Referenced Study Sequence has always named
 
 
 def write_rtstruct(study: Study, volume: Volume, result: Result, provenance: Provenance) -> Dataset | None:
@@ -96,6 +91,8 @@ def _observation(number: int, segment: Segment) -> Dataset:
 
 # --- contours -------------------------------------------------------------------------------------------------------------
 def _contours(segment: Segment, volume: Volume) -> Dataset:
+    from node.imaging.contours import closed_contours  # its libraries take longer to load than all the rest of a gateway
+
     item = Dataset()
     item.ReferencedROINumber = segment.number
     item.ROIDisplayColor = [int(c) for c in segment.color]
@@ -109,45 +106,6 @@ def _contours(segment: Segment, volume: Volume) -> Dataset:
             contour.ContourData = [f"{value:.2f}" for value in _in_patient(outline, int(at), volume).ravel()]
             item.ContourSequence.append(contour)
     return item
-
-
-def closed_contours(mask: NDArray[np.bool_]) -> Iterator[Points]:
-    """The contours of a mask (rows, columns): one a connected part, (points, 2) of (column, row), the top left pixel's centre at (0, 0).
-
-    The last point is not the first again.
-    """
-    parts, count = label(mask, EIGHT)
-    for number in range(1, count + 1):
-        padded = np.pad(parts == number, 1).astype(np.float32)
-        edges = [_simple(edge[:, ::-1] - 1) for edge in find_contours(padded, 0.5, fully_connected="high")]
-        outer, *holes = sorted(edges, key=lambda edge: -abs(_area(edge)))
-        for hole in sorted(holes, key=lambda edge: float(edge[:, 0].min())):
-            outer = _keyhole(outer, hole)
-        yield outer[:-1]
-
-
-def _simple(edge: Points) -> Points:
-    """No more points than Contour Data can hold, the last one the first."""
-    for tolerance in TOLERANCES:
-        simple: Points = approximate_polygon(edge, tolerance)
-        if len(simple) <= MOST_POINTS // 2:
-            break
-    return simple
-
-
-def _area(edge: Points) -> float:
-    x, y = edge[:, 0], edge[:, 1]
-    return float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2
-
-
-def _keyhole(outer: Points, hole: Points) -> Points:
-    """Out along the outer contour, over to the hole where they are nearest, round it, and back. The hole runs the other way round."""
-    if _area(outer) * _area(hole) > 0:
-        hole = hole[::-1]
-    apart = ((outer[:-1, None] - hole[None, :-1]) ** 2).sum(axis=2)
-    at, to = (int(n) for n in np.unravel_index(int(apart.argmin()), apart.shape))
-    around = np.vstack([hole[to:-1], hole[: to + 1]])
-    return np.vstack([outer[: at + 1], around, outer[at:]])
 
 
 def _in_patient(outline: Points, at: int, volume: Volume) -> Points:

@@ -1,4 +1,7 @@
-"""One process of a node, started by the supervisor: `radnode part receiver|gateway|web|worker`."""
+"""One process of a node, started by the supervisor: `radnode part receiver|gateway|web|worker`.
+
+Each part imports what it needs and no other part's libraries: a node is six processes, and all of them start at once.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,17 @@ import signal
 import socket
 import threading
 from contextlib import closing
-from functools import partial
-from typing import Annotated
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
-from fastapi import FastAPI
 
-from config import OidcSettings
-from node import scp
-from node.abilities import abilities
-from node.assembly import House, now
-from node.commands.api_parts import api_parts
-from node.commands.desks import compared, rules_desk, sending_desk
+from node.assembly import House
 from node.commands.options import EXAMPLE_RULES, Config, house
-from node.gateway import Gateway
-from node.housekeeping import Housekeeping
 from node.supervisor import end_with_parent, say_ready
-from node.tls import server_context
-from node.visits import Visits
-from node.web.app import WebParts, create_app
-from node.web.audit import AuditParts
-from node.web.predict import PredictParts
-from node.web.provider import Provider
-from node.web.reading import ReadingParts
-from node.web.reveal import RevealParts
+
+if TYPE_CHECKING:
+    from uvicorn import Server
 
 
 def part(
@@ -45,28 +34,46 @@ def part(
     home = house(config)
     match name:
         case "receiver":
-            say_ready()
-            plain, secure = (socket.socket(fileno=one) if one >= 0 else None for one in (fd, tls_fd))
-            scp.serve(plain, home.door(f"receiver-{number}"), secure=secure)
+            _receive(home, number, *(socket.socket(fileno=one) if one >= 0 else None for one in (fd, tls_fd)))
         case "gateway":
             _until_the_end(home)
         case "web":
-            _web(home)
+            _serve_web(home)
         case "worker":
             _work(home)
         case _:
             raise typer.BadParameter(f"{name} is no part of a node")
 
 
-def _end_asked() -> threading.Event:
-    ending = threading.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: ending.set())
-    return ending
+def _receive(home: House, number: int, plain: socket.socket | None, secure: socket.socket | None) -> None:
+    from node import scp
+
+    say_ready()
+    scp.serve(plain, home.door(f"receiver-{number}"), secure=secure)
+
+
+class _EndAsked:
+    """Whether SIGTERM or SIGINT has come. A handler may not set an Event that its own thread waits for: the two can block each other."""
+
+    def __init__(self) -> None:
+        self._signals: SimpleQueue[int] = SimpleQueue()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, lambda number, _: self._signals.put(number))
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """True once one has come, False after `seconds`."""
+        try:
+            self._signals.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
 
 
 def _until_the_end(home: House) -> None:
-    ending = _end_asked()
+    from node.gateway import Gateway
+    from node.housekeeping import Housekeeping
+
+    ending = _EndAsked()
     chores = Housekeeping(Gateway(home).chores())
     with home.noted("gateway"):
         chores.start()
@@ -76,109 +83,27 @@ def _until_the_end(home: House) -> None:
         home.close()
 
 
-def _web(home: House) -> None:
+def _serve_web(home: House) -> None:
+    from node.commands.web_parts import web_parts, web_server
+    from node.visits import Visits
+    from node.web.app import create_app
+
     visits = Visits(home, EXAMPLE_RULES)
     server = web_server(home, create_app(web_parts(home, visits)))
-    _end_asked()  # uvicorn raises the signal once more when it has ended, and what comes after it must still be done
+    _EndAsked()  # uvicorn raises the signal once more when it has ended, and what comes after it must still be done
     threading.Thread(target=_tell_when_started, args=(server,), daemon=True).start()
     with closing(visits):
         server.run()
 
 
-def web_server(home: House, app: FastAPI) -> uvicorn.Server:
-    """The app at the address of the settings: HTTPS where they name a certificate (TLS 1.2 or later, PS3.15 B.12)."""
-    chosen = home.settings.web
-    config = uvicorn.Config(
-        app,
-        host=chosen.host,
-        port=chosen.port,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-        ssl_certfile=chosen.tls_cert_file,
-        ssl_keyfile=chosen.tls_key_file,
-    )
-    if chosen.tls_cert_file and chosen.tls_key_file:
-        config.load()
-        config.ssl = server_context(chosen.tls_cert_file, chosen.tls_key_file)
-    return uvicorn.Server(config)
-
-
-def web_parts(home: House, visits: Visits) -> WebParts:
-    """The doors over HTTP, and what stands behind each."""
-    chosen = home.settings.web
-    writer = home.vault.writer("web")
-    sources = home.orthanc_sources(writer)
-    return WebParts(
-        accept_instance=partial(home.intake.accept, writer=writer),
-        spool=home.spool,
-        hook=lambda peer, study: sources[peer].study_is_stable(study),
-        bearer=home.tokens.bearer,
-        reception=home.reception,
-        record=home.trail.record,
-        hook_secret=chosen.hook_secret.get_secret_value() if chosen.hook_secret else "",
-        peers=tuple(sources),
-        room_left=lambda: home.free_bytes() > 0,
-        ready=home.ready,
-        agreement=home.verdicts.rates,
-        max_upload_bytes=chosen.max_upload_mb << 20,
-        openid=_openid(chosen.oidc),
-        address=chosen.address,
-        audit=AuditParts(find=home.trail.find, verify=home.trail.verify, export=home.trail.export),
-        reveal=RevealParts(
-            reveal=lambda study, who, reason: home.reveal_study(study, reason, who),
-            requests=lambda: list(home.reveal.requests()),
-            approve=home.approve_reveal,
-        ),
-        api=api_parts(home),
-        predict=_predict_parts(home, visits) if home.settings.predict.enabled else None,
-        light_box=home.light_box,
-        reading=ReadingParts(
-            open=home.reading_links.open,
-            told=home.told_of_job,
-            heard=lambda job: home.verdicts.heard(of_job=job),
-            answer=home.answer,
-            answers=home.answers,
-            reader_of=home.clean_uids.reader,
-            worth=home.worth_labelling,
-            shows_images=home.shows_images,
-        ),
-        rules=rules_desk(home),
-        compare=partial(compared, home),
-        sending=sending_desk(home),
-        clock=now,
-    )
-
-
-def _openid(chosen: OidcSettings | None) -> Provider | None:
-    if chosen is None:
-        return None
-    secret = chosen.client_secret.get_secret_value() if chosen.client_secret else ""
-    return Provider(**chosen.model_dump(exclude={"client_secret"}), client_secret=secret)
-
-
-def _predict_parts(home: House, visits: Visits) -> PredictParts:
-    """What uploads are looked at with."""
-    return PredictParts(
-        examine=visits.examine,
-        seat=visits.seat,
-        spool=home.spool,
-        meta=partial(abilities, home),
-        room_left=lambda: home.free_bytes() > 0,
-        max_upload_bytes=home.settings.web.max_upload_mb << 20,
-        max_files=home.settings.predict.max_files,
-    )
-
-
-def _tell_when_started(server: uvicorn.Server) -> None:
+def _tell_when_started(server: Server) -> None:
     while not server.started:
         threading.Event().wait(0.05)
     say_ready()
 
 
 def _work(home: House) -> None:
-    ending = _end_asked()
+    ending = _EndAsked()
     with home.runner() as runner:
         say_ready()
         while not ending.wait(0.1):

@@ -203,7 +203,7 @@ class _Worker:
         self._job_timeout_s = job_timeout_s
         self._memory_mb = memory_mb
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready = self._leaving = False
+        self._ready = self._warm = self._leaving = False
         self._heard = b""
         self._step = ""
         self._begun = self._renewed = self._weighed = 0.0
@@ -268,8 +268,8 @@ class _Worker:
         self._start_at = time.monotonic() + self._pause_s
 
     def stop(self) -> None:
-        """End the process: politely when it is idle."""
-        if self._process is not None and self.job is None and self._process.stdin is not None:
+        """End the process: politely when it is idle. One that still loads its models would not hear of it."""
+        if self._process is not None and self._warm and self.job is None and self._process.stdin is not None:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
             with suppress(subprocess.TimeoutExpired):
@@ -291,7 +291,8 @@ class _Worker:
         )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
-        self._ready, self._leaving, self._heard, self._begun = False, False, b"", now
+        self._ready = self._warm = self._leaving = False
+        self._heard, self._begun = b"", now
         self._settings["warm"] = False  # a model that takes a worker down while it loads does so once
 
     def _read(self) -> dict[str, Any]:
@@ -308,6 +309,8 @@ class _Worker:
                 self._ready, self._pause_s = True, 0.0
                 if not said["network"]:
                     _log.warning("this machine does not let a worker go without a network", extra={"number": self._settings["number"]})
+            elif "warm" in said:
+                self._warm = True
             elif "step" in said:
                 self._step = said["step"]
             elif self.job is not None:

@@ -23,11 +23,11 @@ from skimage.draw import polygon2mask
 from node import codes
 from node.domain import Finding, Measurement, Region, Result, Role, Study
 from node.errors import ResultInvalid
+from node.imaging.contours import closed_contours
 from node.imaging.decode import frame_count
 from node.imaging.volume import Volume
 from node.profiles import PROFILES
 from node.provenance import Provenance
-from node.rtstruct_writer import closed_contours
 from node.seg_syntax import packed
 from node.seg_writer import write_seg
 from node.writers import written

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from config import Settings
 from node.assembly import House
 from node.commands.options import EXAMPLE_RULES
-from node.commands.parts import web_parts
+from node.commands.web_parts import web_parts
 from node.gateway import Gateway
 from node.pipelines.interface import Pipeline
 from node.registry import Registry

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from pydicom import dcmread
 
+from node.__main__ import COMMANDS, HIDDEN, front_door
 from node.testing.studies import a_study, write_study
 from tests.conftest import ROOT
 
@@ -41,6 +44,24 @@ def radnode(*words: str | Path, config: Path | None = None) -> subprocess.Comple
 
 def test_an_unknown_command_is_wrong_usage():
     assert radnode("prozess").returncode == 2
+
+
+def test_the_list_of_commands_says_of_each_what_it_says_itself():
+    said = radnode("--help").stdout
+    listed = re.findall(r"^  ([a-z]+) ", said.partition("Commands:")[2], re.MULTILINE)
+
+    assert listed == [name for name in COMMANDS if name not in HIDDEN]
+    for name in listed:
+        itself = typer.main.get_command(front_door(name)).commands[name].help
+        sentence = itself.partition("\n")[0].partition(". ")[0].removesuffix(".") + "."
+        assert "".join(f"{name}{sentence}".split()) in "".join(said.split())
+
+
+def test_a_command_is_carried_out_behind_two_hyphens_too(settings: Path):
+    done = radnode("--", "status", config=settings)
+
+    assert done.returncode == 0
+    assert "studies" in done.stdout.lower()
 
 
 def test_a_mistyped_setting_is_named_and_exits_with_2(tmp_path: Path):

@@ -13,7 +13,7 @@ import pytest
 
 from config import Settings
 from node.assembly import House
-from node.commands.parts import web_server
+from node.commands.web_parts import web_server
 from node.errors import SettingsInvalid
 from node.ledger.tokens import Role
 from node.web.app import create_app

@@ -17,7 +17,7 @@ import uvicorn
 from config import Settings
 from node.assembly import House
 from node.commands.options import EXAMPLE_RULES
-from node.commands.parts import web_parts
+from node.commands.web_parts import web_parts
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
 from node.runners.local import LocalRunner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -37,9 +38,11 @@ def main(settings: dict[str, Any]) -> int:
         for _ in room.warm_up(Path(settings["bundles_dir"]), device, loaded, first=settings["first"], **settings["act_arguments"]):
             if select.select([orders], [], [], 0)[0]:  # a job came: it goes first
                 break
+    _say(answers, warm=True)
     for line in orders:
         if not _carry(carry_out, json.loads(line), settings, device, loaded, answers):
             return BROKEN
+    gc.freeze()  # looking through all that models left for garbage would take longer than a node waits
     return 0
 
 
