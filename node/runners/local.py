@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -32,7 +33,7 @@ LEASE_S = 60.0
 START_TIMEOUT_S = 180.0
 LONGEST_PAUSE_S = 30.0  #: between starts of a worker that does not come up
 MEMORY_EVERY_S = 0.25
-WORKERS_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
+WORKERS_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 MB = 1024 * 1024
 
@@ -203,6 +204,7 @@ class _Worker:
         self._job_timeout_s = job_timeout_s
         self._memory_mb = memory_mb
         self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: TemporaryDirectory[str] | None = None
         self._ready = self._warm = self._leaving = False
         self._heard = b""
         self._step = ""
@@ -279,12 +281,13 @@ class _Worker:
     # --- below ----------------------------------------------------------------------------------------------------------
     def _begin(self, now: float) -> None:
         command = [sys.executable, "-P", "-m", "node.runners._worker", json.dumps(self._settings)]
+        scratch = self._scratch = TemporaryDirectory(prefix="radnode-worker-", ignore_cleanup_errors=True)
         self._process = self._start(
             lambda: subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=_environment(self._threads),
+                env={**_environment(self._threads), "TMPDIR": scratch.name},
                 cwd="/",
                 start_new_session=True,
             )
@@ -347,6 +350,8 @@ class _Worker:
             with suppress(BrokenPipeError):
                 if stream is not None:
                     stream.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()  # with what a process that was killed left there
 
 
 def _environment(threads: int) -> dict[str, str]:

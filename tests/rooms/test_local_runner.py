@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -251,6 +252,20 @@ def test_closing_gives_running_jobs_back_and_leaves_no_process(bench: Bench, run
     assert (found.state, found.attempts) == (JobState.SCHEDULED, 0)
     assert workers_of(os.getpid()) == []
     assert runner.run_waiting() == 0
+
+
+def test_what_a_worker_that_died_left_among_temporary_files_goes_with_it(bench: Bench, runner_for: Callable[..., LocalRunner]) -> None:
+    bench.submit("litters")
+    runner = runner_for()
+    until(all_ended(bench), runner)
+
+    left = Path((bench.root / "models" / "litters" / "1.0.0" / "left").read_text())
+    room = left.parents[1]
+
+    assert room.name.startswith("radnode-worker-")
+    assert not left.exists()
+    runner.close()
+    assert not list(Path(tempfile.gettempdir()).glob(f"{room.name}*"))
 
 
 def test_draining_lets_a_running_job_end(bench: Bench, runner_for: Callable[..., LocalRunner]) -> None:
