@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ from training.augment import Picture, placed, shaded
 WORDS = ("L", "R", "LEFT", "RIGHT", "PORTABLE", "AP", "PA", "ERECT", "SUPINE", "MOBILE", "AP ERECT", "SEMI", "SITTING", "D3", "14:32", "B")
 SEEN_HAZE = 0.25  #: how dense haze is that a reader would outline
 Mask = npt.NDArray[np.bool_]
+Processing = Callable[[Picture, np.random.Generator], Picture]
 
 
 def two_lungs_placed(
@@ -64,6 +67,21 @@ def locally_equalised(grey: Picture, rng: np.random.Generator) -> Picture:
     tiles = int(rng.integers(2, 9))
     clahe = cv2.createCLAHE(clipLimit=float(rng.uniform(1, 4)), tileGridSize=(tiles, tiles))
     return np.asarray(clahe.apply((np.clip(grey, 0, 1) * 255).astype(np.uint8)), np.float32) / np.float32(255)
+
+
+def blurred(grey: Picture, rng: np.random.Generator) -> Picture:
+    """Softer, as a film that was made smaller for a while."""
+    return np.asarray(cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.6, 1.6) * min(grey.shape) / 224), np.float32)
+
+
+def brighter(grey: Picture, rng: np.random.Generator) -> Picture:
+    """Middle tones up."""
+    return grey ** np.float32(rng.uniform(0.5, 0.8))
+
+
+def darker(grey: Picture, rng: np.random.Generator) -> Picture:
+    """Middle tones down."""
+    return grey ** np.float32(rng.uniform(1.3, 1.9))
 
 
 def marked(grey: Picture, rng: np.random.Generator) -> Picture:

@@ -67,6 +67,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
             "sets.cxr_pediatric224.auc",
             "0.81 isolation forest, 0.88 SQUID (Xiang et al. 2023)",
         ),
+        Row("one in eight of them, contrast raised tile by tile (CLAHE), AUC", "moves.local contrast (CLAHE).auc"),
         Row("adults, COVID-19 of another source, AUC", "sets.cxr_adult224.auc"),
         Row("adults, NIH at 64 px, AUC", "sets.cxr_nih64.auc"),
     ),

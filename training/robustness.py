@@ -159,10 +159,10 @@ def moved(score: Score, threshold: float, films: list[tuple[Picture, bool]], *, 
     return found
 
 
-def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rows of Markdown, one for each change."""
+def table(found: Mapping[str, Mapping[str, Any]], answer: str = "chance") -> str:
+    """Rows of Markdown, one for each change; `answer` is what the pipeline says of a film."""
     rows = [f"| {name} | {one['auc']} | {one['moved']} | {one['called_otherwise']} | {one['refused']} |" for name, one in found.items()]
-    return "\n".join(["| the film | AUC | chance moves by | called otherwise | refused |", "|---|---|---|---|---|", *rows])
+    return "\n".join([f"| the film | AUC | {answer} moves by | called otherwise | refused |", "|---|---|---|---|---|", *rows])
 
 
 def films_of(data: Path, split: str, every: int) -> list[tuple[Picture, bool]]:

@@ -29,7 +29,7 @@ MODELS = Path(__file__).parents[2] / "models"
 
 @pytest.fixture(scope="module")
 def pipeline() -> XrayAnomaly:
-    return XrayAnomaly(Bundle.open(MODELS / "xray_anomaly" / "1.0.0"))
+    return XrayAnomaly(Bundle.open(MODELS / "xray_anomaly" / "1.1.0"))
 
 
 @pytest.fixture(scope="module")

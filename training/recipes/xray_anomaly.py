@@ -3,6 +3,8 @@
 First it paints patches that it can't see, of all films. Then it tells where something was pasted into normal ones. The forests are grown on
 normal films that it learned from, and their scale comes from a fifth of the normal patients that neither of them met in these two steps.
 No film of an ill patient, and no label but "normal", has a part in the second step or in the forests.
+
+The forests meet each normal film as it is and processed otherwise: what a machine did to a film is then nothing unlike.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import csv
 import json
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,9 @@ from node.errors import OutsideIntendedUse
 from node.imaging.chest_vit import PATCH, ChestVit
 from node.imaging.lung_canvas import MARGIN, equalised
 from node.imaging.normality import Measured, Normality
-from node.pipelines.xray_anomaly import CANVAS, CELL, GROUPS, Features, canvas_of, features_of, seen
+from node.pipelines.xray_anomaly import CANVAS, CELL, GROUPS, Features, Seen, canvas_of, features_of, seen
 from training.augment import shaded
-from training.augment_xray import marked
+from training.augment_xray import Processing, blurred, brighter, darker, locally_equalised, marked
 from training.course import Course
 from training.evaluate import auc
 from training.loop import Batch, train
@@ -41,7 +43,7 @@ READER: dict[str, Any] = {"size": CANVAS, "width": 128, "mlp": 384, "depth": 4, 
 CELLS = (CANVAS // CELL) ** 2
 EDGES = (CANVAS // CELL - 1) ** 2 * 4 * 8  #: blocks, cells of each, directions
 WHOLE = 2 * READER["width"] + 3
-COMPONENTS = (64, 12, 24)  #: of edges, of the film as a whole, of a patch
+COMPONENTS = (64, 24, 24)  #: of edges, of the film as a whole, of a patch
 TREES, NODES, SAMPLES = 200, 400, 192  #: of each forest
 WEIGHTS = {"child": (0.5, 0.5), "adult": (0.0, 1.0)}  #: of edges, of the transformer; in adults edges tell nothing, see the card
 EXAMPLES = 128  #: steps of the scale
@@ -51,6 +53,12 @@ GROWN_ON = ("cxr_pediatric224", "cxr_adult224")  #: films of 64 pixels would tea
 PAINTING = 0.16  #: share of the minutes
 HIDDEN = 0.6  #: share of patches that are painted over
 BATCH = 40
+PROCESSED: dict[
+    str, tuple[Processing, ...]
+] = {  #: how films of an age group are processed otherwise; in adults another gamma taught nothing
+    "child": (locally_equalised, blurred, brighter, darker),
+    "adult": (locally_equalised, blurred),
+}
 KEPT_BACK = 5  #: one normal patient of so many is kept for the scale
 LUNG_FIELD = Path(__file__).parents[2] / "models" / "lung_field" / "1.0.0"
 ROOM, STORED = 0.3, 256  #: room round the lungs and pixels of a stored film, so that views can move
@@ -68,6 +76,7 @@ class Chest:
     label: str
     group: str  #: set and patient
     canvas: Picture  #: as the pipeline shows it to transformer and forests
+    otherwise: tuple[Picture, ...]  #: the same film processed otherwise, where a forest is grown on it
     grey: npt.NDArray[np.uint8]  #: (STORED, STORED): the lungs' box with ROOM of it on each side
     lungs: npt.NDArray[np.uint8]  #: the same of the lungs' mask, 0 to 255
 
@@ -115,12 +124,20 @@ def chests(data: Path, splits: tuple[str, ...] = ("train", "val"), lungs: Any = 
                 Chest(
                     source=name, split=row["split"], label=row["label"], group=f"{name} {row.get('group') or row.get('patient')}",
                     canvas=canvas_of(shown.film, shown.lungs)[1],
+                    otherwise=processed(shown, SETS[name]) if row["split"] == "train" and name in GROWN_ON else (),
                     grey=cv2.resize(grey[cut], (STORED, STORED), interpolation=cv2.INTER_AREA),
                     lungs=cv2.resize(mask[cut], (STORED, STORED), interpolation=cv2.INTER_AREA),
                 )
             )  # fmt: skip
     ensure_disjoint((c.split, c.group) for c in found)
     return found
+
+
+def processed(shown: Seen, group: str) -> tuple[Picture, ...]:
+    """The film's canvases after each kind of processing; the same film gives the same ones."""
+    rng = np.random.default_rng(zlib.crc32(shown.film.grey.tobytes()))
+    films = (replace(shown.film, grey=otherwise(shown.film.grey, rng)) for otherwise in PROCESSED[group])
+    return tuple(canvas_of(film, shown.lungs)[1] for film in films)
 
 
 # --- first step: paint what is hidden ---------------------------------------------------------------------------------------------
@@ -325,8 +342,10 @@ def grown(state: dict[str, torch.Tensor], films: list[Chest]) -> dict[str, torch
     whole = {f"reader.{key}": value for key, value in state.items()}
     for name in GROUPS:
         normal = [c for c in films if c.split == "train" and c.normal and c.source in GROWN_ON and c.age_group == name]
-        grown_on = measured([features_of(c.canvas, reader) for c in normal if not c.kept_back])
-        scale = measured([features_of(c.canvas, reader) for c in normal if c.kept_back])
+        grown_on, scale = (
+            measured([features_of(canvas, reader) for c in normal if c.kept_back is kept for canvas in (c.canvas, *c.otherwise)])
+            for kept in (False, True)
+        )
         learned = normality_of(grown_on, scale, WEIGHTS[name])
         whole |= {f"{name}.{key}": value for key, value in learned.state_dict().items()}
     return whole
