@@ -22,6 +22,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined,unused-ignore]
 
+from node.association import keep_answers
 from node.destinations.interface import Destination
 from node.errors import DeliveryFailed, DeliveryRefused
 from node.tls import Tls, heard_context
@@ -200,7 +201,7 @@ class Dimse(Destination):
         except OSError as why:
             raise DeliveryFailed(f"the files of `tls` can't be used ({type(why).__name__})", destination=self.name) from None
         tls = (context, self.settings.host) if context else None
-        association = ae.associate(self.settings.host, self.settings.port, ae_title=self.settings.ae_title, tls_args=tls)
+        association = keep_answers(ae.associate(self.settings.host, self.settings.port, ae_title=self.settings.ae_title, tls_args=tls))
         if association.is_established:
             return association
         if association.is_rejected:

@@ -11,6 +11,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined,unused-ignore]
 
 from node import log
+from node.association import keep_answers
 from node.tls import Tls, client_context
 
 _log = log.get(__name__)
@@ -62,7 +63,7 @@ def _by_find(source: CountSource, study_instance_uid: str, calling_ae_title: str
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = source.timeout_s
     ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
     tls = (client_context(source.tls), source.host) if source.tls else None
-    association = ae.associate(source.host, source.port, ae_title=source.ae_title, tls_args=tls)
+    association = keep_answers(ae.associate(source.host, source.port, ae_title=source.ae_title, tls_args=tls))
     if not association.is_established:
         raise ConnectionError("no association")
     found: str | None = None

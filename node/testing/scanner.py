@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydicom import Dataset
 from pynetdicom import AE
 
+from node.association import keep_answers
 from node.errors import NodeError
 
 PATIENCE_S = 180.0  #: for the answer to one instance: a machine may be busy starting everything else
@@ -20,7 +21,7 @@ def send(
     ae.dimse_timeout = ae.network_timeout = PATIENCE_S  # the second ends an association on which nothing moves, whoever waits
     for sop_class, syntax in {(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) for ds in datasets}:
         ae.add_requested_context(sop_class, syntax)
-    association = ae.associate(host, port, ae_title=called_ae)
+    association = keep_answers(ae.associate(host, port, ae_title=called_ae))
     if not association.is_established:
         raise NodeError("the association was refused", port=port)
     try:
