@@ -285,12 +285,14 @@ def test_a_late_image_beside_an_answer_is_still_new_work(department: Department)
 # --- what comes of it -------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def answered(department: Department) -> tuple[Dataset, Dataset]:
-    """Two patients: of one the malignant finding was rejected, of the other its segment was redrawn."""
+    """Two patients: of one the malignant finding was rejected, of the other its segment was redrawn. All that was said of a third was accepted."""
     rejected, results = a_result(department, 4)
     uid = readers.tracking_uids(results["SR"])[f"{PIPELINE} malignant 1"]
     department.takes(readers.aira_report(results["SR"], "reject", tracking_uid=uid, reason="Artifact"))
     redrawn, results = a_result(department, 5)
     department.takes(readers.edited_seg(results["SEG"], _wider, [redrawn], editor="slicer"))
+    _, results = a_result(department, 7)
+    department.takes(readers.aira_report(results["SR"], "accept"))
     return rejected, redrawn
 
 
