@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ _log = log.get(__name__)
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S, STEADY_AFTER_S = 0.2, 30.0, 60.0
 READY_FD = "RADNODE_READY_FD"
+WHERE, TELLING_S = signal.SIGUSR2, 0.5
 PR_SET_PDEATHSIG = 1
 
 
@@ -113,7 +115,9 @@ class Supervisor:
                 try:
                     part.process.wait(max(0.1, end - time.monotonic()))
                 except subprocess.TimeoutExpired:
-                    _log.warning("a part did not end in time and is killed", extra={"part": part.name})
+                    _log.warning("a part did not end in time and is killed; where it stands follows", extra={"part": part.name})
+                    part.process.send_signal(WHERE)
+                    time.sleep(TELLING_S)
                     part.process.kill()
                     part.process.wait()
         return 0
@@ -130,6 +134,11 @@ def say_ready() -> None:
     if pipe:
         os.write(int(pipe), b"\n")
         os.close(int(pipe))
+
+
+def say_where_when_asked() -> None:
+    """On SIGUSR2 this process writes to standard error what each of its threads is doing: files, lines and functions, no values."""
+    faulthandler.register(WHERE, all_threads=True)
 
 
 def end_with_parent() -> None:

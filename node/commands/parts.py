@@ -16,7 +16,7 @@ import typer
 
 from node.assembly import House
 from node.commands.options import EXAMPLE_RULES, Config, house
-from node.supervisor import end_with_parent, say_ready
+from node.supervisor import end_with_parent, say_ready, say_where_when_asked
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -31,6 +31,7 @@ def part(
 ) -> None:
     """One process of a node. For the supervisor."""
     end_with_parent()
+    say_where_when_asked()
     home = house(config)
     match name:
         case "receiver":
