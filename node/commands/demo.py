@@ -114,7 +114,7 @@ def _samples(*, both: bool) -> Iterator[Sample]:
     yield Sample("chest film with haze", "infection", a_study("DX", patient=1), "covid_xray")
     # of the films called CR each meets one rule, by the patient's sex
     yield Sample("chest film findings, clear", "normal", a_study("DX", patient=3, opacity="", Modality="CR"), "chest_xray")
-    unlike = a_study("DX", patient=5, study=1, opacity="right upper", Modality="CR")
+    unlike = a_study("DX", patient=5, study=1, opacity="right middle", Modality="CR")
     yield Sample("chest film unlike normal ones", "anomaly", unlike, "xray_anomaly")
     yield Sample("brain MR, ring-enhancing", "tumor", a_study("MR", slices=22, patient=3), "brain_mri")
     if not both:

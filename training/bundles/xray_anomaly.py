@@ -67,7 +67,7 @@ def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
     return {
         "version": version,
-        "changelog": {"1.0.0": "first weights", "1.1.0": "forests and scale met normal films processed otherwise too"},
+        "changelog": {"1.0.0": "first weights", "1.1.0": "forests met normal films processed otherwise too"},
         "monai_version": "1.6.1",
         "pytorch_version": "2.14.1",
         "numpy_version": str(np.__version__),
@@ -251,7 +251,7 @@ not see (all training films), and to tell where something was pasted into normal
 parts of other films). One forest was grown on principal components of the edges, one on those of the class token, the
 attention-weighted patches and the logits. In children both count alike; in adults only the second, since edges told nothing there. A third was grown on patches, each beside the mean patch at its place, for the heatmap. Trees are kept as plain
 numbers and read with numpy; they give scikit-learn's scores. The forests met every normal film as it is and processed otherwise (contrast
-raised tile by tile, blurred, in children also brighter and darker), and so did their scale: what a machine did to a film is nothing unlike.
+raised tile by tile, blurred, in children also brighter and darker): what a machine did to a film is hardly unlike. Their scale knows films as they are.
 
 **The probability is a percentile**: the share of normal films of that age that are less unlike the others. Its scale comes from a fifth of
 the normal training patients, on whom no forest was grown and nothing was pasted. *anomaly* is called from {meta["radnode"]["thresholds"]["anomaly"]:.0%}, so about one normal

@@ -4,7 +4,7 @@ First it paints patches that it can't see, of all films. Then it tells where som
 normal films that it learned from, and their scale comes from a fifth of the normal patients that neither of them met in these two steps.
 No film of an ill patient, and no label but "normal", has a part in the second step or in the forests.
 
-The forests meet each normal film as it is and processed otherwise: what a machine did to a film is then nothing unlike.
+The forests meet each normal film as it is and processed otherwise: what a machine did to a film is then hardly unlike.
 """
 
 from __future__ import annotations
@@ -342,10 +342,8 @@ def grown(state: dict[str, torch.Tensor], films: list[Chest]) -> dict[str, torch
     whole = {f"reader.{key}": value for key, value in state.items()}
     for name in GROUPS:
         normal = [c for c in films if c.split == "train" and c.normal and c.source in GROWN_ON and c.age_group == name]
-        grown_on, scale = (
-            measured([features_of(canvas, reader) for c in normal if c.kept_back is kept for canvas in (c.canvas, *c.otherwise)])
-            for kept in (False, True)
-        )
+        grown_on = measured([features_of(canvas, reader) for c in normal if not c.kept_back for canvas in (c.canvas, *c.otherwise)])
+        scale = measured([features_of(c.canvas, reader) for c in normal if c.kept_back])
         learned = normality_of(grown_on, scale, WEIGHTS[name])
         whole |= {f"{name}.{key}": value for key, value in learned.state_dict().items()}
     return whole
