@@ -268,7 +268,8 @@ Normal films only for forests and pasting: {normal}. 8-bit, 64 to 224 px. Traini
 
 ## Figures
 Validation; value (95 % interval, bootstrap over patients). Nothing was set on these films, but the make-up of the features (how
-many components, which forests count) was chosen with an eye on them.
+many components, which forests count, how films are processed otherwise) was chosen with an eye on them. Version 1.0.0, whose forests knew
+films only as they are: AUC 0.888, 0.763, 0.512 in these rows, 0.654 after CLAHE; normal films called 0.091, 0.109, 0.347.
 
 | films | normal / ill | AUC | edges alone | transformer alone | normal called | ill called |
 |---|---|---|---|---|---|---|
@@ -300,7 +301,7 @@ Noise added to {found["denoising"]["films"]} real films (PSNR in dB / SSIM):
 - It sees the lungs' box and nothing else: shoulders, abdomen and bones outside go unread.
 - The heatmap is coarse (ten by ten patches); it says what differs, not where a disease ends.
 - Children of one hospital, adults of one other: expect more normal films to be called elsewhere.
-- Contrast raised tile by tile (CLAHE) moves the percentile most, by {even["moved"]:.2f} on average (AUC {even["auc"]:.2f} where it was {plain["auc"]:.2f}): fewer ill films are called
-  then. Grain, blur, another exposure and a tighter cut move it too (table above).
+- Contrast raised tile by tile (CLAHE), another exposure, blur and a tighter cut move the percentile (table above). After CLAHE
+  the AUC is {even["auc"]:.2f} where it was {plain["auc"]:.2f}.
 - Films under 150 px, photographs of films and lateral views are outside its use; the latter are refused where the header tells.
 """
