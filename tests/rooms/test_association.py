@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pynetdicom import AE, Association, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from node.association import keep_answers
@@ -63,6 +64,32 @@ def test_every_answer_to_c_store_arrives(pacs: Pacs) -> None:
     association.release()
 
     assert [answer.get("Status") for answer in answers] == [0x0000] * 5
+
+
+def test_an_answer_that_nobody_waits_for_is_not_taken_for_the_next_one() -> None:
+    first, second = a_study("CT", slices=2, rows=64)
+
+    def stored(event: evt.Event) -> int:
+        if event.request.AffectedSOPInstanceUID != first.SOPInstanceUID:
+            return 0xA700
+        twice = C_STORE()
+        twice.MessageIDBeingRespondedTo, twice.Status = event.request.MessageID, 0x0000
+        twice.AffectedSOPClassUID, twice.AffectedSOPInstanceUID = first.SOPClassUID, first.SOPInstanceUID
+        event.assoc.dimse.send_msg(twice, event.context.context_id)
+        return 0x0000
+
+    port, archive, ae = free_port(), AE("ARCHIVE"), AE("NODE")
+    archive.add_supported_context(first.SOPClassUID, first.file_meta.TransferSyntaxUID)
+    ae.add_requested_context(first.SOPClassUID, first.file_meta.TransferSyntaxUID)
+    server = archive.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, stored)])
+    try:
+        association = keep_answers(ae.associate("127.0.0.1", port, ae_title="ARCHIVE"))
+        assert association.send_c_store(first).Status == 0x0000
+        time.sleep(LATER_S)  # the second answer to it comes
+        assert association.send_c_store(second).Status == 0xA700
+        association.release()
+    finally:
+        server.shutdown()
 
 
 def test_several_answers_keep_their_order() -> None:
