@@ -7,6 +7,7 @@ import shutil
 from node.assembly import House, now
 from node.domain import CleanUid, JobState
 from node.errors import NotNow
+from node.gateway import Gateway
 from node.ledger.answers import Answers
 from node.ledger.job_list import JobList
 from node.ledger.shown import Disk
@@ -26,11 +27,6 @@ def api_parts(home: House) -> ApiParts:
             raise NotNow(f"only a job that was given up is tried again; this one is {state}")
         home.deliveries.withdraw(job)
         jobs.again(job)
-
-    def purge(study: str) -> None:
-        from node.gateway import Gateway  # it has the libraries of every writer of results
-
-        Gateway(home).purge(CleanUid(study))
 
     return ApiParts(
         cards=home.cards,
@@ -52,7 +48,7 @@ def api_parts(home: House) -> ApiParts:
         check_reason=lambda study, reason: home.reveal.checked_for(CleanUid(study), reason),
         try_again=try_again,
         send_again=lambda study: arrivals.send_again(CleanUid(study)),
-        purge=purge,
+        purge=lambda study: Gateway(home).purge(CleanUid(study)),
         release=lambda study, who, why: home.release_refused(study, why, who),
     )
 

@@ -53,9 +53,8 @@ GROWN_ON = ("cxr_pediatric224", "cxr_adult224")  #: films of 64 pixels would tea
 PAINTING = 0.16  #: share of the minutes
 HIDDEN = 0.6  #: share of patches that are painted over
 BATCH = 40
-PROCESSED: dict[
-    str, tuple[Processing, ...]
-] = {  #: how films of an age group are processed otherwise; in adults another gamma taught nothing
+#: how films of an age group are processed otherwise; in adults brighter and darker films gained nothing
+PROCESSED: dict[str, tuple[Processing, ...]] = {
     "child": (locally_equalised, blurred, brighter, darker),
     "adult": (locally_equalised, blurred),
 }
