@@ -11,10 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import math
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,7 @@ from training.course import Course
 
 Batch = dict[str, torch.Tensor]
 CHECKPOINT_EVERY_S = 120.0
+AHEAD = 3  #: batches that are made before they are asked for
 
 
 class Average:
@@ -81,25 +82,21 @@ class Loss(nn.Module):
 
 @contextmanager
 def drawn(draw: Callable[[], Batch]) -> Iterator[Callable[[], Batch]]:
-    """The next batch, made in a second thread while the last one trains."""
-    batches: queue.Queue[Batch] = queue.Queue(maxsize=3)
-    ended = threading.Event()
+    """The next batch, made in a second thread while the last one trains; what `draw` raises, asking for its batch raises.
 
-    def produce() -> None:
-        while not ended.is_set():
-            batch = draw()
-            while not ended.is_set():
-                try:
-                    batches.put(batch, timeout=1.0)
-                    break
-                except queue.Full:
-                    continue
+    The thread has ended when the block has: one that Python's end finds within torch would end the process with SIGABRT.
+    """
+    with ThreadPoolExecutor(1, "draw") as thread:
+        ahead = deque(thread.submit(draw) for _ in range(AHEAD))
 
-    threading.Thread(target=produce, daemon=True).start()
-    try:
-        yield lambda: batches.get(timeout=600)
-    finally:
-        ended.set()
+        def following() -> Batch:
+            ahead.append(thread.submit(draw))
+            return ahead.popleft().result()
+
+        try:
+            yield following
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 def train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from training.augment import placed, shaded
 from training.course import Course
-from training.loop import Average, learning_rate, train
+from training.loop import Average, drawn, learning_rate, train
 
 
 def draw(rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor]:
@@ -94,3 +95,36 @@ def test_the_same_seed_gives_the_same_picture() -> None:
     np.testing.assert_array_equal(one, other)
     assert one.min() >= 0
     assert one.max() <= 1
+
+
+def test_no_thread_draws_when_the_run_has_ended() -> None:
+    """A thread within torch at the end of Python takes the process with it."""
+    busy = threading.Event()
+
+    def slowly() -> dict[str, torch.Tensor]:
+        busy.set()
+        time.sleep(0.3)
+        return {"image": torch.zeros(1)}
+
+    before = set(threading.enumerate())
+    with drawn(slowly) as following:
+        following()
+        busy.clear()
+        assert busy.wait(10)
+    assert set(threading.enumerate()) == before
+
+
+def test_batches_come_in_the_order_they_were_drawn() -> None:
+    numbers = iter(range(100))
+    with drawn(lambda: {"image": torch.tensor(next(numbers))}) as following:
+        assert [int(following()["image"]) for _ in range(20)] == list(range(20))
+
+
+def test_a_batch_that_cannot_be_drawn_ends_the_run_at_once(tmp_path: Path) -> None:
+    def damaged(rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor]:
+        raise OSError("case_17.png is no picture")
+
+    begun = time.monotonic()
+    with pytest.raises(OSError, match="case_17"):
+        train(nn.Conv2d(1, 1, 1), draw=damaged, loss_of=loss_of, evaluate=score, out=tmp_path, course=Course(minutes=1))
+    assert time.monotonic() - begun < 20
