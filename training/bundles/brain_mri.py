@@ -13,6 +13,7 @@ from node.bundle import Bundle
 from node.imaging.letterbox import Box
 from node.pipelines.brain_mri import LEADING, SIZE, TYPES, canvas_of, chances, grey_of, head_of, series_logit
 from training import evaluate as e
+from training.bundles.alike import GREY, PROBABILITIES, SCHEMA, classes_output, described, image_input, on_pictures
 from training.datasets import brain_tumor_mri
 from training.recipes.brain_mri import GLIOBLASTOMA, HEALTHY, HEALTHY_HEAD, NETWORK, STAGES, WHOLE_SERIES
 
@@ -36,101 +37,37 @@ INTENDED = (
 
 def inference(network: dict[str, Any] = NETWORK) -> dict[str, Any]:
     """`configs/inference.json`: the network and, for one grey picture, the steps before and after it."""
-    return {
-        "imports": ["$import glob", "$import torch", "$from safetensors.torch import load_file"],
-        "bundle_root": ".",
-        "dataset_dir": "$@bundle_root + '/input'",
-        "datalist": "$[{'image': f} for f in sorted(glob.glob(@dataset_dir + '/*'))]",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": network,
-        "network": "$@network_def.to(@device)",
-        "initialize": ["$@network.load_state_dict(load_file(@bundle_root + '/models/model.safetensors'))"],
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "LoadImaged", "keys": "image", "reader": "PILReader", "converter": "$lambda image: image.convert('L')"},
-                {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                {"_target_": "Transposed", "keys": "image", "indices": [0, 2, 1]},
-                {
-                    "_target_": "ScaleIntensityRangePercentilesd",
-                    "keys": "image",
-                    "lower": 1,
-                    "upper": 99.5,
-                    "b_min": 0.0,
-                    "b_max": 1.0,
-                    "clip": True,
-                },
-                {"_target_": "Resized", "keys": "image", "spatial_size": SIZE, "size_mode": "longest", "mode": "bilinear"},
-                {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [SIZE, SIZE]},
-                {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float32"},
-            ],
-        },
-        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False, "num_workers": 0},
-        "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "amp": True,
-        },
-        "run": ["$@evaluator.run()"],
+    greys = {
+        "_target_": "ScaleIntensityRangePercentilesd",
+        "keys": "image",
+        "lower": 1,
+        "upper": 99.5,
+        "b_min": 0.0,
+        "b_max": 1.0,
+        "clip": True,
     }
+    return on_pictures(network, SIZE, [*GREY, greys], [PROBABILITIES])
 
 
 def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
-    return {
-        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
-        "version": version,
-        "changelog": {"1.0.0": "first weights"},
-        "monai_version": "1.6.1",
-        "pytorch_version": "2.14.1",
-        "numpy_version": str(np.__version__),
-        "required_packages_version": {"safetensors": "0.8.0"},
-        "name": "Brain tumour on MR",
-        "task": "Classification of brain MR slices: tumour or none",
-        "description": f"ResNet18 of half width on {SIZE} x {SIZE} pictures of the head; binary cross entropy, and cross entropy over three kinds.",
-        "authors": "The Radnode authors",
-        "copyright": "The Radnode authors; training data as the licence note says",
-        "intended_use": INTENDED,
-        "data_source": "Cheng 2017 (figshare 1512427); Bhuvaji et al., Brain Tumor Classification (MRI)",
-        "data_type": "dicom",
-        "image_classes": "one grey MR slice, cut to the head, 0 to 1",
-        "label_classes": "tumour; of those the kind",
-        "pred_classes": "logit of tumour; logits of glioma, meningioma, pituitary tumour given a tumour",
-        "network_data_format": {
-            "inputs": {
-                "image": {
-                    "type": "image",
-                    "format": "magnitude",
-                    "modality": "MR",
-                    "num_channels": 1,
-                    "spatial_shape": [SIZE, SIZE],
-                    "dtype": "float32",
-                    "value_range": [0, 1],
-                    "is_patch_data": False,
-                    "channel_def": {"0": "image"},
-                }
-            },
-            "outputs": {
-                "pred": {
-                    "type": "probabilities",
-                    "format": "classes",
-                    "num_channels": 4,
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": False,
-                    "channel_def": {"0": "tumor", **{str(i): kind for i, kind in enumerate(TYPES, 1)}},
-                }
-            },
+    return described(
+        version,
+        schema=SCHEMA,
+        changelog={"1.0.0": "first weights"},
+        name="Brain tumour on MR",
+        task="Classification of brain MR slices: tumour or none",
+        description=f"ResNet18 of half width on {SIZE} x {SIZE} pictures of the head; binary cross entropy, and cross entropy over three kinds.",
+        intended_use=INTENDED,
+        data_source="Cheng 2017 (figshare 1512427); Bhuvaji et al., Brain Tumor Classification (MRI)",
+        image_classes="one grey MR slice, cut to the head, 0 to 1",
+        label_classes="tumour; of those the kind",
+        pred_classes="logit of tumour; logits of glioma, meningioma, pituitary tumour given a tumour",
+        network_data_format={
+            "inputs": {"image": image_input(SIZE, modality="MR")},
+            "outputs": {"pred": classes_output("tumor", *TYPES)},
         },
-        "radnode": {
+        radnode={
             "pipeline": "brain_mri",
             "family": "convolutional neural network",
             "labels": ["tumor"],
@@ -147,7 +84,7 @@ def metadata(version: str) -> dict[str, Any]:
             "licence": {"name": "CC BY 4.0", "non_commercial": False, "text": "LICENSE"},
             "research_only": True,
         },
-    }
+    )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,18 @@ from node.bundle import Bundle
 from node.imaging.letterbox import Box
 from node.pipelines.breast_ultrasound import LABELS, SIZE, SMALLEST_LESION, Reading, outlined, probabilities, read
 from training import evaluate as e
+from training.bundles.alike import (
+    GREY,
+    MASK,
+    PROBABILITIES,
+    SCHEMA,
+    between,
+    classes_output,
+    described,
+    image_input,
+    maps_output,
+    on_pictures,
+)
 from training.datasets import busi_breast_us
 from training.recipes.breast_ultrasound import NETWORK, without_marks
 
@@ -33,120 +45,30 @@ INTENDED = (
 
 def inference() -> dict[str, Any]:
     """`configs/inference.json`: the network and, for one grey picture, the steps before and after it."""
-    return {
-        "imports": ["$import glob", "$import torch", "$from safetensors.torch import load_file"],
-        "bundle_root": ".",
-        "dataset_dir": "$@bundle_root + '/input'",
-        "datalist": "$[{'image': f} for f in sorted(glob.glob(@dataset_dir + '/*'))]",
-        "output_dir": "$@bundle_root + '/output'",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": NETWORK,
-        "network": "$@network_def.to(@device)",
-        "initialize": ["$@network.load_state_dict(load_file(@bundle_root + '/models/model.safetensors'))"],
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "LoadImaged", "keys": "image", "reader": "PILReader", "converter": "$lambda image: image.convert('L')"},
-                {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                {"_target_": "Transposed", "keys": "image", "indices": [0, 2, 1]},
-                {
-                    "_target_": "ScaleIntensityRanged",
-                    "keys": "image",
-                    "a_min": 0.0,
-                    "a_max": 255.0,
-                    "b_min": 0.0,
-                    "b_max": 1.0,
-                    "clip": True,
-                },
-                {"_target_": "Resized", "keys": "image", "spatial_size": SIZE, "size_mode": "longest", "mode": "bilinear"},
-                {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [SIZE, SIZE]},
-                {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float32"},
-            ],
-        },
-        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False, "num_workers": 0},
-        "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "Lambdad", "keys": "pred", "func": "$lambda pred: pred[0]"},
-                {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
-                {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5},
-                {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir"},
-            ],
-        },
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "amp": True,
-        },
-        "run": ["$@evaluator.run()"],
-    }
+    first = {"_target_": "Lambdad", "keys": "pred", "func": "$lambda pred: pred[0]"}
+    return on_pictures(NETWORK, SIZE, [*GREY, between(0.0, 255.0)], [first, PROBABILITIES, *MASK])
 
 
 def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
-    return {
-        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
-        "version": version,
-        "changelog": {"1.0.0": "first weights"},
-        "monai_version": "1.6.1",
-        "pytorch_version": "2.15.0",
-        "numpy_version": str(np.__version__),
-        "required_packages_version": {"segmentation-models-pytorch": "0.6.0", "safetensors": "0.8.0"},
-        "name": "Breast ultrasound lesion",
-        "task": "Classification (normal, benign, malignant) and lesion segmentation on breast ultrasound",
-        "description": "U-Net with a ResNet18 encoder and a class head on its bottleneck, 192 x 192, BCE + Dice + cross entropy.",
-        "authors": "The Radnode authors",
-        "copyright": "The Radnode authors; training data as the licence note says",
-        "intended_use": INTENDED,
-        "data_source": "BUSI (Al-Dhabyani et al., Data in Brief 28:104863, 2020)",
-        "data_type": "dicom",
-        "image_classes": "one grey B-mode picture, 0 to 1",
-        "label_classes": "lesion; malignant lesion; class of the picture",
-        "pred_classes": "pred: two channels of logits; classes: logits of normal, benign, malignant",
-        "network_data_format": {
-            "inputs": {
-                "image": {
-                    "type": "image",
-                    "format": "magnitude",
-                    "modality": "US",
-                    "num_channels": 1,
-                    "spatial_shape": [SIZE, SIZE],
-                    "dtype": "float32",
-                    "value_range": [0, 1],
-                    "is_patch_data": False,
-                    "channel_def": {"0": "image"},
-                }
-            },
-            "outputs": {
-                "pred": {
-                    "type": "image",
-                    "format": "segmentation",
-                    "num_channels": 2,
-                    "spatial_shape": [SIZE, SIZE],
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": False,
-                    "channel_def": {"0": "lesion", "1": "malignant lesion"},
-                },
-                "classes": {
-                    "type": "probabilities",
-                    "format": "classes",
-                    "num_channels": 3,
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": False,
-                    "channel_def": {str(i): label for i, label in enumerate(LABELS)},
-                },
-            },
+    return described(
+        version,
+        schema=SCHEMA,
+        packages=("segmentation-models-pytorch", "safetensors"),
+        changelog={"1.0.0": "first weights"},
+        name="Breast ultrasound lesion",
+        task="Classification (normal, benign, malignant) and lesion segmentation on breast ultrasound",
+        description="U-Net with a ResNet18 encoder and a class head on its bottleneck, 192 x 192, BCE + Dice + cross entropy.",
+        intended_use=INTENDED,
+        data_source="BUSI (Al-Dhabyani et al., Data in Brief 28:104863, 2020)",
+        image_classes="one grey B-mode picture, 0 to 1",
+        label_classes="lesion; malignant lesion; class of the picture",
+        pred_classes="pred: two channels of logits; classes: logits of normal, benign, malignant",
+        network_data_format={
+            "inputs": {"image": image_input(SIZE, modality="US")},
+            "outputs": {"pred": maps_output(SIZE, "lesion", "malignant lesion"), "classes": classes_output(*LABELS)},
         },
-        "radnode": {
+        radnode={
             "pipeline": "breast_ultrasound",
             "family": "convolutional neural network",
             "labels": list(LABELS),
@@ -164,7 +86,7 @@ def metadata(version: str) -> dict[str, Any]:
             "licence": {"name": "CC BY 4.0", "non_commercial": False, "text": "LICENSE"},
             "research_only": True,
         },
-    }
+    )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from node.networks.explanation import grad_cam
 from node.pipelines.chest_xray import CODES, LAYER, PASSES, ChestXray, Seen, calibrated, headline_of, of_patient, seen
 from training import evaluate as e
 from training import robustness
+from training.bundles.alike import classes_output, described, image_input, maps_output
 from training.bundles.covid_xray import balanced
-from training.bundles.lung_field import image_input, maps_output
 from training.datasets import chest_rows, cxr_figure1
 from training.datasets.chest_rows import LABELS, OUTPUTS, SEVERITY, Row
 from training.lungs import beside, found_in, lung_bundle
@@ -71,47 +71,31 @@ def complete(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
-    return {
-        "version": version,
-        "changelog": {
+    return described(
+        version,
+        changelog={
             "1.1.0": "sees the lungs whole, behind the heart and where they are dense; learned from boxes too, and from harder changes",
             "1.0.0": "first weights",
         },
-        "monai_version": "1.6.1",
-        "pytorch_version": "2.14.1",
-        "numpy_version": str(np.__version__),
-        "required_packages_version": {"safetensors": "0.8.0"},
-        "name": "Chest film findings",
-        "task": "Multi-label classification of frontal chest radiographs with clinical data",
-        "description": (
+        name="Chest film findings",
+        task="Multi-label classification of frontal chest radiographs with clinical data",
+        description=(
             f"A small residual network on the lungs ({SIZE} x {SIZE}, cut out, equalised by rank); its places ask tokens of age, sex and view by "
             "attention; a sigmoid for each label, trained only by rows that tell the label, and a severity head for COVID-19."
         ),
-        "authors": "The Radnode authors",
-        "copyright": "The Radnode authors; training data as the licence note says",
-        "intended_use": INTENDED,
-        "data_source": "RSNA Pneumonia 2018; ieee8023 COVID-19 collection, SIRM; NIH ChestX-ray14",
-        "data_type": "dicom",
-        "image_classes": "one grey frontal chest film",
-        "label_classes": ", ".join(LABELS),
-        "pred_classes": "logits of " + ", ".join(OUTPUTS),
-        "network_data_format": {
+        intended_use=INTENDED,
+        data_source="RSNA Pneumonia 2018; ieee8023 COVID-19 collection, SIRM; NIH ChestX-ray14",
+        image_classes="one grey frontal chest film",
+        label_classes=", ".join(LABELS),
+        pred_classes="logits of " + ", ".join(OUTPUTS),
+        network_data_format={
             "inputs": {"image": image_input(SIZE), "lungs": image_input(LUNG_SIZE)},
             "outputs": {
                 "lungs": maps_output(LUNG_SIZE, "lung at the image's left edge", "lung at its right edge"),
-                "findings": {
-                    "type": "probabilities",
-                    "format": "classes",
-                    "num_channels": len(OUTPUTS),
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": False,
-                    "channel_def": {str(i): name for i, name in enumerate(OUTPUTS)},
-                },
+                "findings": classes_output(*OUTPUTS),
             },
         },
-        "radnode": {
+        radnode={
             "pipeline": "chest_xray",
             "family": "convolutional neural network with attention to clinical data",
             "labels": list(CODES),
@@ -132,7 +116,7 @@ def metadata(version: str) -> dict[str, Any]:
             "licence": {"name": "non-commercial research", "non_commercial": True, "text": "LICENSE"},
             "research_only": True,
         },
-    }
+    )
 
 
 @lru_cache(maxsize=2)

@@ -13,6 +13,7 @@ from node.imaging.letterbox import Box, Letterbox
 from node.imaging.lungs import Lungs, find_lungs
 from node.pipelines.covid_ct import SIZE, SMALLEST_SPOT, WINDOW_HU, infected, infection_map, percent, windowed
 from training import evaluate as e
+from training.bundles.alike import MASK, PROBABILITIES, SCHEMA, between, described, image_input, maps_output, on_pictures
 from training.datasets import covid_ct_medseg, dicom_ct
 from training.recipes.covid_ct import LOWER_PART, NETWORK
 
@@ -35,110 +36,31 @@ INTENDED = (
 
 def inference() -> dict[str, Any]:
     """`configs/inference.json`: the network and, for one slice cut to the lungs in HU, the steps before and after it."""
-    low, high = WINDOW_HU
-    return {
-        "imports": ["$import glob", "$import torch", "$from safetensors.torch import load_file"],
-        "bundle_root": ".",
-        "dataset_dir": "$@bundle_root + '/input'",
-        "datalist": "$[{'image': f} for f in sorted(glob.glob(@dataset_dir + '/*'))]",
-        "output_dir": "$@bundle_root + '/output'",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": NETWORK,
-        "network": "$@network_def.to(@device)",
-        "initialize": ["$@network.load_state_dict(load_file(@bundle_root + '/models/model.safetensors'))"],
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "LoadImaged", "keys": "image"},
-                {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                {
-                    "_target_": "ScaleIntensityRanged",
-                    "keys": "image",
-                    "a_min": low,
-                    "a_max": high,
-                    "b_min": 0.0,
-                    "b_max": 1.0,
-                    "clip": True,
-                },
-                {"_target_": "Resized", "keys": "image", "spatial_size": SIZE, "size_mode": "longest", "mode": "bilinear"},
-                {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [SIZE, SIZE]},
-                {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float32"},
-            ],
-        },
-        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False, "num_workers": 0},
-        "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
-                {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False},
-                {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5},
-                {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir"},
-            ],
-        },
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "amp": True,
-        },
-        "run": ["$@evaluator.run()"],
-    }
+    slices = [{"_target_": "LoadImaged", "keys": "image"}, {"_target_": "EnsureChannelFirstd", "keys": "image"}]
+    back = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False}
+    return on_pictures(NETWORK, SIZE, [*slices, between(*WINDOW_HU)], [PROBABILITIES, back, *MASK])
 
 
 def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
-    return {
-        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
-        "version": version,
-        "changelog": {"1.0.0": "first weights"},
-        "monai_version": "1.6.1",
-        "pytorch_version": "2.15.0",
-        "numpy_version": str(np.__version__),
-        "required_packages_version": {"segmentation-models-pytorch": "0.6.0", "safetensors": "0.8.0"},
-        "name": "COVID-19 infection on chest CT",
-        "task": "Segmentation of infected lung on axial chest CT",
-        "description": "U-Net with a ResNet34 encoder on lung-cropped axial slices, 448 x 448, trained with BCE + Jaccard.",
-        "authors": "The Radnode authors",
-        "copyright": "The Radnode authors; training data as the licence note says",
-        "intended_use": INTENDED,
-        "data_source": "MedSeg / COVID-SemiSeg (Fan et al., IEEE TMI 2020); TCIA Lung-PET-CT-Dx",
-        "data_type": "dicom",
-        "image_classes": "one axial CT slice in Hounsfield units, cut to the lungs, patient's left on the right, back below",
-        "label_classes": "0 = other, 1 = infected lung",
-        "pred_classes": "one channel: logit of infected lung",
-        "network_data_format": {
-            "inputs": {
-                "image": {
-                    "type": "image",
-                    "format": "hounsfield",
-                    "modality": "CT",
-                    "num_channels": 1,
-                    "spatial_shape": [SIZE, SIZE],
-                    "dtype": "float32",
-                    "value_range": [0, 1],
-                    "is_patch_data": False,
-                    "channel_def": {"0": "image"},
-                }
-            },
-            "outputs": {
-                "pred": {
-                    "type": "image",
-                    "format": "segmentation",
-                    "num_channels": 1,
-                    "spatial_shape": [SIZE, SIZE],
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": False,
-                    "channel_def": {"0": "infection"},
-                }
-            },
+    return described(
+        version,
+        schema=SCHEMA,
+        packages=("segmentation-models-pytorch", "safetensors"),
+        changelog={"1.0.0": "first weights"},
+        name="COVID-19 infection on chest CT",
+        task="Segmentation of infected lung on axial chest CT",
+        description="U-Net with a ResNet34 encoder on lung-cropped axial slices, 448 x 448, trained with BCE + Jaccard.",
+        intended_use=INTENDED,
+        data_source="MedSeg / COVID-SemiSeg (Fan et al., IEEE TMI 2020); TCIA Lung-PET-CT-Dx",
+        image_classes="one axial CT slice in Hounsfield units, cut to the lungs, patient's left on the right, back below",
+        label_classes="0 = other, 1 = infected lung",
+        pred_classes="one channel: logit of infected lung",
+        network_data_format={
+            "inputs": {"image": image_input(SIZE, modality="CT", unit="hounsfield")},
+            "outputs": {"pred": maps_output(SIZE, "infection")},
         },
-        "radnode": {
+        radnode={
             "pipeline": "covid_ct",
             "family": "convolutional neural network",
             "labels": ["infection"],
@@ -155,7 +77,7 @@ def metadata(version: str) -> dict[str, Any]:
             "licence": {"name": "COVID-SemiSeg release, research only", "non_commercial": True, "text": "LICENSE"},
             "research_only": True,
         },
-    }
+    )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from node.imaging.radiograph import LUNG_SIZE
 from node.pipelines.covid_xray import MARGIN, SIZE, Reading, opaque, probability, read, zone_scores
 from training import evaluate as e
 from training import robustness
-from training.bundles.lung_field import image_input, maps_output
+from training.bundles.alike import described, image_input, maps_output
 from training.datasets import cxr_pediatric224
+from training.lungs import beside
 from training.recipes import lung_field
 from training.recipes.covid_xray import LUNG_FIELD, NETWORK, Chest, as_seen, fields, films, seen
 
@@ -39,8 +40,7 @@ INTENDED = (
 
 def complete(state: dict[str, Any]) -> dict[str, Any]:
     """The weights of the opacity stage together with those of the lung stage: what the bundle holds."""
-    lungs = Bundle.open(LUNG_FIELD).module().state_dict()
-    return {f"lungs.{k}": v for k, v in lungs.items()} | {f"opacity.{k}": v for k, v in state.items()}
+    return beside("opacity", state)
 
 
 def inference() -> dict[str, Any]:
@@ -50,32 +50,25 @@ def inference() -> dict[str, Any]:
 
 def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
-    return {
-        "version": version,
-        "changelog": {
+    return described(
+        version,
+        changelog={
             "1.1.0": "goes on from 1.0.0 with children, haze drawn into clean films, films cut off at their edges and more local contrast",
             "1.0.0": "first weights",
         },
-        "monai_version": "1.6.1",
-        "pytorch_version": "2.15.0",
-        "numpy_version": str(np.__version__),
-        "required_packages_version": {"safetensors": "0.8.0"},
-        "name": "Infection on chest films",
-        "task": "Segmentation of lungs and opacity, and probability of infection, on frontal chest radiographs",
-        "description": f"Two U-Nets: the lungs at {LUNG_SIZE} x {LUNG_SIZE}, then opacity and evidence of infection on the equalised lungs at {SIZE} x {SIZE}.",
-        "authors": "The Radnode authors",
-        "copyright": "The Radnode authors; training data as the licence note says",
-        "intended_use": INTENDED,
-        "data_source": "RSNA Pneumonia 2018, ieee8023 and SIRM COVID-19 collections, NIH ChestX-ray14, Kermany et al., v7 lung outlines",
-        "data_type": "dicom",
-        "network_data_format": {
+        name="Infection on chest films",
+        task="Segmentation of lungs and opacity, and probability of infection, on frontal chest radiographs",
+        description=f"Two U-Nets: the lungs at {LUNG_SIZE} x {LUNG_SIZE}, then opacity and evidence of infection on the equalised lungs at {SIZE} x {SIZE}.",
+        intended_use=INTENDED,
+        data_source="RSNA Pneumonia 2018, ieee8023 and SIRM COVID-19 collections, NIH ChestX-ray14, Kermany et al., v7 lung outlines",
+        network_data_format={
             "inputs": {"lungs": image_input(LUNG_SIZE), "opacity": image_input(SIZE)},
             "outputs": {
                 "lungs": maps_output(LUNG_SIZE, "lung at the image's left edge", "lung at its right edge"),
                 "opacity": maps_output(SIZE, "opacity", "evidence of infection"),
             },
         },
-        "radnode": {
+        radnode={
             "pipeline": "covid_xray",
             "family": "convolutional neural network",
             "labels": ["infection"],
@@ -91,7 +84,7 @@ def metadata(version: str) -> dict[str, Any]:
             "licence": {"name": "non-commercial research", "non_commercial": True, "text": "LICENSE"},
             "research_only": True,
         },
-    }
+    )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------------

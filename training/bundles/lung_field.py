@@ -11,6 +11,7 @@ import numpy.typing as npt
 from node.bundle import Bundle
 from node.imaging.radiograph import LUNG_SIZE, LungFields, Radiograph, lungs_of, radiograph_of
 from training import evaluate as e
+from training.bundles.alike import described, image_input, maps_output
 from training.datasets import cxr_adult224
 from training.recipes.lung_field import NETWORK, NO_CHEST, pictures
 
@@ -33,62 +34,26 @@ def inference() -> dict[str, Any]:
     return {"network_def": NETWORK}
 
 
-def image_input(size: int) -> dict[str, Any]:
-    """An entry of `network_data_format.inputs` for one grey film."""
-    return {
-        "type": "image",
-        "format": "magnitude",
-        "modality": "CR",
-        "num_channels": 1,
-        "spatial_shape": [size, size],
-        "dtype": "float32",
-        "value_range": [0, 1],
-        "is_patch_data": False,
-        "channel_def": {"0": "image"},
-    }
-
-
-def maps_output(size: int, *channels: str) -> dict[str, Any]:
-    """An entry of `network_data_format.outputs` for maps of logits."""
-    return {
-        "type": "image",
-        "format": "segmentation",
-        "num_channels": len(channels),
-        "spatial_shape": [size, size],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {str(n): channel for n, channel in enumerate(channels)},
-    }
-
-
 def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
-    return {
-        "version": version,
-        "changelog": {"1.0.0": "first weights"},
-        "monai_version": "1.6.1",
-        "pytorch_version": "2.15.0",
-        "numpy_version": str(np.__version__),
-        "required_packages_version": {"safetensors": "0.8.0"},
-        "name": "Lung fields of a chest film",
-        "task": "Segmentation of both lungs on frontal chest radiographs",
-        "description": f"U-Net, {LUNG_SIZE} x {LUNG_SIZE}, one map for the lung at each edge of the image; BCE + Dice, one round of self-training.",
-        "authors": "The Radnode authors",
-        "copyright": "The Radnode authors; training data as the licence note says",
-        "intended_use": INTENDED,
-        "data_source": "ieee8023 with v7 outlines; NIH ChestX-ray14, Figure1-COVID, Kermany et al. without outlines",
-        "data_type": "dicom",
-        "network_data_format": {
+    return described(
+        version,
+        changelog={"1.0.0": "first weights"},
+        name="Lung fields of a chest film",
+        task="Segmentation of both lungs on frontal chest radiographs",
+        description=f"U-Net, {LUNG_SIZE} x {LUNG_SIZE}, one map for the lung at each edge of the image; BCE + Dice, one round of self-training.",
+        intended_use=INTENDED,
+        data_source="ieee8023 with v7 outlines; NIH ChestX-ray14, Figure1-COVID, Kermany et al. without outlines",
+        network_data_format={
             "inputs": {"image": image_input(LUNG_SIZE)},
             "outputs": {"pred": maps_output(LUNG_SIZE, "lung at the image's left edge", "lung at its right edge")},
         },
-        "radnode": {
+        radnode={
             "pipeline": "lung_field",
             "intended_use": {"modality": ["CR", "DX"], "body_part": ["CHEST"]},
             "licence": {"name": "non-commercial research", "non_commercial": True, "text": "LICENSE"},
         },
-    }
+    )
 
 
 def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from node.bundle import Bundle
 from node.imaging.likeness import CLEARLY, FAR, NEAR, SIDE, Kind, Likeness, described, spoken
+from training.bundles import alike
 from training.datasets import pictures_of_a_kind as sets
 from training.recipes.picture_kinds import CHANGED, DIRECTIONS, descriptions, learn
 
@@ -37,22 +38,19 @@ def inference() -> dict[str, Any]:
 
 def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
-    return {
-        "version": version,
-        "changelog": {"1.0.0": "four kinds"},
-        "numpy_version": str(np.__version__),
-        "name": "Kinds of pictures",
-        "task": "Out-of-distribution score of single pictures",
-        "description": (
+    return alike.described(
+        version,
+        copyright="The Radnode authors; pictures as the licence note says",
+        changelog={"1.0.0": "four kinds"},
+        name="Kinds of pictures",
+        task="Out-of-distribution score of single pictures",
+        description=(
             f"Oriented gradients, thumbnail and greys of the picture at {SIDE} px; of each kind the mean and the {DIRECTIONS} widest directions; "
             "Mahalanobis distance within them and the residual beside them."
         ),
-        "authors": "The Radnode authors",
-        "copyright": "The Radnode authors; pictures as the licence note says",
-        "intended_use": INTENDED,
-        "data_source": ", ".join(name for of in sets.SETS.values() for name in of),
-        "data_type": "dicom",
-        "radnode": {
+        intended_use=INTENDED,
+        data_source=", ".join(name for of in sets.SETS.values() for name in of),
+        radnode={
             "pipeline": "picture_kinds",
             "family": "Mahalanobis distance",
             "labels": list(sets.SETS),
@@ -61,7 +59,7 @@ def metadata(version: str) -> dict[str, Any]:
             "licence": {"name": "non-commercial research", "non_commercial": True, "text": "LICENSE"},
             "research_only": True,
         },
-    }
+    )
 
 
 def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:

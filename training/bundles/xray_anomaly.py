@@ -17,7 +17,7 @@ from node.imaging.radiograph import LUNG_SIZE, Radiograph, radiograph_of
 from node.pipelines.xray_anomaly import CANVAS, features_of, warmth
 from training import evaluate as e
 from training import robustness
-from training.bundles.lung_field import image_input, maps_output
+from training.bundles.alike import described, image_input, maps_output
 from training.datasets import cxr_pediatric224
 from training.recipes import lung_field
 from training.recipes.xray_anomaly import LUNG_FIELD, READER, SETS, Chest, chests, example, measured, rows_of, shape_of_group
@@ -65,29 +65,23 @@ def inference() -> dict[str, Any]:
 
 def metadata(version: str) -> dict[str, Any]:
     """`configs/metadata.json`, without figures."""
-    return {
-        "version": version,
-        "changelog": {"1.0.0": "first weights", "1.1.0": "forests met normal films processed otherwise too"},
-        "monai_version": "1.6.1",
-        "pytorch_version": "2.14.1",
-        "numpy_version": str(np.__version__),
-        "required_packages_version": {"safetensors": "0.8.0", "scikit-image": "0.26.0"},
-        "name": "Anomaly on chest films",
-        "task": "Unsupervised anomaly detection and enhancement on frontal chest radiographs",
-        "description": (
+    return described(
+        version,
+        packages=("safetensors", "scikit-image"),
+        changelog={"1.0.0": "first weights", "1.1.0": "forests met normal films processed otherwise too"},
+        name="Anomaly on chest films",
+        task="Unsupervised anomaly detection and enhancement on frontal chest radiographs",
+        description=(
             f"Lungs by a U-Net; on the box round them ({CANVAS} x {CANVAS}, contrast evened out) histograms of oriented gradients and a "
             f"vision transformer of {READER['depth']} blocks that learned without labels; isolation forests grown on normal films only."
         ),
-        "authors": "The Radnode authors",
-        "copyright": "The Radnode authors; training data as the licence note says",
-        "intended_use": INTENDED,
-        "data_source": "Kermany et al. 2018 (children); NIH ChestX-ray14 and ieee8023 (adults)",
-        "data_type": "dicom",
-        "network_data_format": {
+        intended_use=INTENDED,
+        data_source="Kermany et al. 2018 (children); NIH ChestX-ray14 and ieee8023 (adults)",
+        network_data_format={
             "inputs": {"lungs": image_input(LUNG_SIZE)},
             "outputs": {"lungs": maps_output(LUNG_SIZE, "lung at the image's left edge", "lung at its right edge")},
         },
-        "radnode": {
+        radnode={
             "pipeline": "xray_anomaly",
             "family": "isolation forest on self-supervised features",
             "labels": ["anomaly"],
@@ -104,7 +98,7 @@ def metadata(version: str) -> dict[str, Any]:
             "licence": {"name": "non-commercial research", "non_commercial": True, "text": "LICENSE"},
             "research_only": True,
         },
-    }
+    )
 
 
 def thresholds(bundle: Bundle, data: Path) -> dict[str, float]:
