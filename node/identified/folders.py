@@ -26,7 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from node.domain import CleanUid, Pseudonym
-from node.errors import IdentityConflict, InstanceUnreadable, KeyMissing, StudyRefused
+from node.errors import IdentityConflict, InstanceUnreadable, KeyMissing, NodeError, StudyRefused
 from node.identified import pixels
 from node.identified.account import Account
 from node.identified.clean_uids import CleanUids
@@ -52,6 +52,7 @@ REPORT = "report.json"
 PURPOSE = "folder"
 AT_ONCE = 256  #: files of one study given to a process at a time, at most
 TOLD_AT_ONCE = 32  #: files that a process is asked about at a time
+UNREADABLE = "it can't be read"
 DIRECTORY, DIRECTORY_NAME = "1.2.840.10008.1.3.10", "Media Storage Directory Storage"  #: a DICOMDIR
 
 Progress = Callable[[int, int], None]  #: files done, files in all
@@ -343,16 +344,17 @@ class Folders:
             if study not in known:
                 known[study] = self._originals(study)
             pixel_data = opened.pixel_data
-            told_by = pixel_data or opened.elements[0]
-            chunk = opened.data[told_by.start : pixel_data.end if pixel_data else len(opened.data)]
+            told_by = pixel_data or next(iter(opened.elements), None)
+            chunk = opened.data[told_by.start : pixel_data.end if pixel_data else len(opened.data)] if told_by else b""
             waiting = known[study].get(_key(instance, chunk, self._tags)) or known[study].get(_older_key(instance, chunk))
             if waiting:
                 facts, rest = waiting.pop(0)
                 whole = rest if facts["whole"] else rest[: facts["split"]] + chunk + rest[facts["split"] :]
                 return _written(target / facts["path"], whole, {"outcome": "restored", "instance": instance})
-            return _written(target / relative, reidentifier.name_again(data, study), {"outcome": "named", "instance": instance})
-        except (KeyMissing, CleanUidLeft) as why:
+            named = _named(reidentifier, data, study)
+        except (KeyMissing, CleanUidLeft, Malformed) as why:
             return {"outcome": "refused", "instance": instance, "reason": str(why)}
+        return _written(target / relative, named, {"outcome": "named", "instance": instance})
 
     def _known_study(self, uid: str) -> CleanUid:
         """The study of a file by the Study Instance UID in it: the clean one, or with Retain UIDs the original."""
@@ -591,6 +593,21 @@ def _mapped(fd: int) -> mmap.mmap:
     return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
 
 
+def _named(reidentifier: Reidentifier, data: bytes, study: CleanUid) -> bytes:
+    """An object with its name again.
+
+    Raises
+    ------
+    KeyMissing, CleanUidLeft, Malformed
+    """
+    try:
+        return reidentifier.name_again(data, study)
+    except NodeError:
+        raise
+    except Exception:  # whatever a library says of a broken element; its text may quote it
+        raise Malformed(UNREADABLE) from None
+
+
 def _written(path: Path, data: bytes, outcome: dict[str, str]) -> dict[str, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -598,4 +615,4 @@ def _written(path: Path, data: bytes, outcome: dict[str, str]) -> dict[str, str]
 
 
 def _plain(why: Exception) -> str:
-    return str(why) if isinstance(why, Malformed) else "it can't be read"
+    return str(why) if isinstance(why, Malformed) else UNREADABLE
