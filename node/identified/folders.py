@@ -12,7 +12,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BufferedWriter, FileIO
@@ -307,9 +307,12 @@ class Folders:
         reidentifier = Reidentifier(self._identities)
         outcomes: list[dict[str, Any]] = []
         for number, path in enumerate(files, 1):
-            data = path.read_bytes()
-            outcome = self._named_again(data, path.relative_to(source), target, known, reidentifier)
-            outcomes.append(outcome)
+            try:
+                data = path.read_bytes()
+            except OSError as why:
+                outcomes.append({"outcome": "refused", "reason": _plain(why)})
+            else:
+                outcomes.append(self._named_again(data, path.relative_to(source), target, known, reidentifier))
             if progress:
                 progress(number, len(files))
         report = {
@@ -409,8 +412,8 @@ class _Work:
     def _one(
         self, path: str, relative: str, cleaner: Cleaner, done: _Done, originals: list[tuple[dict[str, Any], bytes]], tags: PixelTags
     ) -> dict[str, Any]:
-        data = read(path)
         try:
+            data = read(path)
             opened = _open(data)
             if opened is None:  # looked at a moment ago
                 return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": "it changed while it was read"}
@@ -420,8 +423,8 @@ class _Work:
             instance = cleaner.clean(opened)
         except StudyRefused as why:
             return {"outcome": "refused", "instance": str(why.facts.get("instance", "")), "kind": type(why).__name__, "reason": str(why)}
-        except Malformed as why:
-            return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": str(why)}
+        except (Malformed, OSError) as why:
+            return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": _plain(why)}
         if isinstance(instance, LeftOut):
             kind = UID_dictionary.get(instance.sop_class_uid, ("",))[0]
             return {"outcome": "left out", "instance": instance.sop_instance_uid, "sop_class": kind, "reason": instance.reason}
@@ -529,15 +532,19 @@ def _unpacked(packed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------
 def _files(folder: str, *, but: str) -> Iterator[str]:
-    """Every file below a folder; none of those below another folder. Links to folders are not followed, folders that may not be read are passed over."""
+    """Every file below a folder, and each folder that may not be read; none of those below another folder. Links to folders are not followed."""
     if f"{folder}/".startswith(f"{but}/"):
         return
-    with suppress(PermissionError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path, but=but)
-            elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():  # a link may lead to itself
-                yield entry.path
+    try:
+        entries = list(os.scandir(folder))
+    except PermissionError:
+        yield folder  # nobody can read it as a file either: it gets its line
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path, but=but)
+        elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():  # a link may lead to itself
+            yield entry.path
 
 
 def _told(path: str) -> _Told | dict[str, Any] | None:

@@ -312,7 +312,7 @@ def test_a_folder_named_in_an_old_encoding_comes_home_too(wing: Wing, tmp_path: 
 
 
 def test_rubbish_in_a_clean_folder_keeps_nobody_from_coming_home(wing: Wing, tmp_path: Path) -> None:
-    """File meta with nothing behind it, and a damaged result that no library reads: each has its reason, the others come home."""
+    """File meta with nothing behind it, a damaged result that no library reads, a file that can't be read: each has its reason, the others come home."""
     source, clean = tmp_path / "in", tmp_path / "clean"
     source.mkdir()
     for ds in slices():
@@ -324,10 +324,11 @@ def test_rubbish_in_a_clean_folder_keeps_nobody_from_coming_home(wing: Wing, tmp
     (clean / "a.dcm").write_bytes(whole[: whole.index(b"\x08\0\x08\0")])
     result = results(wing.deidentify(*slices()))["SR"]
     (clean / "b.dcm").write_bytes(result.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.\xc5.1\0"))
+    (clean / "c.dcm").symlink_to("/proc/self/mem")  # a file that whoever runs this can't read
 
     home = folders(wing, tmp_path).reidentify(clean, tmp_path / "home")
 
-    assert (home["restored"], home["refused"]) == (3, 2)
+    assert (home["restored"], home["refused"]) == (3, 3)
     assert all(one["reason"] for one in home["outcomes"] if one["outcome"] == "refused")
 
 
