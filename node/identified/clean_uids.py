@@ -39,4 +39,4 @@ class CleanUids:
         return self._mac("key", purpose)
 
     def _mac(self, purpose: str, text: str) -> bytes:
-        return hmac.digest(self._key, f"{purpose}\0{text}".encode(), "sha256")
+        return hmac.digest(self._key, f"{purpose}\0{text}".encode(errors="surrogatepass"), "sha256")  # a folder's name may be no UTF-8

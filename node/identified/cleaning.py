@@ -27,7 +27,7 @@ from pydicom.tag import Tag
 from node import __version__
 from node.domain import CleanUid, Pseudonym
 from node.errors import BurnedInAnnotation, InstanceUnreadable, PixelsNotSeen
-from node.identified import content_trees, dummies, marks, overlays, pixels, words
+from node.identified import codestreams, content_trees, dummies, marks, overlays, pixels, words
 from node.identified.account import Account, Look
 from node.identified.clean_uids import CleanUids
 from node.identified.elements import VALUE_SIZE, Element, Malformed, dictionary_vr, encode, encode_item, items, looks_implicit
@@ -836,8 +836,12 @@ def _facts(opened: Opened) -> dict[str, str]:
     return {name: opened.value(tag).decode("latin-1") for name, tag in tags.items()}
 
 
+#: samples a pixel
+_SUBSAMPLED: Mapping[bytes, float] = {b"YBR_FULL_422": 2.0, b"YBR_PARTIAL_422": 2.0, b"YBR_PARTIAL_420": 1.5}
+
+
 def checked_pixels(opened: Opened, instance: CleanUid) -> bytes | memoryview:
-    """The pixel data element, found to be as long as the header says."""
+    """The pixel data element, found to be as long as the header says; without what it holds beside pixels."""
     element = opened.pixel_data
     if element is None:
         raise Malformed("it has no pixel data")
@@ -850,18 +854,27 @@ def checked_pixels(opened: Opened, instance: CleanUid) -> bytes | memoryview:
         frames = 0
     if frames < 1:
         raise Malformed("its Number of Frames is no positive number")
-    native = opened.transfer_syntax_uid in (IMPLICIT, EXPLICIT)
+    native, used = opened.transfer_syntax_uid in (IMPLICIT, EXPLICIT), None
     if native == element.undefined:
         raise Malformed("its pixel data does not fit its transfer syntax")
     if native:
         samples = opened.number(0x00280002) or 1
         photometric = opened.value(0x00280004)
-        per_pixel = {b"YBR_FULL_422": 2.0, b"YBR_PARTIAL_422": 2.0, b"YBR_PARTIAL_420": 1.5}.get(photometric, float(samples))
-        if (element.value_end - element.value) * 8 < int(rows * columns * per_pixel * frames) * bits:
+        per_pixel = _SUBSAMPLED.get(photometric, float(samples))
+        declared = int(rows * columns * per_pixel * frames) * bits
+        if (element.value_end - element.value) * 8 < declared:
             raise Malformed("its pixel data is shorter than declared")
+        if photometric not in _SUBSAMPLED and opened.number(0x00280002):
+            used = (declared + 15) // 16 * 2  # of even length, PS3.5 8.1.1
     elif element.value_end - element.value < 16:
         raise Malformed("its pixel data holds no frame")
-    return _without_overlay_bits(opened, element, native, instance)
+    chunk, value = _without_overlay_bits(opened, element, native, instance), element.value - element.start
+    if used is not None and len(chunk) > value + used:  # behind the last frame nobody looks
+        return encode(element.tag, element.vr, bytes(chunk[value : value + used]), explicit=opened.explicit)
+    silent = None if native else codestreams.silenced(opened.data, element.value, element.value_end, frames)
+    if silent is not None:
+        return opened.data[element.start : element.value] + silent + opened.data[element.value_end : element.end]
+    return chunk
 
 
 def image_of(opened: Opened, pixel_chunk: bytes | memoryview, instance: CleanUid) -> Dataset:

@@ -12,7 +12,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BufferedWriter, FileIO
@@ -26,7 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from node.domain import CleanUid, Pseudonym
-from node.errors import IdentityConflict, InstanceUnreadable, KeyMissing, StudyRefused
+from node.errors import IdentityConflict, InstanceUnreadable, KeyMissing, NodeError, StudyRefused
 from node.identified import pixels
 from node.identified.account import Account
 from node.identified.clean_uids import CleanUids
@@ -52,6 +52,7 @@ REPORT = "report.json"
 PURPOSE = "folder"
 AT_ONCE = 256  #: files of one study given to a process at a time, at most
 TOLD_AT_ONCE = 32  #: files that a process is asked about at a time
+UNREADABLE = "it can't be read"
 DIRECTORY, DIRECTORY_NAME = "1.2.840.10008.1.3.10", "Media Storage Directory Storage"  #: a DICOMDIR
 
 Progress = Callable[[int, int], None]  #: files done, files in all
@@ -306,9 +307,12 @@ class Folders:
         reidentifier = Reidentifier(self._identities)
         outcomes: list[dict[str, Any]] = []
         for number, path in enumerate(files, 1):
-            data = path.read_bytes()
-            outcome = self._named_again(data, path.relative_to(source), target, known, reidentifier)
-            outcomes.append(outcome)
+            try:
+                data = path.read_bytes()
+            except OSError as why:
+                outcomes.append({"outcome": "refused", "reason": _plain(why)})
+            else:
+                outcomes.append(self._named_again(data, path.relative_to(source), target, known, reidentifier))
             if progress:
                 progress(number, len(files))
         report = {
@@ -343,16 +347,17 @@ class Folders:
             if study not in known:
                 known[study] = self._originals(study)
             pixel_data = opened.pixel_data
-            told_by = pixel_data or opened.elements[0]
-            chunk = opened.data[told_by.start : pixel_data.end if pixel_data else len(opened.data)]
+            told_by = pixel_data or next(iter(opened.elements), None)
+            chunk = opened.data[told_by.start : pixel_data.end if pixel_data else len(opened.data)] if told_by else b""
             waiting = known[study].get(_key(instance, chunk, self._tags)) or known[study].get(_older_key(instance, chunk))
             if waiting:
                 facts, rest = waiting.pop(0)
                 whole = rest if facts["whole"] else rest[: facts["split"]] + chunk + rest[facts["split"] :]
                 return _written(target / facts["path"], whole, {"outcome": "restored", "instance": instance})
-            return _written(target / relative, reidentifier.name_again(data, study), {"outcome": "named", "instance": instance})
-        except (KeyMissing, CleanUidLeft) as why:
+            named = _named(reidentifier, data, study)
+        except (KeyMissing, CleanUidLeft, Malformed) as why:
             return {"outcome": "refused", "instance": instance, "reason": str(why)}
+        return _written(target / relative, named, {"outcome": "named", "instance": instance})
 
     def _known_study(self, uid: str) -> CleanUid:
         """The study of a file by the Study Instance UID in it: the clean one, or with Retain UIDs the original."""
@@ -407,8 +412,8 @@ class _Work:
     def _one(
         self, path: str, relative: str, cleaner: Cleaner, done: _Done, originals: list[tuple[dict[str, Any], bytes]], tags: PixelTags
     ) -> dict[str, Any]:
-        data = read(path)
         try:
+            data = read(path)
             opened = _open(data)
             if opened is None:  # looked at a moment ago
                 return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": "it changed while it was read"}
@@ -418,8 +423,8 @@ class _Work:
             instance = cleaner.clean(opened)
         except StudyRefused as why:
             return {"outcome": "refused", "instance": str(why.facts.get("instance", "")), "kind": type(why).__name__, "reason": str(why)}
-        except Malformed as why:
-            return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": str(why)}
+        except (Malformed, OSError) as why:
+            return {"outcome": "refused", "kind": InstanceUnreadable.__name__, "reason": _plain(why)}
         if isinstance(instance, LeftOut):
             kind = UID_dictionary.get(instance.sop_class_uid, ("",))[0]
             return {"outcome": "left out", "instance": instance.sop_instance_uid, "sop_class": kind, "reason": instance.reason}
@@ -527,15 +532,19 @@ def _unpacked(packed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------
 def _files(folder: str, *, but: str) -> Iterator[str]:
-    """Every file below a folder; none of those below another folder. Links to folders are not followed, folders that may not be read are passed over."""
+    """Every file below a folder, and each folder that may not be read; none of those below another folder. Links to folders are not followed."""
     if f"{folder}/".startswith(f"{but}/"):
         return
-    with suppress(PermissionError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path, but=but)
-            elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():  # a link may lead to itself
-                yield entry.path
+    try:
+        entries = list(os.scandir(folder))
+    except PermissionError:
+        yield folder  # nobody can read it as a file either: it gets its line
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path, but=but)
+        elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():  # a link may lead to itself
+            yield entry.path
 
 
 def _told(path: str) -> _Told | dict[str, Any] | None:
@@ -591,6 +600,21 @@ def _mapped(fd: int) -> mmap.mmap:
     return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
 
 
+def _named(reidentifier: Reidentifier, data: bytes, study: CleanUid) -> bytes:
+    """An object with its name again.
+
+    Raises
+    ------
+    KeyMissing, CleanUidLeft, Malformed
+    """
+    try:
+        return reidentifier.name_again(data, study)
+    except NodeError:
+        raise
+    except Exception:  # whatever a library says of a broken element; its text may quote it
+        raise Malformed(UNREADABLE) from None
+
+
 def _written(path: Path, data: bytes, outcome: dict[str, str]) -> dict[str, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -598,4 +622,4 @@ def _written(path: Path, data: bytes, outcome: dict[str, str]) -> dict[str, str]
 
 
 def _plain(why: Exception) -> str:
-    return str(why) if isinstance(why, Malformed) else "it can't be read"
+    return str(why) if isinstance(why, Malformed) else UNREADABLE

@@ -217,6 +217,7 @@ OVERLAY_ELEMENTS |= {0x3000: b"OW"}
 
 _BINARY = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SV", b"UV", b"US", b"SS", b"UL", b"SL", b"FL", b"FD", b"AT"})
 _TEXT = frozenset({b"LO", b"LT", b"SH", b"ST", b"UC", b"UT"})
+_NAMES = frozenset({b"PN", b"AE", b"UR"})  #: of persons, machines and places
 
 
 def _tags(keywords: tuple[str, ...]) -> frozenset[int]:
@@ -398,13 +399,13 @@ class Profile:
             return Rule(Act.KEEP_UID if tag in _CLASS_UIDS or self.options.retain_uids else Act.UID, Act.EMPTY)
         if vr == b"SQ" or proper == b"SQ":
             return Rule(Act.WALK, Act.EMPTY) if vr == proper else Rule(Act.REMOVE, Act.REMOVE)
-        if vr in {b"PN", b"AE", b"UR"}:
+        if not _NAMES.isdisjoint({vr, proper}):
             return Rule(empty, empty)
         if vr in {b"DA", b"DT"}:
             return Rule(Act.DATE if self.dates_kept else Act.EMPTY, Act.EMPTY)
         if vr == b"TM":
             return Rule(Act.TIME if self.dates_kept else Act.EMPTY, Act.EMPTY)
-        if vr in _TEXT:
+        if vr in _TEXT or (vr == b"CS" and proper in _TEXT):
             return Rule(Act.TECHNICAL if tag in _TECHNICAL else Act.WORDS, empty)
         if tag in _TYPED:
             return Rule(Act.WORDS, Act.EMPTY if tag == _BODY_PART else Act.DUMMY)
@@ -503,8 +504,9 @@ def table(options: Options | None = None) -> str:
         "  that option.",
         "- One instance that can't be read, or whose pixel data is shorter than declared, refuses the study; so do two Patient IDs in one.",
         "- Pixel data is copied byte for byte, compressed too, unless text is painted over; then every other pixel keeps its value, and a",
-        "  lossless transfer syntax is kept where an encoder is at hand. Bits of an overlay inside the pixels are cleared. Deflated and Big Endian",
-        "  data sets become Explicit VR Little Endian; every other one keeps its transfer syntax.",
+        "  lossless transfer syntax is kept where an encoder is at hand. Bits of an overlay inside the pixels are cleared, comments and application",
+        "  data (Exif) of JPEG, JPEG-LS and JPEG 2000 streams overwritten, bytes behind the last frame cut off. Deflated and Big Endian data sets",
+        "  become Explicit VR Little Endian; every other one keeps its transfer syntax.",
         "- Preamble and file meta information are ours. Text is ASCII; Specific Character Set goes, unless names of devices or institutions are kept.",
         "- Patient's Name and Patient ID become the pseudonym. UIDs become a keyed hash (HMAC-SHA-256) below 2.25, the same on every day.",
         "- Dates move back by one number of days for each patient, 1 to 3650; times of day and intervals stay.",
@@ -531,9 +533,9 @@ def table(options: Options | None = None) -> str:
         "## Clean Descriptors",
         "",
         f"A description keeps the {len(vocabulary())} words of `node/identified/vocabulary.txt` (from context groups of PS3.16 and our own list),",
-        "numbers of up to three digits, quantities with a unit, and short parameters such as `B70f`, `t2`, `b1000`, `L5`. Dates, times, runs of",
-        "five digits or more, the patient's own identifiers, the names of everybody in the study (Dr. Head too), and every other word go; what is",
-        "left empty is treated as without the option.",
+        "numbers of up to three digits, quantities with a unit, and short parameters such as `B70f`, `t2`, `b1000`, `L5`. Dates, times, ages over",
+        "89 years, runs of five digits or more, single letters in a row (initials), the patient's own identifiers, the names of everybody",
+        "in the study (Dr. Head too), and every other word go; what is left empty is treated as without the option.",
         "",
         "## Clean Structured Content",
         "",

@@ -8,7 +8,17 @@ from pathlib import Path
 
 LONGEST = 10240  #: a text beyond this is no description; it goes as a whole. LT is 10240 characters, PS3.5 Table 6.2-1
 
-_DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}|\d{1,2}:\d{2}(:\d{2})?")
+_MONTH = r"(?:jan(?:uary?)?|feb(?:ruary?)?|mar(?:ch)?|m(?:ä|ae)rz|apr(?:il)?|ma[iy]|jun[ei]?|jul[iy]?|aug(?:ust)?|sept?(?:ember)?|o[ck]t(?:ober)?|nov(?:ember)?|de[cz](?:ember)?)"
+_DAY, _YEAR, _BETWEEN = r"\d{1,2}(?:st|nd|rd|th)?", r"'?\d{2,4}(?!\d)", r"[ .,/_-]*"
+_DATE = re.compile(
+    r"(?<!\d)\d+(?:\.\d+){2,}"  # telephone numbers, UIDs and addresses of machines too
+    r"|\d{1,4}([./-])\d{1,2}\1\d{1,4}|\d{1,2}:\d{2}(:\d{2})?"
+    rf"|(?<!\d){_DAY}{_BETWEEN}{_MONTH}{_BETWEEN}{_YEAR}|(?<![a-z]){_MONTH}{_BETWEEN}{_DAY}[ .,/_-]+{_YEAR}"
+    # over 89 years (45 CFR 164.514(b)(2))
+    r"|(?<![\d.])(?:9\d|1[0-4]\d)[ -]*(?:y|yo|y/o|y\.o|yrs?|years?|jahre?|jährig\w*)(?![a-z])|(?<![a-z])age[ds]?[ :=]*(?:9\d|1[0-4]\d)(?!\d)",
+    re.IGNORECASE,
+)
+_SPELLED = re.compile(r"[APLRHFSICT]{2}|C?T?L?S?")  #: single letters that mean something beside each other: directions, parts of the spine
 _TOKEN = re.compile(r"\d+(?:\.\d+)?(?![A-Za-z0-9]|\.\d)|[^\W_]+(?:\.\d+(?:mm|cm)\b)?", re.UNICODE)
 _NUMBER = re.compile(r"\d{1,3}(\.\d{1,3})?")
 _QUANTITY = re.compile(
@@ -29,8 +39,8 @@ def clean(text: str, banned: frozenset[str] = frozenset()) -> str:
     """What of a text may stay, in its own spelling; empty when nothing may. Always ASCII.
 
     A token stays when it is a word of the vocabulary, a short number, a quantity with its unit, or a kernel or sequence parameter.
-    Dates and times go; neighbouring numbers of five digits or more together go (telephone numbers, identifiers); single letters stay
-    only beside a word that stays. `banned` are the patient's own identifiers, in upper case.
+    Dates, times and ages over 89 years go; neighbouring numbers of five digits or more together go (telephone numbers, identifiers);
+    single letters stay only beside a word that stays, and not in a row. `banned` are the patient's own identifiers, in upper case.
     """
     if not text or len(text) > LONGEST:
         return ""
@@ -61,7 +71,7 @@ def _pass(text: str, banned: frozenset[str]) -> str:
         else:
             continue
         kept.append((match.start(), match.end(), kind))
-    kept = _without_identifiers(kept, text)
+    kept = _without_initials(_without_identifiers(kept, text), text)
     if not any(kind in {"word", "technical", "number"} for *_, kind in kept):
         kept = kept if len(kept) == 1 and kept[0][2] == "letter" and len(text.strip()) == 1 else []
     return _join(kept, text)
@@ -84,6 +94,28 @@ def _without_identifiers(kept: list[tuple[int, int, str]], text: str) -> list[tu
             continue
         close()
         if item[2] in numbers:
+            run.append(item)
+        else:
+            out.append(item)
+    close()
+    return out
+
+
+def _without_initials(kept: list[tuple[int, int, str]], text: str) -> list[tuple[int, int, str]]:
+    """Drop single letters that stand beside each other: initials, and names that are spelled out. `W/O` stays."""
+    out: list[tuple[int, int, str]] = []
+    run: list[tuple[int, int, str]] = []
+
+    def close() -> None:
+        if len(run) < 2 or _SPELLED.fullmatch("".join(text[start:end] for start, end, _ in run).upper()):
+            out.extend(run)
+        run.clear()
+
+    for item in kept:
+        single = item[1] - item[0] == 1 and text[item[0]].isalpha()
+        if run and not (single and not any(c.isalnum() or c == "/" for c in text[run[-1][1] : item[0]])):
+            close()
+        if single:
             run.append(item)
         else:
             out.append(item)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
 from node.domain import Pseudonym
 from node.errors import InstanceUnreadable
@@ -160,3 +166,87 @@ def test_a_folder_of_rubbish_ends_with_a_line_for_each(tmp_path: Path, workers: 
     assert all(one["reason"] for one in report["outcomes"] if one["outcome"] == "refused")
     assert b"DOE" not in (tmp_path / "out" / REPORT).read_bytes().upper()
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"DOE^JANE" in path.read_bytes()]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_has_its_line(tmp_path: Path) -> None:
+    locked, wing = tmp_path / "in" / "DOE JANE", Wing(tmp_path)
+    locked.mkdir(parents=True)
+    locked.chmod(0)
+    folders = Folders(wing.engine, wing.identities, wing.keyring, tmp_path / "sealed", profile=Profile(), clean_uids=wing.clean_uids)
+
+    report = folders.deidentify(tmp_path / "in", tmp_path / "out")
+
+    locked.chmod(0o700)
+    assert report["refused"] == 1
+    assert b"DOE" not in (tmp_path / "out" / REPORT).read_bytes().upper()
+
+
+def segment(marker: int, said: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(said) + 2).to_bytes(2, "big") + said
+
+
+def an_image_by(camera: Callable[[bytes], bytes]) -> tuple[bytes, Dataset]:
+    """A JPEG in a data set, as the camera made it of a plain one."""
+    written = io.BytesIO()
+    Image.fromarray(np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)).save(written, "JPEG")
+    ds = a_slice(1, BitsAllocated=8, BitsStored=8, HighBit=7, Rows=64, Columns=64, PixelRepresentation=0)
+    ds.PixelData = encapsulate([camera(written.getvalue())])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    return as_received(ds, JPEGBaseline8Bit).data, ds
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        lambda jpeg: jpeg[:2] + segment(0xFE, b"Zqneighbour 0171 5551234") + jpeg[2:],
+        lambda jpeg: jpeg[:2] + segment(0xE1, b"Exif\0\0Zqneighbour 52.5 N 13.4 E") + jpeg[2:],
+        lambda jpeg: jpeg + b"Zqneighbour 19560312",
+    ],
+)
+def test_what_a_camera_writes_beside_the_pixels_goes(camera: Callable[[bytes], bytes]) -> None:
+    """Nobody of the header, so no scan could know it."""
+    came, original = an_image_by(camera)
+    opened = open_data_set(came, JPEGBaseline8Bit)
+    cleaner = Cleaner(Profile(), CleanUids(b"k" * 32), Pseudonym("P1"), images_only=False)
+
+    instance = cleaner.clean(opened)
+
+    assert isinstance(instance, CleanInstance)
+    out = dcmread(io.BytesIO(b"".join(instance.file())))
+    assert b"Zqneighbour" in came
+    assert b"Zqneighbour" not in out.PixelData
+    assert len(out.PixelData) == len(original.PixelData)
+    original.ensure_file_meta()
+    original.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    assert np.array_equal(out.pixel_array, original.pixel_array)
+
+
+def test_a_stream_that_says_nothing_is_copied_as_it_came() -> None:
+    came, _ = an_image_by(lambda jpeg: jpeg[:2] + segment(0xFE, b"LEAD Technologies Inc. V1.01\0") + jpeg[2:])
+    opened = open_data_set(came, JPEGBaseline8Bit)
+
+    instance = Cleaner(Profile(), CleanUids(b"k" * 32), Pseudonym("P1"), images_only=False).clean(opened)
+
+    assert isinstance(instance, CleanInstance)
+    assert isinstance(instance.pixel_chunk, memoryview)
+
+
+def test_what_stands_behind_the_last_frame_goes_and_comes_home(tmp_path: Path) -> None:
+    source, wing = tmp_path / "in", Wing(tmp_path)
+    source.mkdir()
+    ds = a_slice(1)
+    pixels = ds.PixelData
+    ds.PixelData = pixels + b"Zqneighbour 0171 5551234"
+    ds.ensure_file_meta()
+    ds.file_meta.TransferSyntaxUID = EXPLICIT
+    ds.save_as(source / "1.dcm", enforce_file_format=True)
+    folders = Folders(wing.engine, wing.identities, wing.keyring, tmp_path / "sealed", profile=Profile(), clean_uids=wing.clean_uids)
+
+    folders.deidentify(source, tmp_path / "out")
+    home = folders.reidentify(tmp_path / "out", tmp_path / "home")
+
+    [clean] = (tmp_path / "out").rglob("*.dcm")
+    assert dcmread(clean).PixelData == pixels
+    assert home["restored"] == 1
+    assert (tmp_path / "home" / "1.dcm").read_bytes() == (source / "1.dcm").read_bytes()

@@ -173,6 +173,15 @@ def test_a_folder_loses_its_names_and_gets_them_back(settings: Path, tmp_path: P
     assert "re-identification" in trail.stdout
 
 
+@pytest.mark.parametrize("command", ["deidentify", "reidentify"])
+def test_a_result_over_its_source_is_wrong_usage(settings: Path, tmp_path: Path, command: str):
+    write_study(a_study("CT", slices=1, rows=64), tmp_path / "in" / "study")
+
+    for source in (tmp_path / "in", tmp_path / "in" / "study"):
+        assert radnode(command, source, tmp_path / "in", config=settings).returncode == 2
+    assert not (tmp_path / "in" / "report.json").exists()
+
+
 def test_tokens_are_shown_once_and_can_be_disabled(settings: Path):
     token = radnode("tokens", "create", "pacs", "--role", "integrator", config=settings).stdout.strip()
 

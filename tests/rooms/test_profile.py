@@ -124,11 +124,26 @@ def test_the_page_names_every_row() -> None:
         ("", ""),
         ("J", "J"),
         ("J. D.", ""),
+        ("chest J.D.", "chest"),
+        ("CT CHEST M U L L E R", "CT CHEST"),
+        ("Q\0z\0w\0a\0r\0t\0", ""),
+        ("chest W/O contrast A P view of C T L spine, R/L", "chest W/O contrast A P view of C T L spine, R/L"),
+        ("chest 555.123.4567", "chest"),
+        ("chest 1.2.840.113619.2.1", "chest"),
+        ("chest 12 March 1956, Mar-12-56, 31Jan2024", "chest"),
+        ("5 mm MAR 2.0", "5 mm MAR 2.0"),
+        ("chest 93 years, aged 101", "chest"),
+        ("knee 63 slices 95 ms", "knee 63 slices 95 ms"),
         ("head " * 3000, ""),
     ],
 )
 def test_words_of_the_vocabulary_stay(text: str, kept: str) -> None:
     assert clean(text) == kept
+
+
+def test_a_text_under_the_cover_of_a_coded_string_is_a_text() -> None:
+    assert Profile().rule(tag_for_keyword("ReceiveCoilName") or 0, b"CS").act == Act.WORDS
+    assert Profile().rule(tag_for_keyword("EvaluatorName") or 0, b"CS").act == Act.EMPTY  # a name, by PS3.6
 
 
 def test_the_patients_own_number_stays_nowhere() -> None:

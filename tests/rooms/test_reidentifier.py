@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import highdicom as hd
@@ -290,6 +291,45 @@ def test_a_folder_comes_home_byte_for_byte(wing: Wing, tmp_path: Path, workers: 
     expected = {path: data for path, data in tree(source).items() if path.endswith(".dcm")}
     assert tree(tmp_path / "home") == expected
     assert not any(b"DOE" in p.read_bytes() for p in (tmp_path / "sealed").rglob("*.sealed"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_named_in_an_old_encoding_comes_home_too(wing: Wing, tmp_path: Path, workers: int) -> None:
+    """A disc written before UTF-8: its names are bytes of Latin-1, which no text can hold."""
+    source = tmp_path / "in" / os.fsdecode(b"M\xfcller")
+    source.mkdir(parents=True)
+    for ds in slices():
+        ds.ensure_file_meta()
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        ds.save_as(source / os.fsdecode(b"M\xfcller %d.dcm" % ds.InstanceNumber), enforce_file_format=True)
+
+    report = folders(wing, tmp_path, workers).deidentify(tmp_path / "in", tmp_path / "clean")
+    home = folders(wing, tmp_path).reidentify(tmp_path / "clean", tmp_path / "home")
+
+    assert (report["deidentified"], home["restored"]) == (3, 3)
+    assert not any("ller" in path for path in tree(tmp_path / "clean"))
+    assert tree(tmp_path / "home") == tree(tmp_path / "in")
+
+
+def test_rubbish_in_a_clean_folder_keeps_nobody_from_coming_home(wing: Wing, tmp_path: Path) -> None:
+    """File meta with nothing behind it, a damaged result that no library reads, a file that can't be read: each has its reason, the others come home."""
+    source, clean = tmp_path / "in", tmp_path / "clean"
+    source.mkdir()
+    for ds in slices():
+        ds.ensure_file_meta()
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        ds.save_as(source / f"{ds.InstanceNumber}.dcm", enforce_file_format=True)
+    folders(wing, tmp_path).deidentify(source, clean)
+    whole = next(path for path in sorted(clean.rglob("*.dcm"))).read_bytes()
+    (clean / "a.dcm").write_bytes(whole[: whole.index(b"\x08\0\x08\0")])
+    result = results(wing.deidentify(*slices()))["SR"]
+    (clean / "b.dcm").write_bytes(result.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.\xc5.1\0"))
+    (clean / "c.dcm").symlink_to("/proc/self/mem")  # a file that whoever runs this can't read
+
+    home = folders(wing, tmp_path).reidentify(clean, tmp_path / "home")
+
+    assert (home["restored"], home["refused"]) == (3, 3)
+    assert all(one["reason"] for one in home["outcomes"] if one["outcome"] == "refused")
 
 
 def test_a_result_added_to_a_clean_folder_comes_home_too(wing: Wing, tmp_path: Path) -> None:
