@@ -16,7 +16,7 @@ from node import codes
 from node.bundle import Bundle, write_sums
 from node.codes import Code
 from node.domain import Result
-from node.errors import GuestFailed, NotAnalysed
+from node.errors import BundleRefused, GuestFailed, NotAnalysed
 from node.guests import allowed
 from node.guests.description import description
 from node.guests.host import Guest, Limits
@@ -65,6 +65,33 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Volume:
     from node.commands.bundles_trial import phantom
 
     return phantom("DX", Takes.IMAGE, tmp_path_factory.mktemp("film"))
+
+
+# --- which task --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "output", "task"),
+    [
+        ("Pathology tumor detection", {"type": "probability", "format": "classification"}, "classification"),
+        ("Detection of lesions", {"type": "image", "format": "segmentation"}, "segmentation"),
+        ("Nuclear segmentation and classification", {"type": "probability", "format": "segmentation"}, "segmentation"),
+        ("Breast density classification", {"type": "image", "format": "labels"}, "classification"),
+        ("Lung nodule CT detection", {"type": "object", "format": "dict"}, "detection"),
+        ("Nodule detection", {"type": "tuples"}, "detection"),
+    ],
+)
+def test_what_a_bundle_gives_stands_in_its_output_and_only_then_in_its_name(name: str, output: dict[str, Any], task: str) -> None:
+    """As the zoo writes them."""
+    told = {"name": name, "task": name, "network_data_format": {"inputs": {"image": {}}, "outputs": {"pred": output}}}
+
+    assert description(told, {"labels": ["background", "lesion"]}, name="any", modality=("CT",))["task"] == task
+
+
+def test_points_are_no_measurement_whatever_the_name_says() -> None:
+    output = {"type": "tuples", "format": "points", "num_channels": 2}
+    told = {"name": "Valve landmarks regression", "network_data_format": {"inputs": {"image": {}}, "outputs": {"pred": output}}}
+
+    with pytest.raises(BundleRefused, match="its output is points, which can't be reported"):
+        description(told, {}, name="any", modality=("MR",))
 
 
 # --- by task ------------------------------------------------------------------------------------------------------------------
