@@ -35,7 +35,7 @@ def fresh_scripts() -> Iterator[None]:
     before = list(sys.path)
     yield
     sys.path[:] = before
-    for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("scripts", "own_package")]:
         del sys.modules[name]
 
 
@@ -94,6 +94,36 @@ def test_a_series_without_patient_axes_is_taken_as_it_lies(tmp_path: Path) -> No
     assert dice(arrays["labels"] == 1, mask) > 0.9
 
 
+def test_a_picture_reader_s_channel_dimension_means_nothing_to_an_image_that_has_its_channels_first(tmp_path: Path) -> None:
+    """As in the zoo's endoscopic bundles: there LoadImaged gives a JPEG with its channels last."""
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    config = json.loads((path / "configs" / "inference.json").read_text())
+    config["preprocessing"]["transforms"][1]["channel_dim"] = -1
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+    pixels, mask = a_volume()
+
+    _, arrays = asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
+def test_what_macros_bring_from_other_files_is_the_bundle_s_own_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preprocessing in a file of its own, which reads images of a format that nobody here reads; the code in a package of another name."""
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    (path / "scripts").rename(path / "own_package")
+    config = json.loads((path / "configs" / "inference.json").read_text().replace("scripts.networks", "own_package.networks"))
+    config["preprocessing"]["transforms"][0]["reader"] = "own_package.networks.NoReader"
+    (path / "configs" / "common.json").write_text(json.dumps({"before": config["preprocessing"]}))
+    config["preprocessing"] = "%configs/common.json::before"
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+    monkeypatch.chdir(path)
+    pixels, mask = a_volume()
+
+    _, arrays = asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
 # --- what does not fit is refused by name ---------------------------------------------------------------------------------
 def test_weights_of_another_network_are_refused_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
     path = guest_bundles.unet(tmp_path / "bundle")
@@ -138,6 +168,27 @@ def test_a_broken_bundle_is_refused_with_the_reason(tmp_path: Path, spoil: Any, 
         Ready.load(path, SEGMENTATION, "cpu")
 
     assert not Path("/tmp/a-pickle-ran").exists()
+
+
+@pytest.mark.parametrize("after", [{"softmax": True, "argmax": True}, {"sigmoid": True, "threshold": 0.5}, {}])
+def test_an_answer_that_is_no_number_is_refused_and_not_reported_as_nothing(tmp_path: Path, after: dict[str, Any]) -> None:
+    """Argmax and threshold make background of a NaN."""
+    path = guest_bundles.bright(tmp_path / "bundle", form="json", code=guest_bundles.BRIGHT.replace("self.level - x", "x.sqrt()"))
+    config = json.loads((path / "configs" / "inference.json").read_text())
+    kinds = {"softmax": "Activationsd", "sigmoid": "Activationsd", "argmax": "AsDiscreted", "threshold": "AsDiscreted"}
+    config["postprocessing"]["transforms"] = [{"_target_": kinds[key], "keys": "pred", key: value} for key, value in after.items()]
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+
+    with pytest.raises(Refusal, match="the network answered what is no number"):
+        asked(Ready.load(path, SEGMENTATION, "cpu"), a_volume()[0])
+
+
+def test_weights_that_are_no_numbers_are_refused_and_named(tmp_path: Path) -> None:
+    path = guest_bundles.bright(tmp_path / "bundle")
+    torch.save({"level": torch.tensor([float("nan")])}, path / "models" / "model.pt")
+
+    with pytest.raises(Refusal, match=r"model\.pt is damaged: values that are no numbers in: level"):
+        Ready.load(path, SEGMENTATION, "cpu")
 
 
 def test_an_image_with_other_channels_than_the_network_has_is_refused(tmp_path: Path) -> None:

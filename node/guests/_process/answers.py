@@ -43,7 +43,7 @@ def answered(
         item = {**item, pred_key: found, **found}
         after = post(item) if post.transforms else item
         return _detection(_boxes_of({name: after.get(name, tensor) for name, tensor in found.items()}), sidecar, given)
-    pred = _tensor_of(out)[0]
+    pred = _certain(_tensor_of(out)[0])  # before a threshold or argmax makes "nothing" of what is no number
     if not isinstance(item[image_key], MetaTensor):
         post_item = {**item, pred_key: pred}
     else:
@@ -53,7 +53,7 @@ def answered(
     if said is None:
         raise Refusal(f"its postprocessing leaves no {pred_key}")
     tensor = torch.as_tensor(np.asarray(said) if not isinstance(said, torch.Tensor) else said)
-    tensor = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+    tensor = _certain(tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor)
     match task:
         case "segmentation":
             return _segmentation(tensor, sidecar, post, given)
@@ -129,6 +129,13 @@ def _numbers(tensor: torch.Tensor) -> list[float]:
     if not np.isfinite(values).all():
         raise Refusal("the network answered what is no number")
     return values
+
+
+def _certain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, without a NaN in it."""
+    if tensor.is_floating_point() and tensor.isnan().any():
+        raise Refusal("the network answered what is no number")
+    return tensor
 
 
 def _how(channels: int, sidecar: Mapping[str, Any], post: Compose) -> str:

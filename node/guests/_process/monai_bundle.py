@@ -30,6 +30,7 @@ NETWORKS = ("network_def", "network", "net")
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts", "models/model.onnx")
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: there is no net to ask for weights
 READS_OR_WRITES = re.compile(r"^(Load|Save)[A-Z]\w*$")  #: LoadImaged, SaveImaged, SaveClassificationd …
+CHANNEL_FIRST = re.compile(r"^(Ensure|As)ChannelFirst(d|D|Dict)?$")  #: of what a reader gave; the node's image has its channels first
 DECIDES = re.compile(r"^AsDiscrete(d|D|Dict)?$")
 TO_WORLD = re.compile(r"^(AffineBoxToWorldCoordinate|ConvertBoxMode)(d|D|Dict)$")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -53,11 +54,13 @@ class Ready:
     @classmethod
     def load(cls, bundle: Path, sidecar: Mapping[str, Any], device: str) -> Ready:
         """Everything built once. Raises Refusal with what is wrong in the bundle."""
-        if (bundle / "scripts").is_dir():
+        if any(bundle.rglob("*.py")):  # most call the folder `scripts`
             sys.path.insert(0, str(bundle))
         config = _config(bundle)
         task = str(sidecar["task"])
         config = _without(config, lambda name: bool(READS_OR_WRITES.match(name)))
+        if "preprocessing" in config:
+            config["preprocessing"] = _without(config["preprocessing"], lambda name: bool(CHANNEL_FIRST.match(name)))
         if task == "classification" and "postprocessing" in config:  # the node decides, and tells how sure the network was
             config["postprocessing"] = _without(config["postprocessing"], lambda name: bool(DECIDES.match(name)))
         if task == "detection" and "postprocessing" in config:  # boxes are wanted on the image's grid
@@ -141,7 +144,9 @@ def _config(bundle: Path) -> dict[str, Any]:
                 raise Refusal(f"configs/{name} can't be read: {type(why).__name__}") from None
             if not isinstance(read, dict):
                 raise Refusal(f"configs/{name} must hold keys and values")
-            return dict(read)
+            parser = ConfigParser(dict(read))
+            parser.resolve_macro_and_relative_ids()  # what another file holds is looked at as well
+            return dict(parser.get())
     raise Refusal(f"configs/ has none of {', '.join(CONFIGS)}")
 
 

@@ -113,6 +113,8 @@ def fill(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], file: st
     if missing or more or other:
         parts = [_named("missing", missing), _named("not in the network", more), _named("of another shape", other)]
         raise Refusal(f"{file} does not fit the network that the bundle describes: {'; '.join(filter(None, parts))}")
+    if broken := [name for name in wanted if torch.is_floating_point(weights[name]) and weights[name].isnan().any()]:
+        raise Refusal(f"{file} is damaged: {_named('values that are no numbers in', broken)}")
     network.load_state_dict(dict(weights), strict=True)
 
 
