@@ -127,6 +127,35 @@ def test_masks_may_overlap(tmp_path: Path, chest: Volume) -> None:
     assert (result.segments[0].mask & result.segments[1].mask).sum() == 200
 
 
+def test_masks_whose_names_count_from_one_have_no_channel_for_the_background(tmp_path: Path, chest: Volume) -> None:
+    masks = np.zeros((3, *chest.pixels.shape), np.uint8)
+    for channel in range(3):
+        masks[channel, channel, :10, :10] = 1
+    pipeline = a_guest(tmp_path, {"task": "segmentation", "labels": {1: "liver", 2: "spleen", 3: "pancreas"}})
+
+    result = pipeline.run(chest, Told({"kind": "masks"}, masks=masks))  # type: ignore[arg-type]
+
+    assert [(segment.label, int(segment.mask.any(axis=(1, 2)).argmax())) for segment in result.segments] == [
+        ("liver", 0),
+        ("spleen", 1),
+        ("pancreas", 2),
+    ]
+
+
+def test_what_the_network_marks_and_nobody_has_named_is_mentioned(tmp_path: Path, chest: Volume) -> None:
+    """Five channels, and a description of two."""
+    labels = np.zeros(chest.pixels.shape, np.uint16)
+    labels[1], labels[2], labels[3] = 1, 3, 4
+    one: dict[str, Any] = {"task": "segmentation", "labels": {1: "spleen"}}
+    all_of_them: dict[str, Any] = {"task": "segmentation", "labels": {1: "spleen", 3: "liver", 4: "pancreas"}}
+
+    some = a_guest(tmp_path / "some", one).run(chest, Told({"kind": "labels"}, labels=labels))  # type: ignore[arg-type]
+    every = a_guest(tmp_path / "every", all_of_them).run(chest, Told({"kind": "labels"}, labels=labels))  # type: ignore[arg-type]
+
+    assert "The bundle also marked what nobody has named: label 3, 4. It is not in this report." in some.notes
+    assert not any("nobody has named" in note for note in every.notes)
+
+
 def test_a_flat_network_reads_a_volume_slice_by_slice(tmp_path: Path, chest: Volume) -> None:
     labels = np.ones((1, *chest.pixels.shape[1:]), np.uint16)
     pipeline = a_guest(tmp_path, {"task": "segmentation", "dims": 2, "labels": {1: "lung"}})
