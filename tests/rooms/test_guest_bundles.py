@@ -183,6 +183,20 @@ def test_an_answer_that_is_no_number_is_refused_and_not_reported_as_nothing(tmp_
         asked(Ready.load(path, SEGMENTATION, "cpu"), a_volume()[0])
 
 
+def test_a_mask_of_another_resolution_is_not_brought_back_as_if_it_were_of_the_same(tmp_path: Path) -> None:
+    """Invertd takes every array for one of the grid that the preprocessing made."""
+    code = guest_bundles.BRIGHT.replace("dim=1)", "dim=1)[..., ::2, ::2, ::2]")
+    path = guest_bundles.bright(tmp_path / "bundle", code=code)
+    without = guest_bundles.bright(tmp_path / "other", code=code, invert=False)
+    pixels, mask = a_volume()
+
+    with pytest.raises(Refusal, match=r"voxels for an image of \(.*\): its Invertd would put them elsewhere"):
+        asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+    _, arrays = asked(Ready.load(without, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.6
+
+
 def test_weights_that_are_no_numbers_are_refused_and_named(tmp_path: Path) -> None:
     path = guest_bundles.bright(tmp_path / "bundle")
     torch.save({"level": torch.tensor([float("nan")])}, path / "models" / "model.pt")
@@ -322,11 +336,50 @@ def test_one_logit_becomes_a_probability_by_the_sigmoid(tmp_path: Path) -> None:
     assert facts["values"] == pytest.approx([1 / (1 + np.exp(-2.0))], abs=1e-4)
 
 
+class Activated(torch.nn.Module):
+    """Ends with its own softmax, or with a sigmoid at each pixel."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self.end = end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.end == "softmax":
+            return torch.softmax(torch.stack([x.mean(dim=(1, 2, 3)), -x.mean(dim=(1, 2, 3))], dim=1), dim=1)
+        return torch.sigmoid(x - 0.5)
+
+
+def activated(folder: Path, end: str, **sidecar: Any) -> Ready:
+    torch.jit.save(torch.jit.trace(Activated(end), torch.rand(1, 1, 8, 8)), str(folder / "n.ts"))  # type: ignore[no-untyped-call]
+    config = {"preprocessing": {"_target_": "Compose", "transforms": []}}
+    return Ready.load(on_disk(folder / "bundle", folder / "n.ts", config, "ts"), {"dims": 2, "axes": "torch", **sidecar}, "cpu")
+
+
+def test_probabilities_are_not_softened_once_more(tmp_path: Path) -> None:
+    facts, _ = asked(activated(tmp_path, "softmax", task="classification"), np.ones((1, 8, 8), np.float32), affine=None, dims=2)
+
+    assert facts["values"] == pytest.approx([0.881, 0.119], abs=1e-3)
+
+
+def test_whether_values_from_0_to_1_are_probabilities_is_asked_and_not_guessed(tmp_path: Path) -> None:
+    """A second sigmoid would leave all of them above one half: the whole image would be marked."""
+    pixels = np.repeat([[[0.0, 1.0]]], 8, axis=1).repeat(4, axis=2).astype(np.float32)
+    for name in ("open", "told"):
+        (tmp_path / name).mkdir()
+
+    with pytest.raises(Refusal, match="say in the mapping file whether they are probabilities"):
+        asked(activated(tmp_path / "open", "sigmoid", task="segmentation"), pixels, affine=None, dims=2)
+    told = activated(tmp_path / "told", "sigmoid", task="segmentation", activation="none")
+    _, arrays = asked(told, pixels, affine=None, dims=2)
+
+    assert np.array_equal(arrays["labels"], pixels == 1.0)
+
+
 # --- weights of segmentation_models_pytorch, MeshNets of brainchop ------------------------------------------------------------
 SMP = {"encoder_name": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [8, 8, 8], "in_channels": 1, "classes": 1}
 
 
-@pytest.mark.parametrize("form", ["save_pretrained", "a state dict and the network's name"])
+@pytest.mark.parametrize("form", ["save_pretrained", "a state dict and the network's name", "a state dict and no word of pre-training"])
 def test_a_model_of_smp_drops_in(tmp_path: Path, form: str) -> None:
     import segmentation_models_pytorch as smp
 
@@ -339,7 +392,9 @@ def test_a_model_of_smp_drops_in(tmp_path: Path, form: str) -> None:
     else:
         came = tmp_path / "lesions.pth"
         torch.save(network.state_dict(), came)
-        mapping["network"] = {"_target_": "segmentation_models_pytorch.Unet", "encoder_weights": "imagenet", **SMP}
+        mapping["network"] = {"_target_": "segmentation_models_pytorch.Unet", **SMP}  # which then asks the net for those of ImageNet
+        if form == "a state dict and the network's name":
+            mapping["network"]["encoder_weights"] = "imagenet"
     unpack(came, tmp_path / "bundle", mapping)
     pixels = np.random.default_rng(1).random((1, 64, 64), np.float32)
 
@@ -356,6 +411,30 @@ def test_weights_without_their_network_are_refused_with_what_to_write(tmp_path: 
 
     with pytest.raises(BundleRefused, match="holds weights and not the network; name it in the mapping file"):
         unpack(tmp_path / "lesions.pth", tmp_path / "bundle", {})
+
+
+def test_a_pointer_in_place_of_the_weights_is_refused_with_how_to_fetch_them(tmp_path: Path) -> None:
+    path = guest_bundles.bright(tmp_path / "zoo")
+    (path / "models" / "model.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:f00d\nsize 19304\n")
+
+    with pytest.raises(BundleRefused, match="a pointer of Git LFS and not the weights; fetch them with `git lfs pull`"):
+        unpack(path, tmp_path / "bundle", {})
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("metadata.json", '{\n"version": ', r"metadata\.json is not JSON: line 2: Expecting value"),
+        ("inference.yaml", "a: 1\n---\nb: 2\n", r"inference\.yaml is not YAML: but found another document"),
+        ("inference.yaml", "- 1\n", r"inference\.yaml must hold keys and values"),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_named_with_what_is_wrong_in_it(tmp_path: Path, file: str, content: str, reason: str) -> None:
+    path = guest_bundles.bright(tmp_path / "zoo")
+    (path / "configs" / file).write_text(content)
+
+    with pytest.raises(BundleRefused, match=reason):
+        unpack(path, tmp_path / "bundle", {"inferer": {"_target_": "SimpleInferer"}})
 
 
 LAYERS = [{"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 2, "stride": 1, "dilation": 2}]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from pydoc import ErrorDuringImport, locate
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
+from monai.networks import nets
 from monai.transforms import Compose
 from numpy.typing import NDArray
 
@@ -141,7 +144,7 @@ def _config(bundle: Path) -> dict[str, Any]:
             try:
                 read = ConfigParser.load_config_files(str(bundle / "configs" / name))
             except Exception as why:
-                raise Refusal(f"configs/{name} can't be read: {type(why).__name__}") from None
+                raise Refusal(f"configs/{name} can't be read: {getattr(why, 'problem', None) or type(why).__name__}") from None
             if not isinstance(read, dict):
                 raise Refusal(f"configs/{name} must hold keys and values")
             parser = ConfigParser(dict(read))
@@ -167,9 +170,16 @@ def _not_pretrained(config: Any) -> Any:
         return [_not_pretrained(value) for value in config]
     if not isinstance(config, dict):
         return config
-    return {
-        key: PRETRAINED.get(key, _not_pretrained(value)) if key in PRETRAINED else _not_pretrained(value) for key, value in config.items()
-    }
+    wanted = {key: PRETRAINED[key] for key in _arguments(config.get("_target_")) if key in PRETRAINED}  # many do so by default
+    return wanted | {key: PRETRAINED[key] if key in PRETRAINED else _not_pretrained(value) for key, value in config.items()}
+
+
+def _arguments(target: Any) -> Iterable[str]:
+    """What a component may be told; nothing where it can't be found: to build it says why."""
+    try:
+        return signature(locate(target) if "." in target else getattr(nets, target)).parameters  # type: ignore[arg-type]
+    except (AttributeError, TypeError, ValueError, ErrorDuringImport):
+        return ()
 
 
 def _composed(parser: ConfigParser, config: Mapping[str, Any], key: str) -> Compose:
