@@ -139,6 +139,22 @@ def test_weights_of_another_network_are_refused_and_what_does_not_fit_is_named(t
     assert f"of another shape: {first} is (2, 1, 3, 3, 3), the network has (4, 1, 3, 3, 3)" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("more", "fits"), [({}, True), ({"std": torch.ones(3)}, False)], ids=["a module of Lightning", "one that normalises as well"]
+)
+def test_a_network_within_something_else_is_found_and_what_is_beside_it_is_named(tmp_path: Path, more: dict[str, Any], fits: bool) -> None:
+    """What else was saved may belong to the preprocessing, so nobody leaves it out unasked."""
+    path = guest_bundles.unet(tmp_path / "bundle")
+    weights = torch.load(path / "models" / "model.pt", weights_only=True)["model"]
+    torch.save({"state_dict": {f"net.{name}": tensor for name, tensor in weights.items()} | more}, path / "models" / "model.pt")
+
+    if fits:
+        assert Ready.load(path, SEGMENTATION, "cpu").told["network"] == "UNet"
+    else:
+        with pytest.raises(Refusal, match=r"the network that the bundle describes: not in the network: std$"):
+            Ready.load(path, SEGMENTATION, "cpu")
+
+
 class Surprise:
     """Runs a command when it is unpickled."""
 
@@ -324,6 +340,21 @@ def _extra(file: Path, name: str) -> str:
 
     with zipfile.ZipFile(file) as archive:
         return archive.read(next(one for one in archive.namelist() if one.endswith(f"extra/{name}"))).decode()
+
+
+def test_a_classifier_s_decision_is_left_out_wherever_its_bundle_keeps_it(tmp_path: Path) -> None:
+    """A list under another key, made into one by an expression; and a group within it."""
+    file = guest_bundles.torchscript(tmp_path / "c.ts")
+    config = json.loads(_extra(file, "inference.json"))
+    softmax, decision = config["postprocessing"]["transforms"]
+    config["after"] = [{"_target_": "Compose", "transforms": [softmax, decision]}]
+    config["postprocessing"] = "$monai.transforms.Compose(@after)"
+
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, config, "ts"), {"task": "classification", "dims": 2}, "cpu")
+    facts, _ = asked(ready, np.eye(60, dtype=np.float32)[None], affine=None, dims=2)
+
+    assert len(facts["values"]) == 3
+    assert sum(facts["values"]) == pytest.approx(1.0)
 
 
 def test_one_logit_becomes_a_probability_by_the_sigmoid(tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ READS_OR_WRITES = re.compile(r"^(Load|Save)[A-Z]\w*$")  #: LoadImaged, SaveImage
 CHANNEL_FIRST = re.compile(r"^(Ensure|As)ChannelFirst(d|D|Dict)?$")  #: of what a reader gave; the node's image has its channels first
 DECIDES = re.compile(r"^AsDiscrete(d|D|Dict)?$")
 TO_WORLD = re.compile(r"^(AffineBoxToWorldCoordinate|ConvertBoxMode)(d|D|Dict)$")
+UNWANTED = {  #: at the end, by task
+    "classification": DECIDES,  # the node decides, and tells how sure the network was
+    "detection": TO_WORLD,  # boxes are wanted on the image's grid
+}
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -62,17 +66,12 @@ class Ready:
         config = _config(bundle)
         task = str(sidecar["task"])
         config = _without(config, lambda name: bool(READS_OR_WRITES.match(name)))
-        if "preprocessing" in config:
-            config["preprocessing"] = _without(config["preprocessing"], lambda name: bool(CHANNEL_FIRST.match(name)))
-        if task == "classification" and "postprocessing" in config:  # the node decides, and tells how sure the network was
-            config["postprocessing"] = _without(config["postprocessing"], lambda name: bool(DECIDES.match(name)))
-        if task == "detection" and "postprocessing" in config:  # boxes are wanted on the image's grid
-            config["postprocessing"] = _without(config["postprocessing"], lambda name: bool(TO_WORLD.match(name)))
         config |= {"bundle_root": str(bundle), "device": f"$torch.device('{device}')"}
         config |= {key: "." for key in ("output_dir", "dataset_dir", "data_file_base_dir") if key in config}
         parser = ConfigParser(config)
         network = _network(bundle, parser, config, device)
-        pre, post = _composed(parser, config, "preprocessing"), _composed(parser, config, "postprocessing")
+        pre = _composed(parser, config, "preprocessing", CHANNEL_FIRST)
+        post = _composed(parser, config, "postprocessing", UNWANTED.get(task))
         inferer = parser.get_parsed_content("inferer") if "inferer" in config else SimpleInferer()
         evaluator = config.get("evaluator")
         _required(parser, config, evaluator)
@@ -182,13 +181,14 @@ def _arguments(target: Any) -> Iterable[str]:
         return ()
 
 
-def _composed(parser: ConfigParser, config: Mapping[str, Any], key: str) -> Compose:
-    """The transforms of `key`; none where the bundle has none. What reads or writes is dropped once more: an expression may have made it."""
+def _composed(parser: ConfigParser, config: Mapping[str, Any], key: str, unwanted: re.Pattern[str] | None) -> Compose:
+    """The transforms of `key` one after the other, from whatever expression or other key they come; none where the bundle has none."""
     if key not in config:
         return Compose([])
     made = parser.get_parsed_content(key)
     compose = made if isinstance(made, Compose) else Compose(made)
-    compose.transforms = tuple(t for t in compose.transforms if not READS_OR_WRITES.match(type(t).__name__))
+    dropped = [pattern for pattern in (READS_OR_WRITES, unwanted) if pattern is not None]
+    compose.transforms = tuple(t for t in compose.flatten().transforms if not any(pattern.match(type(t).__name__) for pattern in dropped))
     return compose
 
 
