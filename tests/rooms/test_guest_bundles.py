@@ -94,11 +94,12 @@ def test_a_series_without_patient_axes_is_taken_as_it_lies(tmp_path: Path) -> No
     assert dice(arrays["labels"] == 1, mask) > 0.9
 
 
-def test_a_picture_reader_s_channel_dimension_means_nothing_to_an_image_that_has_its_channels_first(tmp_path: Path) -> None:
-    """As in the zoo's endoscopic bundles: there LoadImaged gives a JPEG with its channels last."""
+@pytest.mark.parametrize("channels", [{"channel_dim": -1}, {"channel_dim": "no_channel"}, {"_target_": "AddChanneld"}])
+def test_where_a_reader_has_its_channels_means_nothing_to_an_image_that_has_them_first(tmp_path: Path, channels: dict[str, Any]) -> None:
+    """As in the zoo's endoscopic bundles, where LoadImaged gives a JPEG with its channels last, and in those of before MONAI 1.0."""
     path = guest_bundles.bright(tmp_path / "bundle", form="json")
     config = json.loads((path / "configs" / "inference.json").read_text())
-    config["preprocessing"]["transforms"][1]["channel_dim"] = -1
+    config["preprocessing"]["transforms"][1] |= channels
     (path / "configs" / "inference.json").write_text(json.dumps(config))
     pixels, mask = a_volume()
 

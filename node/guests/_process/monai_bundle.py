@@ -33,7 +33,8 @@ NETWORKS = ("network_def", "network", "net")
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts", "models/model.onnx")
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: there is no net to ask for weights
 READS_OR_WRITES = re.compile(r"^(Load|Save)[A-Z]\w*$")  #: LoadImaged, SaveImaged, SaveClassificationd …
-CHANNEL_FIRST = re.compile(r"^(Ensure|As)ChannelFirst(d|D|Dict)?$")  #: of what a reader gave; the node's image has its channels first
+#: of what a reader gave; the node's image has its channels first. Old names too, which MONAI has no more
+CHANNEL_FIRST = re.compile(r"^(EnsureChannelFirst|AsChannelFirst|AddChannel)(d|D|Dict)?$")
 DECIDES = re.compile(r"^AsDiscrete(d|D|Dict)?$")
 TO_WORLD = re.compile(r"^(AffineBoxToWorldCoordinate|ConvertBoxMode)(d|D|Dict)$")
 UNWANTED = {  #: at the end, by task
@@ -65,7 +66,7 @@ class Ready:
             sys.path.insert(0, str(bundle))
         config = _config(bundle)
         task = str(sidecar["task"])
-        config = _without(config, lambda name: bool(READS_OR_WRITES.match(name)))
+        config = _without(config, lambda name: bool(READS_OR_WRITES.match(name) or CHANNEL_FIRST.match(name)))
         config |= {"bundle_root": str(bundle), "device": f"$torch.device('{device}')"}
         config |= {key: "." for key in ("output_dir", "dataset_dir", "data_file_base_dir") if key in config}
         parser = ConfigParser(config)
