@@ -181,7 +181,7 @@ def window_of(volume: Volume, result: Result) -> tuple[float, float] | None:
     header = volume.frames[0].instance.header
     if volume.unit == "HU":
         part = str(header.get("BodyPartExamined") or "").upper()
-        if part in CHEST_PARTS or any(f.site in (codes.LUNG, codes.CHEST) for f in result.findings):
+        if part in CHEST_PARTS or any(f.site is not None and f.site in (codes.LUNG, codes.CHEST) for f in result.findings):
             return LUNG_WINDOW
     if volume.pixels.ndim == 4 or header.get("PhotometricInterpretation") == "MONOCHROME1":
         return None  # colour has no window; an inverted image's window would be of the values before

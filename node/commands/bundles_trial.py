@@ -80,6 +80,7 @@ def tried(staged: Path, metadata: Mapping[str, Any], sidecar: dict[str, Any]) ->
         f"  gives     {gives}",
         f"  phantom   {modality}, {' x '.join(str(n) for n in volume.pixels.shape)}, {seconds:.1f} s: {result.label}",
         *(f"              {said(finding)}" for finding in result.findings[:12]),
+        *(f"              {note}" for note in result.notes[len(volume.notes) :]),
     ]
     return trial
 

@@ -22,6 +22,7 @@ CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inferenc
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts", "models/model.onnx")
 SMP_CONFIG = "config.json"  #: what `save_pretrained` of segmentation_models_pytorch writes beside the weights
 FIT = "fit_input"  #: in a configuration that was made here: resize to what an ONNX file asks for
+POINTER = b"version https://git-lfs"  #: what a clone without Git LFS has in place of a large file
 SKIPPED = {"__pycache__", ".git", ".DS_Store", "node.json", "SHA256SUMS"}
 MOST_FILES, MOST_BYTES = 2000, 8 << 30
 
@@ -172,7 +173,7 @@ def _with_mapping(to: Path, mapping: Mapping[str, Any]) -> None:
     if not chosen:
         return
     file = next((to / name for name in CONFIGS if (to / name).exists()), to / CONFIGS[0])
-    config = (_json(file) if file.suffix == ".json" else yaml.safe_load(file.read_text())) if file.exists() else {}
+    config = (_json(file) if file.suffix == ".json" else _yaml(file)) if file.exists() else {}
     for key, value in chosen.items():
         config[key] = {"_target_": "Compose", "transforms": value} if isinstance(value, list) else value
     file.unlink(missing_ok=True)
@@ -200,6 +201,8 @@ def _whole(to: Path) -> None:
             what = "; ".join(f"{one['url']} to {one['path']}{' (md5 ' + one['md5'] + ')' if one['md5'] else ''}" for one in wanted)
             raise BundleRefused(f"its weights are not in it. Fetch {what}, and add it again")
         raise BundleRefused(f"it has none of {', '.join(WEIGHTS)}")
+    if pointer := next((name for name in WEIGHTS if (to / name).exists() and _is_pointer(to / name)), ""):
+        raise BundleRefused(f"{pointer} is a pointer of Git LFS and not the weights; fetch them with `git lfs pull`, and add it again")
     if "version" not in metadata:
         raise BundleRefused("metadata.json has no version")
 
@@ -251,13 +254,30 @@ def _is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size
 
 
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleRefused(f"it has no {path.name}") from None
+    except json.JSONDecodeError as why:
+        raise BundleRefused(f"{path.name} is not JSON: line {why.lineno}: {why.msg}") from None
     except (ValueError, OSError):
         raise BundleRefused(f"{path.name} is not JSON") from None
+    if not isinstance(read, dict):
+        raise BundleRefused(f"{path.name} must hold keys and values")
+    return read
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, OSError) as why:
+        raise BundleRefused(f"{path.name} is not YAML: {getattr(why, 'problem', None) or type(why).__name__}") from None
     if not isinstance(read, dict):
         raise BundleRefused(f"{path.name} must hold keys and values")
     return read

@@ -11,6 +11,7 @@ from node.errors import BundleRefused
 from node.guests.vocabulary import PALETTE, concept, finding
 
 TASKS = ("segmentation", "classification", "detection", "regression")
+WORDS = {"segment": "segmentation", "classif": "classification", "detect": "detection", "regress": "regression", "estimat": "regression"}
 MODALITIES = {
     **{
         "MRI": ("MR",),
@@ -134,13 +135,15 @@ def _task(metadata: Mapping[str, Any], given: Mapping[str, Any], output: Mapping
     words = f"{metadata.get('task', '')} {metadata.get('name', '')}".lower()
     if "latent" in takes:
         return "generation"
-    if "object" in kind or ("dict" in form and "box" in str(output).lower()) or ("detect" in words and "classif" not in words):
+    if "object" in kind or ("dict" in form and "box" in str(output).lower()):
         return "detection"
-    if kind == "probabilities" or form in ("classes", "classification", "probabilities"):
+    if form == "segmentation" or (form in ("labels", "label", "mask") and "classif" not in words):
+        return "segmentation"
+    if "probabilit" in kind or form in ("classes", "classification", "probabilities", "labels", "label", "mask"):
         return "classification"
-    if form in ("segmentation", "labels", "label", "mask"):
-        return "classification" if "classif" in words else "segmentation"
-    for task, word in (("segmentation", "segment"), ("classification", "classif"), ("regression", "regress"), ("regression", "estimat")):
+    if form == "points":
+        raise BundleRefused("its output is points, which can't be reported as segments, findings or measurements")
+    for word, task in WORDS.items():
         if word in words:
             return task
     if not output:

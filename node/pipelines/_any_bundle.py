@@ -134,9 +134,9 @@ class AnyBundle(Pipeline):
                 )
             )
         present = [finding.name for finding in findings if finding.present]
-        return self._result(
-            volume, label=", ".join(present[:6]) + (" …" if len(present) > 6 else "") or "nothing", findings=findings, segments=segments
-        )
+        label = ", ".join(present[:6]) + (" …" if len(present) > 6 else "") or "nothing"
+        seen = [arrays["labels"] for facts, arrays in answers if facts.get("kind") == "labels"]
+        return self._result(volume, label=label, findings=findings, segments=segments, nameless=self._nameless(seen))
 
     def _mask(self, output: Mapping[str, Any], facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """Where one output is, (frames, rows, columns)."""
@@ -148,13 +148,19 @@ class AnyBundle(Pipeline):
         masks = arrays.get("masks")
         if facts.get("kind") != "masks" or masks is None or masks.ndim != 4:
             raise GuestFailed("it gave no masks", bundle=self.bundle.name)
-        if value >= len(masks):
+        if int(outputs[-1]["value"]) >= len(masks):
             value -= int(outputs[0]["value"])  # names from 1 on, and no channel for the background
         if not 0 <= value < len(masks):
             raise GuestFailed(
                 f"it gave {len(masks)} channels, and {output['name']} should be channel {output['value']}", bundle=self.bundle.name
             )
         return np.asarray(masks[value] != 0)
+
+    def _nameless(self, seen: Sequence[NDArray[Any]]) -> list[int]:
+        """Labels that the bundle gave and nobody named; 0 is what is left over, and 1 what a single channel marks."""
+        named = {0, *(int(output["value"]) for output in self.bundle.node["outputs"])}
+        found = {int(value) for labels in seen for value in np.unique(labels)}
+        return sorted(found - (named if named != {0} else {0, 1}))
 
     def _classes(self, volume: Volume, facts: Mapping[str, Any]) -> Result:
         """A finding for each class. Where classes exclude each other the likeliest is present, else each above its threshold."""
@@ -216,7 +222,8 @@ class AnyBundle(Pipeline):
         present = [finding for finding in findings if finding.present]
         label = ", ".join(dict.fromkeys(finding.name for finding in present)) or "nothing"
         sure = max((finding.probability or 0.0 for finding in present), default=None)
-        return self._result(volume, label=label, confidence=sure, findings=findings, more={"boxes": len(present)})
+        nameless = self._nameless([np.asarray(labels, int)]) if len(outputs) > 1 else ()
+        return self._result(volume, label=label, confidence=sure, findings=findings, nameless=nameless, more={"boxes": len(present)})
 
     def _number(self, volume: Volume, facts: Mapping[str, Any]) -> Result:
         """One measurement in the unit that the mapping file named."""
@@ -239,6 +246,7 @@ class AnyBundle(Pipeline):
         findings: Sequence[Finding],
         confidence: float | None = None,
         segments: Sequence[Segment] = (),
+        nameless: Sequence[int] = (),
         more: Mapping[str, Any] | None = None,
     ) -> Result:
         return Result(
@@ -247,7 +255,11 @@ class AnyBundle(Pipeline):
             confidence=confidence,
             findings=tuple(findings),
             segments=tuple(segments),
-            notes=(*volume.notes, "Run as a bundle that dropped in: its figures are its makers', none were measured here."),
+            notes=(
+                *volume.notes,
+                *_left_out(nameless),
+                "Run as a bundle that dropped in: its figures are its makers', none were measured here.",
+            ),
             facts={"task": self.bundle.node["task"], **(more or {})},
         )
 
@@ -279,6 +291,12 @@ def _sizes(mask: NDArray[np.bool_], volume: Volume) -> tuple[Measurement, ...]:
         area = count * float(np.prod(volume.pixel_spacing_mm))
         return (Measurement(name=codes.AREA, value=round(area, 2), unit=codes.SQUARE_MILLIMETER),)
     return ()
+
+
+def _left_out(nameless: Sequence[int]) -> list[str]:
+    """That there was more than has a name."""
+    some = ", ".join(map(str, nameless[:6])) + (" …" if len(nameless) > 6 else "")
+    return [f"The bundle also marked what nobody has named: label {some}. It is not in this report."] if nameless else []
 
 
 def _region(box: NDArray[Any], volume: Volume) -> Region | None:

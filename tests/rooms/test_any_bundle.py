@@ -16,7 +16,7 @@ from node import codes
 from node.bundle import Bundle, write_sums
 from node.codes import Code
 from node.domain import Result
-from node.errors import GuestFailed, NotAnalysed
+from node.errors import BundleRefused, GuestFailed, NotAnalysed
 from node.guests import allowed
 from node.guests.description import description
 from node.guests.host import Guest, Limits
@@ -67,6 +67,33 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Volume:
     return phantom("DX", Takes.IMAGE, tmp_path_factory.mktemp("film"))
 
 
+# --- which task --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "output", "task"),
+    [
+        ("Pathology tumor detection", {"type": "probability", "format": "classification"}, "classification"),
+        ("Detection of lesions", {"type": "image", "format": "segmentation"}, "segmentation"),
+        ("Nuclear segmentation and classification", {"type": "probability", "format": "segmentation"}, "segmentation"),
+        ("Breast density classification", {"type": "image", "format": "labels"}, "classification"),
+        ("Lung nodule CT detection", {"type": "object", "format": "dict"}, "detection"),
+        ("Nodule detection", {"type": "tuples"}, "detection"),
+    ],
+)
+def test_what_a_bundle_gives_stands_in_its_output_and_only_then_in_its_name(name: str, output: dict[str, Any], task: str) -> None:
+    """As the zoo writes them."""
+    told = {"name": name, "task": name, "network_data_format": {"inputs": {"image": {}}, "outputs": {"pred": output}}}
+
+    assert description(told, {"labels": ["background", "lesion"]}, name="any", modality=("CT",))["task"] == task
+
+
+def test_points_are_no_measurement_whatever_the_name_says() -> None:
+    output = {"type": "tuples", "format": "points", "num_channels": 2}
+    told = {"name": "Valve landmarks regression", "network_data_format": {"inputs": {"image": {}}, "outputs": {"pred": output}}}
+
+    with pytest.raises(BundleRefused, match="its output is points, which can't be reported"):
+        description(told, {}, name="any", modality=("MR",))
+
+
 # --- by task ------------------------------------------------------------------------------------------------------------------
 def test_labels_become_coded_segments_with_volumes_and_what_is_not_there_is_said(tmp_path: Path, chest: Volume) -> None:
     labels = np.zeros(chest.pixels.shape, np.uint16)
@@ -98,6 +125,35 @@ def test_masks_may_overlap(tmp_path: Path, chest: Volume) -> None:
 
     assert [segment.type.meaning for segment in result.segments] == ["Neoplasm", "Enhancing Lesion"]
     assert (result.segments[0].mask & result.segments[1].mask).sum() == 200
+
+
+def test_masks_whose_names_count_from_one_have_no_channel_for_the_background(tmp_path: Path, chest: Volume) -> None:
+    masks = np.zeros((3, *chest.pixels.shape), np.uint8)
+    for channel in range(3):
+        masks[channel, channel, :10, :10] = 1
+    pipeline = a_guest(tmp_path, {"task": "segmentation", "labels": {1: "liver", 2: "spleen", 3: "pancreas"}})
+
+    result = pipeline.run(chest, Told({"kind": "masks"}, masks=masks))  # type: ignore[arg-type]
+
+    assert [(segment.label, int(segment.mask.any(axis=(1, 2)).argmax())) for segment in result.segments] == [
+        ("liver", 0),
+        ("spleen", 1),
+        ("pancreas", 2),
+    ]
+
+
+def test_what_the_network_marks_and_nobody_has_named_is_mentioned(tmp_path: Path, chest: Volume) -> None:
+    """Five channels, and a description of two."""
+    labels = np.zeros(chest.pixels.shape, np.uint16)
+    labels[1], labels[2], labels[3] = 1, 3, 4
+    one: dict[str, Any] = {"task": "segmentation", "labels": {1: "spleen"}}
+    all_of_them: dict[str, Any] = {"task": "segmentation", "labels": {1: "spleen", 3: "liver", 4: "pancreas"}}
+
+    some = a_guest(tmp_path / "some", one).run(chest, Told({"kind": "labels"}, labels=labels))  # type: ignore[arg-type]
+    every = a_guest(tmp_path / "every", all_of_them).run(chest, Told({"kind": "labels"}, labels=labels))  # type: ignore[arg-type]
+
+    assert "The bundle also marked what nobody has named: label 3, 4. It is not in this report." in some.notes
+    assert not any("nobody has named" in note for note in every.notes)
 
 
 def test_a_flat_network_reads_a_volume_slice_by_slice(tmp_path: Path, chest: Volume) -> None:

@@ -35,7 +35,7 @@ def fresh_scripts() -> Iterator[None]:
     before = list(sys.path)
     yield
     sys.path[:] = before
-    for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("scripts", "own_package")]:
         del sys.modules[name]
 
 
@@ -94,6 +94,37 @@ def test_a_series_without_patient_axes_is_taken_as_it_lies(tmp_path: Path) -> No
     assert dice(arrays["labels"] == 1, mask) > 0.9
 
 
+@pytest.mark.parametrize("channels", [{"channel_dim": -1}, {"channel_dim": "no_channel"}, {"_target_": "AddChanneld"}])
+def test_where_a_reader_has_its_channels_means_nothing_to_an_image_that_has_them_first(tmp_path: Path, channels: dict[str, Any]) -> None:
+    """As in the zoo's endoscopic bundles, where LoadImaged gives a JPEG with its channels last, and in those of before MONAI 1.0."""
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    config = json.loads((path / "configs" / "inference.json").read_text())
+    config["preprocessing"]["transforms"][1] |= channels
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+    pixels, mask = a_volume()
+
+    _, arrays = asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
+def test_what_macros_bring_from_other_files_is_the_bundle_s_own_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preprocessing in a file of its own, which reads images of a format that nobody here reads; the code in a package of another name."""
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    (path / "scripts").rename(path / "own_package")
+    config = json.loads((path / "configs" / "inference.json").read_text().replace("scripts.networks", "own_package.networks"))
+    config["preprocessing"]["transforms"][0]["reader"] = "own_package.networks.NoReader"
+    (path / "configs" / "common.json").write_text(json.dumps({"before": config["preprocessing"]}))
+    config["preprocessing"] = "%configs/common.json::before"
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+    monkeypatch.chdir(path)
+    pixels, mask = a_volume()
+
+    _, arrays = asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.9
+
+
 # --- what does not fit is refused by name ---------------------------------------------------------------------------------
 def test_weights_of_another_network_are_refused_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
     path = guest_bundles.unet(tmp_path / "bundle")
@@ -107,6 +138,22 @@ def test_weights_of_another_network_are_refused_and_what_does_not_fit_is_named(t
     assert "model.pt does not fit the network that the bundle describes: missing: model.0.conv.unit0.conv.bias" in str(refused.value)
     assert "not in the network: head.weight" in str(refused.value)
     assert f"of another shape: {first} is (2, 1, 3, 3, 3), the network has (4, 1, 3, 3, 3)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "fits"), [({}, True), ({"std": torch.ones(3)}, False)], ids=["a module of Lightning", "one that normalises as well"]
+)
+def test_a_network_within_something_else_is_found_and_what_is_beside_it_is_named(tmp_path: Path, more: dict[str, Any], fits: bool) -> None:
+    """What else was saved may belong to the preprocessing, so nobody leaves it out unasked."""
+    path = guest_bundles.unet(tmp_path / "bundle")
+    weights = torch.load(path / "models" / "model.pt", weights_only=True)["model"]
+    torch.save({"state_dict": {f"net.{name}": tensor for name, tensor in weights.items()} | more}, path / "models" / "model.pt")
+
+    if fits:
+        assert Ready.load(path, SEGMENTATION, "cpu").told["network"] == "UNet"
+    else:
+        with pytest.raises(Refusal, match=r"the network that the bundle describes: not in the network: std$"):
+            Ready.load(path, SEGMENTATION, "cpu")
 
 
 class Surprise:
@@ -138,6 +185,41 @@ def test_a_broken_bundle_is_refused_with_the_reason(tmp_path: Path, spoil: Any, 
         Ready.load(path, SEGMENTATION, "cpu")
 
     assert not Path("/tmp/a-pickle-ran").exists()
+
+
+@pytest.mark.parametrize("after", [{"softmax": True, "argmax": True}, {"sigmoid": True, "threshold": 0.5}, {}])
+def test_an_answer_that_is_no_number_is_refused_and_not_reported_as_nothing(tmp_path: Path, after: dict[str, Any]) -> None:
+    """Argmax and threshold make background of a NaN."""
+    path = guest_bundles.bright(tmp_path / "bundle", form="json", code=guest_bundles.BRIGHT.replace("self.level - x", "x.sqrt()"))
+    config = json.loads((path / "configs" / "inference.json").read_text())
+    kinds = {"softmax": "Activationsd", "sigmoid": "Activationsd", "argmax": "AsDiscreted", "threshold": "AsDiscreted"}
+    config["postprocessing"]["transforms"] = [{"_target_": kinds[key], "keys": "pred", key: value} for key, value in after.items()]
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+
+    with pytest.raises(Refusal, match="the network answered what is no number"):
+        asked(Ready.load(path, SEGMENTATION, "cpu"), a_volume()[0])
+
+
+def test_a_mask_of_another_resolution_is_not_brought_back_as_if_it_were_of_the_same(tmp_path: Path) -> None:
+    """Invertd takes every array for one of the grid that the preprocessing made."""
+    code = guest_bundles.BRIGHT.replace("dim=1)", "dim=1)[..., ::2, ::2, ::2]")
+    path = guest_bundles.bright(tmp_path / "bundle", code=code)
+    without = guest_bundles.bright(tmp_path / "other", code=code, invert=False)
+    pixels, mask = a_volume()
+
+    with pytest.raises(Refusal, match=r"voxels for an image of \(.*\): its Invertd would put them elsewhere"):
+        asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+    _, arrays = asked(Ready.load(without, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.6
+
+
+def test_weights_that_are_no_numbers_are_refused_and_named(tmp_path: Path) -> None:
+    path = guest_bundles.bright(tmp_path / "bundle")
+    torch.save({"level": torch.tensor([float("nan")])}, path / "models" / "model.pt")
+
+    with pytest.raises(Refusal, match=r"model\.pt is damaged: values that are no numbers in: level"):
+        Ready.load(path, SEGMENTATION, "cpu")
 
 
 def test_an_image_with_other_channels_than_the_network_has_is_refused(tmp_path: Path) -> None:
@@ -261,6 +343,21 @@ def _extra(file: Path, name: str) -> str:
         return archive.read(next(one for one in archive.namelist() if one.endswith(f"extra/{name}"))).decode()
 
 
+def test_a_classifier_s_decision_is_left_out_wherever_its_bundle_keeps_it(tmp_path: Path) -> None:
+    """A list under another key, made into one by an expression; and a group within it."""
+    file = guest_bundles.torchscript(tmp_path / "c.ts")
+    config = json.loads(_extra(file, "inference.json"))
+    softmax, decision = config["postprocessing"]["transforms"]
+    config["after"] = [{"_target_": "Compose", "transforms": [softmax, decision]}]
+    config["postprocessing"] = "$monai.transforms.Compose(@after)"
+
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, config, "ts"), {"task": "classification", "dims": 2}, "cpu")
+    facts, _ = asked(ready, np.eye(60, dtype=np.float32)[None], affine=None, dims=2)
+
+    assert len(facts["values"]) == 3
+    assert sum(facts["values"]) == pytest.approx(1.0)
+
+
 def test_one_logit_becomes_a_probability_by_the_sigmoid(tmp_path: Path) -> None:
     file = guest_bundles.onnx_classifier(tmp_path / "b.onnx")
     config = {"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Resized", "keys": "image", "spatial_size": [32, 32]}]}}
@@ -271,11 +368,50 @@ def test_one_logit_becomes_a_probability_by_the_sigmoid(tmp_path: Path) -> None:
     assert facts["values"] == pytest.approx([1 / (1 + np.exp(-2.0))], abs=1e-4)
 
 
+class Activated(torch.nn.Module):
+    """Ends with its own softmax, or with a sigmoid at each pixel."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self.end = end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.end == "softmax":
+            return torch.softmax(torch.stack([x.mean(dim=(1, 2, 3)), -x.mean(dim=(1, 2, 3))], dim=1), dim=1)
+        return torch.sigmoid(x - 0.5)
+
+
+def activated(folder: Path, end: str, **sidecar: Any) -> Ready:
+    torch.jit.save(torch.jit.trace(Activated(end), torch.rand(1, 1, 8, 8)), str(folder / "n.ts"))  # type: ignore[no-untyped-call]
+    config = {"preprocessing": {"_target_": "Compose", "transforms": []}}
+    return Ready.load(on_disk(folder / "bundle", folder / "n.ts", config, "ts"), {"dims": 2, "axes": "torch", **sidecar}, "cpu")
+
+
+def test_probabilities_are_not_softened_once_more(tmp_path: Path) -> None:
+    facts, _ = asked(activated(tmp_path, "softmax", task="classification"), np.ones((1, 8, 8), np.float32), affine=None, dims=2)
+
+    assert facts["values"] == pytest.approx([0.881, 0.119], abs=1e-3)
+
+
+def test_whether_values_from_0_to_1_are_probabilities_is_asked_and_not_guessed(tmp_path: Path) -> None:
+    """A second sigmoid would leave all of them above one half: the whole image would be marked."""
+    pixels = np.repeat([[[0.0, 1.0]]], 8, axis=1).repeat(4, axis=2).astype(np.float32)
+    for name in ("open", "told"):
+        (tmp_path / name).mkdir()
+
+    with pytest.raises(Refusal, match="say in the mapping file whether they are probabilities"):
+        asked(activated(tmp_path / "open", "sigmoid", task="segmentation"), pixels, affine=None, dims=2)
+    told = activated(tmp_path / "told", "sigmoid", task="segmentation", activation="none")
+    _, arrays = asked(told, pixels, affine=None, dims=2)
+
+    assert np.array_equal(arrays["labels"], pixels == 1.0)
+
+
 # --- weights of segmentation_models_pytorch, MeshNets of brainchop ------------------------------------------------------------
 SMP = {"encoder_name": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [8, 8, 8], "in_channels": 1, "classes": 1}
 
 
-@pytest.mark.parametrize("form", ["save_pretrained", "a state dict and the network's name"])
+@pytest.mark.parametrize("form", ["save_pretrained", "a state dict and the network's name", "a state dict and no word of pre-training"])
 def test_a_model_of_smp_drops_in(tmp_path: Path, form: str) -> None:
     import segmentation_models_pytorch as smp
 
@@ -288,7 +424,9 @@ def test_a_model_of_smp_drops_in(tmp_path: Path, form: str) -> None:
     else:
         came = tmp_path / "lesions.pth"
         torch.save(network.state_dict(), came)
-        mapping["network"] = {"_target_": "segmentation_models_pytorch.Unet", "encoder_weights": "imagenet", **SMP}
+        mapping["network"] = {"_target_": "segmentation_models_pytorch.Unet", **SMP}  # which then asks the net for those of ImageNet
+        if form == "a state dict and the network's name":
+            mapping["network"]["encoder_weights"] = "imagenet"
     unpack(came, tmp_path / "bundle", mapping)
     pixels = np.random.default_rng(1).random((1, 64, 64), np.float32)
 
@@ -305,6 +443,30 @@ def test_weights_without_their_network_are_refused_with_what_to_write(tmp_path: 
 
     with pytest.raises(BundleRefused, match="holds weights and not the network; name it in the mapping file"):
         unpack(tmp_path / "lesions.pth", tmp_path / "bundle", {})
+
+
+def test_a_pointer_in_place_of_the_weights_is_refused_with_how_to_fetch_them(tmp_path: Path) -> None:
+    path = guest_bundles.bright(tmp_path / "zoo")
+    (path / "models" / "model.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:f00d\nsize 19304\n")
+
+    with pytest.raises(BundleRefused, match="a pointer of Git LFS and not the weights; fetch them with `git lfs pull`"):
+        unpack(path, tmp_path / "bundle", {})
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("metadata.json", '{\n"version": ', r"metadata\.json is not JSON: line 2: Expecting value"),
+        ("inference.yaml", "a: 1\n---\nb: 2\n", r"inference\.yaml is not YAML: but found another document"),
+        ("inference.yaml", "- 1\n", r"inference\.yaml must hold keys and values"),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_named_with_what_is_wrong_in_it(tmp_path: Path, file: str, content: str, reason: str) -> None:
+    path = guest_bundles.bright(tmp_path / "zoo")
+    (path / "configs" / file).write_text(content)
+
+    with pytest.raises(BundleRefused, match=reason):
+        unpack(path, tmp_path / "bundle", {"inferer": {"_target_": "SimpleInferer"}})
 
 
 LAYERS = [{"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 2, "stride": 1, "dilation": 2}]

@@ -88,6 +88,8 @@ def test_a_chest_ct_has_a_lung_window_and_others_their_own(ct):
         frame.instance.header.BodyPartExamined = "ABDOMEN"
 
     assert window_of(volume, result) == (40.0, 400.0)
+    nowhere = replace(result, findings=tuple(replace(finding, site=None) for finding in result.findings))
+    assert window_of(volume, nowhere) == (40.0, 400.0)
 
 
 def test_the_key_frames_are_the_heat_map_s_then_the_largest_then_the_middle(ct):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from pydoc import ErrorDuringImport
 from typing import Any
 
 from node.confinement import end_with_parent, step_back, without_network
@@ -20,6 +21,7 @@ from node.guests.wire import packed, unpacked
 from node.log import where_it_failed
 
 BROKEN = 3
+SHUT_IN = " (a bundle has no network, starts no program and writes to its scratch folder only)"
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -67,10 +69,13 @@ def main(settings: dict[str, Any]) -> int:
 def _in_words(why: BaseException) -> str:
     """Type, place and the beginning of what it says: no name is in here that could be quoted."""
     chain = [why]
-    while chain[-1].__cause__ is not None and len(chain) < 4:
-        chain.append(chain[-1].__cause__)
+    while (cause := chain[-1].value if isinstance(chain[-1], ErrorDuringImport) else chain[-1].__cause__) is not None and len(chain) < 4:
+        chain.append(cause)
+    if len(chain) > 1 and "did you mean" in str(chain[-1]):  # a guess of MONAI's; before it stands which reference leads nowhere
+        chain.pop()
     said = str(chain[-1]).strip().splitlines()
-    return f"{where_it_failed(chain[-1])}{f': {said[0][:240]}' if said else ''}"
+    shut_in = isinstance(chain[-1], OSError) and not isinstance(chain[-1], FileNotFoundError)
+    return f"{where_it_failed(chain[-1])}{f': {said[0][:240]}' if said else ''}{SHUT_IN if shut_in else ''}"
 
 
 def _take_over_standard_streams() -> tuple[int, int]:

@@ -43,7 +43,11 @@ def answered(
         item = {**item, pred_key: found, **found}
         after = post(item) if post.transforms else item
         return _detection(_boxes_of({name: after.get(name, tensor) for name, tensor in found.items()}), sidecar, given)
-    pred = _tensor_of(out)[0]
+    pred = _certain(_tensor_of(out)[0])  # before a threshold or argmax makes "nothing" of what is no number
+    if task == "segmentation" and _has(post, "Invert") and not _has(post, "Resize") and tuple(pred.shape[1:]) != given.shape:
+        raise Refusal(
+            f"the network gives {tuple(pred.shape[1:])} voxels for an image of {given.shape}: its Invertd would put them elsewhere"
+        )
     if not isinstance(item[image_key], MetaTensor):
         post_item = {**item, pred_key: pred}
     else:
@@ -53,7 +57,7 @@ def answered(
     if said is None:
         raise Refusal(f"its postprocessing leaves no {pred_key}")
     tensor = torch.as_tensor(np.asarray(said) if not isinstance(said, torch.Tensor) else said)
-    tensor = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+    tensor = _certain(tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor)
     match task:
         case "segmentation":
             return _segmentation(tensor, sidecar, post, given)
@@ -131,6 +135,13 @@ def _numbers(tensor: torch.Tensor) -> list[float]:
     return values
 
 
+def _certain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, without a NaN in it."""
+    if tensor.is_floating_point() and tensor.isnan().any():
+        raise Refusal("the network answered what is no number")
+    return tensor
+
+
 def _how(channels: int, sidecar: Mapping[str, Any], post: Compose) -> str:
     """ "softmax" where classes exclude each other, "sigmoid" where each stands for itself. The bundle's own postprocessing says it first."""
     for transform in post.transforms:
@@ -146,7 +157,16 @@ def _probabilities(pred: torch.Tensor, sidecar: Mapping[str, Any], post: Compose
     pred = pred.float()
     if _has(post, "Activations") or sidecar.get("activation") == "none":
         return pred
-    return torch.softmax(pred, dim=0) if _how(pred.shape[0], sidecar, post) == "softmax" else torch.sigmoid(pred)
+    how = _how(pred.shape[0], sidecar, post)
+    if "activation" not in sidecar and pred.min() >= 0 and pred.max() <= 1:  # a network that ends with an activation of its own?
+        if how == "softmax" and torch.allclose(pred.sum(dim=0), torch.ones(()), atol=1e-4):
+            return pred
+        if how == "sigmoid" and pred.ndim > 1:  # a second one would mark the whole image
+            raise Refusal(
+                "the network gives values between 0 and 1; say in the mapping file whether they are probabilities"
+                " (activation: none) or not (activation: sigmoid)"
+            )
+    return torch.softmax(pred, dim=0) if how == "softmax" else torch.sigmoid(pred)
 
 
 def _threshold(sidecar: Mapping[str, Any]) -> float:

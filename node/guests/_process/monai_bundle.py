@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from pydoc import ErrorDuringImport, locate
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
+from monai.networks import nets
 from monai.transforms import Compose
 from numpy.typing import NDArray
 
@@ -30,8 +33,14 @@ NETWORKS = ("network_def", "network", "net")
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts", "models/model.onnx")
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: there is no net to ask for weights
 READS_OR_WRITES = re.compile(r"^(Load|Save)[A-Z]\w*$")  #: LoadImaged, SaveImaged, SaveClassificationd …
+#: of what a reader gave; the node's image has its channels first. Old names too, which MONAI has no more
+CHANNEL_FIRST = re.compile(r"^(EnsureChannelFirst|AsChannelFirst|AddChannel)(d|D|Dict)?$")
 DECIDES = re.compile(r"^AsDiscrete(d|D|Dict)?$")
 TO_WORLD = re.compile(r"^(AffineBoxToWorldCoordinate|ConvertBoxMode)(d|D|Dict)$")
+UNWANTED = {  #: at the end, by task
+    "classification": DECIDES,  # the node decides, and tells how sure the network was
+    "detection": TO_WORLD,  # boxes are wanted on the image's grid
+}
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -53,20 +62,17 @@ class Ready:
     @classmethod
     def load(cls, bundle: Path, sidecar: Mapping[str, Any], device: str) -> Ready:
         """Everything built once. Raises Refusal with what is wrong in the bundle."""
-        if (bundle / "scripts").is_dir():
+        if any(bundle.rglob("*.py")):  # most call the folder `scripts`
             sys.path.insert(0, str(bundle))
         config = _config(bundle)
         task = str(sidecar["task"])
-        config = _without(config, lambda name: bool(READS_OR_WRITES.match(name)))
-        if task == "classification" and "postprocessing" in config:  # the node decides, and tells how sure the network was
-            config["postprocessing"] = _without(config["postprocessing"], lambda name: bool(DECIDES.match(name)))
-        if task == "detection" and "postprocessing" in config:  # boxes are wanted on the image's grid
-            config["postprocessing"] = _without(config["postprocessing"], lambda name: bool(TO_WORLD.match(name)))
+        config = _without(config, lambda name: bool(READS_OR_WRITES.match(name) or CHANNEL_FIRST.match(name)))
         config |= {"bundle_root": str(bundle), "device": f"$torch.device('{device}')"}
         config |= {key: "." for key in ("output_dir", "dataset_dir", "data_file_base_dir") if key in config}
         parser = ConfigParser(config)
         network = _network(bundle, parser, config, device)
-        pre, post = _composed(parser, config, "preprocessing"), _composed(parser, config, "postprocessing")
+        pre = _composed(parser, config, "preprocessing", CHANNEL_FIRST)
+        post = _composed(parser, config, "postprocessing", UNWANTED.get(task))
         inferer = parser.get_parsed_content("inferer") if "inferer" in config else SimpleInferer()
         evaluator = config.get("evaluator")
         _required(parser, config, evaluator)
@@ -138,10 +144,12 @@ def _config(bundle: Path) -> dict[str, Any]:
             try:
                 read = ConfigParser.load_config_files(str(bundle / "configs" / name))
             except Exception as why:
-                raise Refusal(f"configs/{name} can't be read: {type(why).__name__}") from None
+                raise Refusal(f"configs/{name} can't be read: {getattr(why, 'problem', None) or type(why).__name__}") from None
             if not isinstance(read, dict):
                 raise Refusal(f"configs/{name} must hold keys and values")
-            return dict(read)
+            parser = ConfigParser(dict(read))
+            parser.resolve_macro_and_relative_ids()  # what another file holds is looked at as well
+            return dict(parser.get())
     raise Refusal(f"configs/ has none of {', '.join(CONFIGS)}")
 
 
@@ -162,18 +170,26 @@ def _not_pretrained(config: Any) -> Any:
         return [_not_pretrained(value) for value in config]
     if not isinstance(config, dict):
         return config
-    return {
-        key: PRETRAINED.get(key, _not_pretrained(value)) if key in PRETRAINED else _not_pretrained(value) for key, value in config.items()
-    }
+    wanted = {key: PRETRAINED[key] for key in _arguments(config.get("_target_")) if key in PRETRAINED}  # many do so by default
+    return wanted | {key: PRETRAINED[key] if key in PRETRAINED else _not_pretrained(value) for key, value in config.items()}
 
 
-def _composed(parser: ConfigParser, config: Mapping[str, Any], key: str) -> Compose:
-    """The transforms of `key`; none where the bundle has none. What reads or writes is dropped once more: an expression may have made it."""
+def _arguments(target: Any) -> Iterable[str]:
+    """What a component may be told; nothing where it can't be found: to build it says why."""
+    try:
+        return signature(locate(target) if "." in target else getattr(nets, target)).parameters  # type: ignore[arg-type]
+    except (AttributeError, TypeError, ValueError, ErrorDuringImport):
+        return ()
+
+
+def _composed(parser: ConfigParser, config: Mapping[str, Any], key: str, unwanted: re.Pattern[str] | None) -> Compose:
+    """The transforms of `key` one after the other, from whatever expression or other key they come; none where the bundle has none."""
     if key not in config:
         return Compose([])
     made = parser.get_parsed_content(key)
     compose = made if isinstance(made, Compose) else Compose(made)
-    compose.transforms = tuple(t for t in compose.transforms if not READS_OR_WRITES.match(type(t).__name__))
+    dropped = [pattern for pattern in (READS_OR_WRITES, unwanted) if pattern is not None]
+    compose.transforms = tuple(t for t in compose.flatten().transforms if not any(pattern.match(type(t).__name__) for pattern in dropped))
     return compose
 
 

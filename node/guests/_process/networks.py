@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -100,9 +101,9 @@ def state_dict(path: Path) -> dict[str, torch.Tensor]:
 def fill(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], file: str) -> None:
     """Put the weights into the network, every one of them. Raises Refusal, naming what does not fit."""
     wanted = network.state_dict()
-    heads = {name.partition(".")[0] for name in weights}
-    if len(heads) == 1 and not set(wanted) & set(weights):  # saved as part of something: "model.0.weight"
-        weights = {name.partition(".")[2]: tensor for name, tensor in weights.items()}
+    if weights and not set(wanted) & set(weights):  # saved as part of something: "model.0.weight"
+        [(head, _)] = Counter(name.partition(".")[0] for name in weights).most_common(1)
+        weights = {name.removeprefix(f"{head}."): tensor for name, tensor in weights.items()}
     missing = [name for name in wanted if name not in weights]
     more = [name for name in weights if name not in wanted]
     other = [
@@ -113,6 +114,8 @@ def fill(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], file: st
     if missing or more or other:
         parts = [_named("missing", missing), _named("not in the network", more), _named("of another shape", other)]
         raise Refusal(f"{file} does not fit the network that the bundle describes: {'; '.join(filter(None, parts))}")
+    if broken := [name for name in wanted if torch.is_floating_point(weights[name]) and weights[name].isnan().any()]:
+        raise Refusal(f"{file} is damaged: {_named('values that are no numbers in', broken)}")
     network.load_state_dict(dict(weights), strict=True)
 
 
