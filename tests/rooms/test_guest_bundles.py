@@ -85,6 +85,26 @@ def test_a_network_of_monai_with_random_weights_runs_and_always_says_the_same(tm
     assert np.array_equal(one, other)
 
 
+def test_a_transformer_of_the_zoo_runs_although_its_bundle_names_an_argument_of_former_days(tmp_path: Path) -> None:
+    from monai.networks.nets import SwinUNETR
+
+    told: dict[str, Any] = {"in_channels": 1, "out_channels": 2, "feature_size": 12, "use_checkpoint": True}
+    torch.manual_seed(1)
+    network = SwinUNETR(**told).eval()
+    config = guest_bundles.inference({"_target_": "SwinUNETR", "spatial_dims": 3, "img_size": 96, **told}, spacing=1.0)
+    config["window"] = 32
+    bundle = guest_bundles.written(tmp_path / "bundle", guest_bundles.metadata(), config, network.state_dict())
+
+    ready = Ready.load(bundle, {"task": "segmentation", "dims": 3}, "cpu")
+    pixels = np.random.default_rng(1).random((32, 32, 32), np.float32)
+    _, arrays = asked(ready, pixels, affine=np.diag([-1.0, -1.0, 1.0, 1.0]))
+
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pixels.transpose(2, 1, 0).copy())[None, None])[0].argmax(0).numpy().transpose(2, 1, 0)
+    assert 0 < expected.mean() < 1
+    assert np.array_equal(arrays["labels"], expected)
+
+
 def test_a_series_without_patient_axes_is_taken_as_it_lies(tmp_path: Path) -> None:
     ready = Ready.load(guest_bundles.bright(tmp_path / "bundle"), SEGMENTATION, "cpu")
     pixels, mask = a_volume()

@@ -32,6 +32,7 @@ CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 NETWORKS = ("network_def", "network", "net")
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts", "models/model.onnx")
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: there is no net to ask for weights
+GONE = {"SwinUNETR": {"img_size"}}  #: arguments that MONAI no longer takes and that never changed what is computed; the zoo's bundles still name them
 READS_OR_WRITES = re.compile(r"^(Load|Save)[A-Z]\w*$")  #: LoadImaged, SaveImaged, SaveClassificationd …
 #: of what a reader gave; the node's image has its channels first. Old names too, which MONAI has no more
 CHANNEL_FIRST = re.compile(r"^(EnsureChannelFirst|AsChannelFirst|AddChannel)(d|D|Dict)?$")
@@ -165,13 +166,17 @@ def _without(config: Any, unwanted: Callable[[str], bool]) -> Any:
     return out
 
 
-def _not_pretrained(config: Any) -> Any:
+def _as_it_runs_here(config: Any) -> Any:
+    """The configuration of a network without weights from the net, and for the MONAI that is installed."""
     if isinstance(config, list):
-        return [_not_pretrained(value) for value in config]
+        return [_as_it_runs_here(value) for value in config]
     if not isinstance(config, dict):
         return config
-    wanted = {key: PRETRAINED[key] for key in _arguments(config.get("_target_")) if key in PRETRAINED}  # many do so by default
-    return wanted | {key: PRETRAINED[key] if key in PRETRAINED else _not_pretrained(value) for key, value in config.items()}
+    target = config.get("_target_")
+    wanted = {key: PRETRAINED[key] for key in _arguments(target) if key in PRETRAINED}  # many do so by default
+    gone = GONE.get(str(target).rpartition(".")[2], ())
+    kept = {key: value for key, value in config.items() if key not in gone}
+    return wanted | {key: PRETRAINED[key] if key in PRETRAINED else _as_it_runs_here(value) for key, value in kept.items()}
 
 
 def _arguments(target: Any) -> Iterable[str]:
@@ -216,7 +221,7 @@ def _network(bundle: Path, parser: ConfigParser, config: dict[str, Any], device:
     key = next((key for key in NETWORKS if key in config), "")
     if not key:
         raise Refusal("its inference configuration has no network_def, so nobody knows which network the weights are of")
-    config[key] = _not_pretrained(config[key])
+    config[key] = _as_it_runs_here(config[key])
     if config.get("load_pretrain"):
         config["load_pretrain"] = False
     parser.set(config)
