@@ -173,6 +173,61 @@ def test_a_folder_loses_its_names_and_gets_them_back(settings: Path, tmp_path: P
     assert "re-identification" in trail.stdout
 
 
+@pytest.mark.parametrize("command", ["deidentify", "reidentify"])
+def test_a_folder_does_not_go_into_itself(settings: Path, tmp_path: Path, command: str):
+    write_study(a_study("CT", slices=1, rows=64), tmp_path / "in" / "study")
+
+    for target in (tmp_path / "in", tmp_path):
+        done = radnode(command, tmp_path / "in", target, config=settings)
+        assert done.returncode == 2
+        assert "another folder" in done.stderr
+    assert not list(tmp_path.rglob("report.json"))
+
+
+def test_a_folder_with_nothing_in_it_is_said_to_hold_nothing(settings: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+
+    assert radnode("deidentify", tmp_path / "in", tmp_path / "out", config=settings).stdout == "no files\n"
+
+
+@pytest.mark.parametrize("uid", ["", ".", "..", "../../keep", "1.2.3"])
+def test_what_is_no_study_here_is_not_purged(settings: Path, tmp_path: Path, uid: str):
+    write_study(a_study("US", slices=1, rows=64), tmp_path / "in")
+    assert radnode("deidentify", tmp_path / "in", tmp_path / "away", config=settings).returncode == 0
+    kept = tmp_path / "data" / "keep" / "film.dcm"
+    clean = tmp_path / "data" / "clean" / "studies" / "2.25.1" / "film.dcm"
+    for path in (kept, clean):
+        path.parent.mkdir(parents=True)
+        path.write_text("a film")
+
+    done = radnode("purge", "--study", uid, config=settings)
+
+    assert done.returncode == 1
+    assert "nothing was purged" in done.stderr
+    assert kept.exists()
+    assert clean.exists()
+
+
+def test_a_folder_that_can_not_be_made_is_a_wrong_setting(settings: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    settings.write_text(settings.read_text().replace(str(tmp_path / "data"), str(tmp_path / "file" / "data")))
+
+    for command in ("status", "serve"):
+        done = radnode(command, config=settings)
+        assert done.returncode == 2, done.stderr
+        assert "data_dir" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_destination_of_no_known_kind_is_a_wrong_setting(settings: Path):
+    settings.write_text(settings.read_text().replace("kind: folder", "kind: ftp"))
+
+    done = radnode("status", config=settings)
+
+    assert done.returncode == 2
+    assert "destinations.pacs.kind: known: dimse" in done.stderr
+
+
 def test_tokens_are_shown_once_and_can_be_disabled(settings: Path):
     token = radnode("tokens", "create", "pacs", "--role", "integrator", config=settings).stdout.strip()
 
