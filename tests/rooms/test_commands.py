@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pydicom import dcmread
 from node.__main__ import COMMANDS, HIDDEN, front_door
 from node.testing.studies import a_study, write_study
 from tests.conftest import ROOT
+from tests.ports import free_port
 
 BREAST_RULE = {"name": "breast", "when": {"modality": "US"}, "run": "breast_ultrasound", "send_to": "pacs"}
 
@@ -217,6 +220,26 @@ def test_a_folder_that_can_not_be_made_is_a_wrong_setting(settings: Path, tmp_pa
         assert done.returncode == 2, done.stderr
         assert "data_dir" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("taken", "says"), [("web", "HTTP port can't be opened"), ("scp", "DICOM port can't be opened")])
+def test_a_port_that_somebody_else_has_stops_the_start_and_is_named(settings: Path, taken: str, says: str):
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        ports = {"scp": free_port(), "web": free_port(), taken: other.getsockname()[1]}
+        settings.write_text(settings.read_text() + yaml.safe_dump({room: {"port": port} for room, port in ports.items()}))
+
+        done = radnode("serve", config=settings)
+
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert f"{taken}.port" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["demo"], ["process", "."], ["bundles", "evaluate", "covid_xray", "--data", "."]])
+def test_a_file_is_no_place_for_results(tmp_path: Path, words: list[str]):
+    (tmp_path / "out").write_text("")
+
+    assert radnode(*words, "--out", tmp_path / "out").returncode == 2
 
 
 def test_a_destination_of_no_known_kind_is_a_wrong_setting(settings: Path):
