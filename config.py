@@ -6,12 +6,12 @@ import os
 import re
 from datetime import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from node.errors import SettingsInvalid
 from node.tls import Tls
@@ -26,6 +26,9 @@ NOT_SETTINGS = {
     "RADNODE_SECRETS_DIR",
     "RADNODE_READY_FD",
 }
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Room(BaseModel):
@@ -45,8 +48,8 @@ class ScpSettings(Room):
     """The DICOM door (`node/scp.py`)."""
 
     host: str = "127.0.0.1"
-    port: int = 11112  #: in the clear; 0: none, DICOM comes over TLS only
-    tls_port: int = 0  #: DICOM over TLS; 2762 is registered for it. 0: none
+    port: Port = 11112  #: in the clear; 0: none, DICOM comes over TLS only
+    tls_port: Port = 0  #: DICOM over TLS; 2762 is registered for it. 0: none
     tls_cert_file: Path | None = None  #: PEM, the node's certificate and those that signed it
     tls_key_file: Path | None = None  #: PEM, its private key
     tls_ca_file: Path | None = None  #: PEM, who signs the peers' certificates: a peer must show one. Without it any peer may come
@@ -106,7 +109,7 @@ class WebSettings(Room):
     """HTTP (`node/web/`)."""
 
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: Port = 8080
     hook_secret: SecretStr | None = None  #: shared with Orthanc's script; the hook is closed without it
     max_upload_mb: int = 4096
     address: str = ""  #: of this node as people see it, e.g. https://radnode.hospital.example; empty: as each request says
@@ -170,6 +173,13 @@ class DatabaseSettings(Room):
     url: str = ""
     identified_url: str = ""
 
+    @field_validator("url", "identified_url")
+    @classmethod
+    def _of_a_kind_that_is_used(cls, url: str) -> str:
+        if not re.match(r"$|sqlite:|postgresql\+\w+:", url):
+            raise ValueError("write as in postgresql+psycopg://USER:PASSWORD@HOST/NAME, or sqlite:////PATH")
+        return url
+
 
 class OrthancSettings(Room):
     """An Orthanc that tells the node about stable studies, by the name that its script sends."""
@@ -186,7 +196,7 @@ class SourceSettings(Room):
 
     kind: Literal["dimse", "qido"]
     host: str = ""
-    port: int = 104
+    port: Port = 104
     ae_title: str = ""
     url: str = ""
     timeout_s: float = 10
@@ -286,7 +296,7 @@ class SmtpSettings(Room):
     """Mail (`node/post.py`)."""
 
     host: str
-    port: int = 587
+    port: Port = 587
     security: Literal["starttls", "tls", "none"] = "starttls"
     sender: str
     to: tuple[str, ...] = Field(min_length=1)
@@ -435,6 +445,10 @@ def load(config: Path | None = None, **arguments: Any) -> Settings:
         return Settings(_secrets_dir=secrets, **arguments)
     except ValidationError as why:
         raise SettingsInvalid("; ".join(_sentence(error) for error in why.errors())) from None
+    except SettingsError as why:
+        named = re.search(r'field "(\w+)"', str(why))
+        key = named[1] if named else "a key"
+        raise SettingsInvalid(f"{key}: a list or a table in the environment or a secret file is written in JSON") from None
     finally:
         _Yaml.content = {}
 

@@ -33,7 +33,7 @@ from node.audit import Action, AuditEvent, Event, Outcome, Type, written_first
 from node.bundle import Bundle
 from node.destinations.interface import Destination
 from node.domain import Channel, CleanUid, Origin, ReadingLink, Role, Study, StudyRef
-from node.errors import InstanceUnreadable, NodeError, NothingToDo, RevealRefused, RulesInvalid, SettingsInvalid
+from node.errors import InstanceUnreadable, NodeError, NothingToDo, PluginBroken, RevealRefused, RulesInvalid, SettingsInvalid
 from node.identified import words
 from node.identified.arrivals import Arrivals
 from node.identified.boxes import Box
@@ -144,7 +144,7 @@ class House:
     # --- the clean side -----------------------------------------------------------------------------------------------------
     @cached_property
     def ledger(self) -> Engine:
-        self.clean.mkdir(parents=True, exist_ok=True)
+        _made(self.clean)
         return open_ledger(self.settings.database.url or sqlite_url(self.clean / "ledger.sqlite"))
 
     @property
@@ -174,7 +174,7 @@ class House:
     def trail(self) -> Trail:
         from node.ledger.trail import Head, Trail, key_of
 
-        self.identified.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _made(self.identified, mode=0o700)
         return Trail(self.ledger, now, head=Head(self.identified / "audit.head", key_of(self.identified / "audit.key")))
 
     @cached_property
@@ -367,7 +367,7 @@ class House:
     # --- the wing -----------------------------------------------------------------------------------------------------------
     @cached_property
     def wing(self) -> Engine:
-        self.identified.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _made(self.identified, mode=0o700)
         return open_identified(self.settings.database.identified_url or sqlite_url(self.identified / "identified.sqlite"))
 
     @cached_property
@@ -848,7 +848,10 @@ class House:
         found = {}
         for name, chosen in self.settings.destinations.items():
             keys = {key: value for key, value in chosen.items() if key not in OF_EVERY_DESTINATION}
-            kind = kinds[str(keys.pop("kind", "(none)"))]
+            try:
+                kind = kinds[str(keys.pop("kind", "(none)"))]
+            except PluginBroken as why:
+                raise SettingsInvalid(f"destinations.{name}.kind: {why.detail}") from None
             try:
                 found[name] = kind(name, kind.Settings(**keys))
             except ValidationError as why:
@@ -1064,8 +1067,8 @@ class House:
     def check(self) -> None:
         """Everything that can be wrong before the start: settings of destinations, rules, the master key."""
         self._names_stay_out()
-        self.studies.mkdir(parents=True, exist_ok=True)
-        self.results.mkdir(parents=True, exist_ok=True)
+        _made(self.studies)
+        _made(self.results)
         source = self.settings.intake.count_from
         if source and source not in self.settings.sources:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
@@ -1278,6 +1281,14 @@ class House:
                 "jobs": {state.value: count for state, count in self.jobs.counts(shadow=True).items()},
             },
         }
+
+
+def _made(folder: Path, mode: int = 0o777) -> None:
+    """A folder below the data folder, there or made now. Raises SettingsInvalid."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    except OSError as why:
+        raise SettingsInvalid(f"data_dir: {folder} can't be made: {why.strerror}") from None
 
 
 class AnyName(frozenset[str]):

@@ -20,7 +20,8 @@ class NodeError(Exception):
 
     def __str__(self) -> str:
         facts = ", ".join(f"{name}={value}" for name, value in self.facts.items())
-        return " ".join(part for part in (self.message, self.detail, f"({facts})" if facts else "") if part)
+        sentence = self.message if type(self) is not NodeError or not self.detail else ""  # of itself it says nothing
+        return " ".join(part for part in (sentence, self.detail, f"({facts})" if facts else "") if part)
 
 
 # --- the front door -------------------------------------------------------------------------------------------------

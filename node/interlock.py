@@ -44,7 +44,10 @@ class Interlock:
         likeness = self._likeness()
         if likeness is None or kind not in likeness.kinds:
             return Result(analysed=True, notes=(UNCHECKED,))
-        judged = likeness.judge(_planes(volume), str(kind))
+        planes = _planes(volume)
+        if all(plane.min() == plane.max() for plane in planes):
+            raise OutsideIntendedUse("the image has the same value everywhere, so there is nothing to be seen on it")
+        judged = likeness.judge(planes, str(kind))
         if judged.refusal:
             raise OutsideIntendedUse(judged.refusal)
         return Result(analysed=True, facts={"picture_kind": kind, "picture_distance": round(judged.distance, 3)})

@@ -49,7 +49,7 @@ class Sample:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Where results and pictures are left.")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Where results and pictures are left.")] = Path("demo-output"),
     both: Annotated[bool, typer.Option("--all", help="Send the healthy phantoms too.")] = False,
     profile: Annotated[str, typer.Option("--profile", help="Which objects come home, see docs/results.md.")] = "default",
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary data folder of the node, and say where it is.")] = False,

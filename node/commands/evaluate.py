@@ -29,7 +29,7 @@ def evaluate(
     version: Annotated[str, typer.Option("--version", help="Of the bundle; default: the active one.")] = "",
     truth: Annotated[list[str] | None, typer.Option("--truth", help="FINDING=LABEL,LABEL: which labels mean the finding.")] = None,
     window_hu: Annotated[str, typer.Option("--window-hu", help="LOW,HIGH: what black and white of a CT picture stand for.")] = "",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for report.json and the plots.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", file_okay=False, help="Folder for report.json and the plots.")] = None,
     on_card: Annotated[bool, typer.Option("--card", help="Write the figures on the bundle's model card.")] = False,
     config: Config = None,
     as_json: Json = False,

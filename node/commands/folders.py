@@ -45,9 +45,8 @@ def table(config: Config = None) -> None:
 
 
 def _apart(source: Path, target: Path) -> None:
-    """What lies in the target is no source, so a source in it would be empty."""
-    if source.resolve().is_relative_to(target.resolve()):
-        raise typer.BadParameter("the source lies in it; name another folder.", param_hint="TARGET")
+    if source.resolve().is_relative_to(target.resolve()):  # what is below the target is a result, and is not read
+        raise typer.BadParameter("the result can't go into the tree itself or a folder above it; name another folder")
 
 
 def _with_progress(what: str, work: Callable[[Callable[[int, int], None]], dict[str, Any]]) -> dict[str, Any]:
@@ -65,12 +64,8 @@ def _say(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     else:
-        typer.echo(
-            ", ".join(
-                f"{count} {what.replace('_', ' ')}"
-                for what, count in report.items()
-                if isinstance(count, int) and count and what != "format"
-            )
-        )
+        numbers = {what: count for what, count in report.items() if what != "format" and isinstance(count, int) and count}
+        said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in numbers.items()) or "no files"
+        typer.echo(f"{said}; report.json says why" if report["refused"] else said)
     if report["refused"]:
         raise typer.Exit(1)

@@ -22,7 +22,7 @@ from node.profiles import PROFILES
 
 def process(
     study_dir: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="DICOM files of one or more studies.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the objects and summary.json are written.")],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Where the objects and summary.json are written.")],
     pipeline: Annotated[str, typer.Option("--pipeline", help="Run this one on every series, whatever the rules say.")] = "",
     profile: Annotated[
         str,

@@ -16,6 +16,7 @@ from node.errors import NodeError
 from node.supervisor import Part, Supervisor, part_command
 
 PORT_PATIENCE_S = 10
+_SPEAKS = {"scp": "DICOM", "web": "HTTP"}
 
 _log = log.get(__name__)
 
@@ -36,14 +37,15 @@ def worker(config: Config = None) -> None:
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:
-    """A DICOM port. Parts of a node that was killed hold it for a moment longer."""
+    """A port of the node. Parts of a node that was killed hold it for a moment longer."""
     end = time.monotonic() + PORT_PATIENCE_S
     while True:
         try:
             return scp.bind(host, port)
         except OSError as why:
             if why.errno != errno.EADDRINUSE or time.monotonic() > end:
-                words = f"the DICOM port can't be opened: {why.strerror}. Choose another scp.host or {setting}"
+                room = setting.partition(".")[0]
+                words = f"the {_SPEAKS[room]} port can't be opened: {why.strerror}. Choose another {room}.host or {setting}"
                 raise NodeError(words, port=port) from None
             time.sleep(0.2)
 
@@ -62,6 +64,7 @@ def _run(config: Config, *, gateway: bool, worker: bool) -> None:
         door = settings.scp
         asked = {"--fd": ("scp.port", door.port), "--tls-fd": ("scp.tls_port", door.tls_port)}
         listening = {option: _listen(door.host, port, setting) for option, (setting, port) in asked.items() if port}
+        _listen(settings.web.host, settings.web.port, "web.port").close()  # opened anew by the web, which would begin again and again
         for listener in listening.values():
             os.set_inheritable(listener.fileno(), True)
         sockets = [word for option, listener in listening.items() for word in (option, str(listener.fileno()))]

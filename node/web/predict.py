@@ -217,7 +217,9 @@ async def _in_a_thread(
 
     def work() -> tuple[Examined, int]:
         fields = {name: form.fields.get(name, "") for name in FIELDS}
-        told = validated(form.json_of("clinical") | ({"view": fields["view"]} if fields["view"] else {}))
+        told = validated(form.json_of("clinical"))
+        if fields["view"]:
+            told |= validated({"view": fields["view"]})
         unpacked = sorted_out(form.files, Limits(files=parts.max_files, bytes=parts.max_upload_bytes), spool)
         upload = Upload(files=unpacked.files, pipeline=fields["pipeline"], told=told, modality=fields["modality"].upper())
         examined = parts.examine(upload, who=who, peer=peer, what=what, capture=capture, nobody_listens=gone.is_set)

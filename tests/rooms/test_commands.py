@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pydicom import dcmread
 from node.__main__ import COMMANDS, HIDDEN, front_door
 from node.testing.studies import a_study, write_study
 from tests.conftest import ROOT
+from tests.ports import free_port
 
 BREAST_RULE = {"name": "breast", "when": {"modality": "US"}, "run": "breast_ultrasound", "send_to": "pacs"}
 
@@ -174,12 +177,78 @@ def test_a_folder_loses_its_names_and_gets_them_back(settings: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("command", ["deidentify", "reidentify"])
-def test_a_result_over_its_source_is_wrong_usage(settings: Path, tmp_path: Path, command: str):
+def test_a_folder_does_not_go_into_itself(settings: Path, tmp_path: Path, command: str):
     write_study(a_study("CT", slices=1, rows=64), tmp_path / "in" / "study")
 
-    for source in (tmp_path / "in", tmp_path / "in" / "study"):
-        assert radnode(command, source, tmp_path / "in", config=settings).returncode == 2
-    assert not (tmp_path / "in" / "report.json").exists()
+    for target in (tmp_path / "in", tmp_path):
+        done = radnode(command, tmp_path / "in", target, config=settings)
+        assert done.returncode == 2
+        assert "another folder" in done.stderr
+    assert not list(tmp_path.rglob("report.json"))
+
+
+def test_a_folder_with_nothing_in_it_is_said_to_hold_nothing(settings: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+
+    assert radnode("deidentify", tmp_path / "in", tmp_path / "out", config=settings).stdout == "no files\n"
+
+
+@pytest.mark.parametrize("uid", ["", ".", "..", "../../keep", "1.2.3"])
+def test_what_is_no_study_here_is_not_purged(settings: Path, tmp_path: Path, uid: str):
+    write_study(a_study("US", slices=1, rows=64), tmp_path / "in")
+    assert radnode("deidentify", tmp_path / "in", tmp_path / "away", config=settings).returncode == 0
+    kept = tmp_path / "data" / "keep" / "film.dcm"
+    clean = tmp_path / "data" / "clean" / "studies" / "2.25.1" / "film.dcm"
+    for path in (kept, clean):
+        path.parent.mkdir(parents=True)
+        path.write_text("a film")
+
+    done = radnode("purge", "--study", uid, config=settings)
+
+    assert done.returncode == 1
+    assert "nothing was purged" in done.stderr
+    assert kept.exists()
+    assert clean.exists()
+
+
+def test_a_folder_that_can_not_be_made_is_a_wrong_setting(settings: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    settings.write_text(settings.read_text().replace(str(tmp_path / "data"), str(tmp_path / "file" / "data")))
+
+    for command in ("status", "serve"):
+        done = radnode(command, config=settings)
+        assert done.returncode == 2, done.stderr
+        assert "data_dir" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("taken", "says"), [("web", "HTTP port can't be opened"), ("scp", "DICOM port can't be opened")])
+def test_a_port_that_somebody_else_has_stops_the_start_and_is_named(settings: Path, taken: str, says: str):
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        ports = {"scp": free_port(), "web": free_port(), taken: other.getsockname()[1]}
+        settings.write_text(settings.read_text() + yaml.safe_dump({room: {"port": port} for room, port in ports.items()}))
+
+        done = radnode("serve", config=settings)
+
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert f"{taken}.port" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["demo"], ["process", "."], ["bundles", "evaluate", "covid_xray", "--data", "."]])
+def test_a_file_is_no_place_for_results(tmp_path: Path, words: list[str]):
+    (tmp_path / "out").write_text("")
+
+    assert radnode(*words, "--out", tmp_path / "out").returncode == 2
+
+
+def test_a_destination_of_no_known_kind_is_a_wrong_setting(settings: Path):
+    settings.write_text(settings.read_text().replace("kind: folder", "kind: ftp"))
+
+    done = radnode("status", config=settings)
+
+    assert done.returncode == 2
+    assert "destinations.pacs.kind: known: dimse" in done.stderr
 
 
 def test_tokens_are_shown_once_and_can_be_disabled(settings: Path):

@@ -86,6 +86,26 @@ def test_a_wrong_value_is_named_but_not_repeated(monkeypatch):
     assert "SECRETVALUE" not in str(why.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("RADNODE_SCP__CALLERS", "SECRETVALUE", "scp: a list or a table .* JSON"),
+        ("RADNODE_DESTINATIONS", "{SECRETVALUE", "destinations: a list or a table .* JSON"),
+        ("RADNODE_DATABASE__URL", "mysql://SECRETVALUE@host/name", "database.url: .*postgresql"),
+        ("RADNODE_DATABASE__IDENTIFIED_URL", "SECRETVALUE", "database.identified_url: .*postgresql"),
+        ("RADNODE_SCP__PORT", "65536", "scp.port"),
+        ("RADNODE_WEB__PORT", "-1", "web.port"),
+    ],
+)
+def test_a_value_that_can_not_be_used_stops_the_start(monkeypatch, variable: str, value: str, says: str):
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsInvalid, match=says) as why:
+        config.load()
+
+    assert "SECRETVALUE" not in str(why.value)
+
+
 def test_a_secret_does_not_print_itself(monkeypatch):
     monkeypatch.setenv("RADNODE_WEB__HOOK_SECRET", "hush-hush")
 

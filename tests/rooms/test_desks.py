@@ -553,3 +553,12 @@ def test_a_long_table_of_figures_shows_its_first_rows_and_keeps_the_rest():
     assert [f"row {number}<" in folded for number in range(1, 10)] == [False] * 6 + [True] * 3
     assert "Remarks." in folded
     assert folded.count(">AUC<") == 1
+
+
+def test_on_a_telephone_one_thing_stands_below_the_other(office):
+    page = office.page(width=390, height=844)
+    for path in ("/", "/studies", "/rules", "/models", "/destinations", "/audit", "/users", f"/studies/{office.chest}"):
+        page.goto(office.url + path)
+        page.get_by_role("table").first.wait_for(state="attached")
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path

@@ -92,11 +92,11 @@ def test_a_transformer_of_the_zoo_runs_although_its_bundle_names_an_argument_of_
     torch.manual_seed(1)
     network = SwinUNETR(**told).eval()
     config = guest_bundles.inference({"_target_": "SwinUNETR", "spatial_dims": 3, "img_size": 96, **told}, spacing=1.0)
-    config["window"] = 32
+    config["window"] = 64
     bundle = guest_bundles.written(tmp_path / "bundle", guest_bundles.metadata(), config, network.state_dict())
 
     ready = Ready.load(bundle, {"task": "segmentation", "dims": 3}, "cpu")
-    pixels = np.random.default_rng(1).random((32, 32, 32), np.float32)
+    pixels = np.random.default_rng(1).random((64, 64, 64), np.float32)
     _, arrays = asked(ready, pixels, affine=np.diag([-1.0, -1.0, 1.0, 1.0]))
 
     with torch.no_grad():

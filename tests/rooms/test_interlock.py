@@ -83,6 +83,18 @@ def test_a_hand_that_is_called_a_chest_is_refused_with_the_reason(shared: Path, 
     assert "does not look like a frontal chest radiograph: it is 1.3 times as far" in reason
 
 
+@pytest.mark.parametrize("kind", ["chest_radiograph", "breast_ultrasound", "brain_mr", "chest_ct"])
+def test_an_image_that_is_all_black_is_called_so_and_not_taken_for_another_kind(tmp_path: Path, kind: str) -> None:
+    black = a_study("CR", slices=1, rows=64)
+    for ds in black:
+        ds.PixelData = bytes(len(ds.PixelData))
+    [series] = read_study(clean_study(black, tmp_path / "black")).series
+
+    [reason] = refusals(list(images_of(series)), kind, tmp_path)
+
+    assert "same value everywhere" in reason
+
+
 @pytest.mark.parametrize(("modality", "kind"), [("US", "breast_ultrasound"), ("MR", "brain_mr")])
 def test_phantoms_look_like_what_they_stand_for(tmp_path: Path, modality: str, kind: str) -> None:
     [series] = read_study(clean_study(a_study(modality, **({"slices": 22} if modality == "MR" else {})), tmp_path)).series

@@ -169,6 +169,14 @@ def test_a_damaged_picture_and_a_modality_that_the_model_does_not_read_are_refus
     assert "it reads CR, DX" in desk.ask("/predict", whole, pipeline="covid_xray", modality="us").json()["detail"]
 
 
+@pytest.mark.parametrize("clinical", ["[1]", "7", '"F"', "null", "true"])
+@pytest.mark.parametrize("view", ["", "PA"])
+def test_what_is_told_of_the_patient_is_an_object(desk: Desk, film: bytes, clinical: str, view: str) -> None:
+    answer = desk.ask("/predict", film, clinical=clinical, view=view)
+    assert answer.status_code == 422
+    assert "object of JSON" in answer.json()["detail"]
+
+
 # --- heatmaps and meta ----------------------------------------------------------------------------------------------------------
 def test_the_heatmap_of_a_film_is_a_picture_and_its_capture_belongs_to_the_patient(desk: Desk, film: bytes) -> None:
     png = desk.ask("/heatmap", film)

@@ -46,6 +46,7 @@ _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0b5f7a"/>'
     '<path d="M4 17h6l3-8 5 15 3-7h7" fill="none" stroke="#fff" stroke-width="2.5" stroke-linejoin="round" stroke-linecap="round"/></svg>'
 )
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")  #: what a route may answer to
 _SCRIPT = re.compile(rb"<script(?=[\s>])")
 
 
@@ -93,14 +94,14 @@ def _mount(app: FastAPI) -> None:
         show_welcome_message=False,
         dark=None,
     )
-    app.router.routes[-1] = Mount("/", app=GZipMiddleware(Guarded(core.app), minimum_size=1000))
+    app.router.routes[-1] = Mount("/", app=GZipMiddleware(Guarded(core.app, app), minimum_size=1000))
 
 
 class Guarded:
     """ASGI around NiceGUI: paths that are no page are not found, scripts need a nonce, a socket belongs to the session that its page was made for."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, whole: FastAPI) -> None:
+        self._app, self._whole = app, whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -114,11 +115,16 @@ class Guarded:
         if path.startswith("/_nicegui/"):
             await self._app(scope, receive, send)
             return
-        matches = {route.matches(scope)[0] for route in core.app.routes if not isinstance(route, Mount)}
-        if Match.FULL in matches:
+        if _fits(core.app, scope):
             await self._app(scope, receive, _with_nonce(send))
-        else:
-            raise HTTPException(405 if Match.PARTIAL in matches else 404)
+            return
+        allowed = [method for method in _METHODS if any(_fits(app, {**scope, "method": method}) for app in (self._whole, core.app))]
+        raise HTTPException(405, headers={"Allow": ", ".join(allowed)}) if allowed else HTTPException(404)
+
+
+def _fits(app: FastAPI, scope: Scope) -> bool:
+    """A route of the app, not of one below it, answers this."""
+    return any(route.matches(scope)[0] is Match.FULL for route in app.routes if not isinstance(route, Mount))
 
 
 def _same_session(scope: Scope) -> bool:
