@@ -176,8 +176,10 @@ class DatabaseSettings(Room):
     @field_validator("url", "identified_url")
     @classmethod
     def _of_a_kind_that_is_used(cls, url: str) -> str:
+        if re.match(r"postgres(ql)?://", url):
+            return f"postgresql+psycopg://{url.partition('://')[2]}"  # the driver that is there
         if not re.match(r"$|sqlite:|postgresql\+\w+:", url):
-            raise ValueError("write as in postgresql+psycopg://USER:PASSWORD@HOST/NAME, or sqlite:////PATH")
+            raise ValueError("write as in postgresql://USER:PASSWORD@HOST/NAME, or sqlite:////PATH")
         return url
 
 

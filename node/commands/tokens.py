@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(help="Whose token it is.")]
 @app.command()
 def create(
     name: Name,
-    role: Annotated[list[str], typer.Option("--role", help="admin, integrator, radiologist, auditor or privacy; may be given again.")],
+    role: Annotated[list[Role], typer.Option("--role", help="May be given again.")],
     scope: Annotated[
         list[str] | None,
         typer.Option("--scope", help='Only this path and what lies below it, e.g. /dicom-web or "GET /metrics"; may be given again.'),

@@ -18,7 +18,7 @@ Name = Annotated[str, typer.Argument(help="The name to sign in with.")]
 @app.command()
 def add(
     name: Name,
-    role: Annotated[list[str], typer.Option("--role", help="admin, integrator, radiologist, auditor or privacy; may be given again.")],
+    role: Annotated[list[Role], typer.Option("--role", help="May be given again.")],
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +58,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
 @app.command("role")
 def give(
     name: Name,
-    role: Annotated[list[str], typer.Argument(help="admin, integrator, radiologist, auditor or privacy; one or several.")],
+    role: Annotated[list[Role], typer.Argument(help="One or several.")],
     config: Config = None,
 ) -> None:
     """Give somebody these roles in place of those until now; whoever is signed in with the name signs in again."""

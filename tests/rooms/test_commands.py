@@ -259,7 +259,7 @@ def test_tokens_are_shown_once_and_can_be_disabled(settings: Path):
     assert token not in listed
     assert radnode("tokens", "disable", "pacs", config=settings).returncode == 0
     assert "disabled" in radnode("tokens", "list", config=settings).stdout
-    assert radnode("tokens", "create", "x", "--role", "emperor", config=settings).returncode == 1
+    assert radnode("tokens", "create", "x", "--role", "emperor", config=settings).returncode == 2
 
 
 def test_status_of_a_node_that_has_done_nothing(settings: Path):

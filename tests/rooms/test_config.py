@@ -106,6 +106,13 @@ def test_a_value_that_can_not_be_used_stops_the_start(monkeypatch, variable: str
     assert "SECRETVALUE" not in str(why.value)
 
 
+@pytest.mark.parametrize("kind", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_database_is_reached_by_the_driver_that_is_there(monkeypatch, kind: str):
+    monkeypatch.setenv("RADNODE_DATABASE__URL", f"{kind}://radnode:p%40ss@database/ledger")
+
+    assert config.load().database.url == "postgresql+psycopg://radnode:p%40ss@database/ledger"
+
+
 def test_a_secret_does_not_print_itself(monkeypatch):
     monkeypatch.setenv("RADNODE_WEB__HOOK_SECRET", "hush-hush")
 

@@ -46,7 +46,6 @@ def test_somebody_is_let_in_reset_and_sent_away_and_each_step_is_in_the_trail(co
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["add", "anna", "--role", "chief"], "known roles: admin"),
         (["add", "a b", "--role", "admin"], "1 to 100 letters"),
         (["disable", "nobody"], "nobody of that name"),
         (["role", "nobody", "admin"], "nobody of that name"),
@@ -58,3 +57,11 @@ def test_what_can_not_be_done_is_said_with_exit_status_1(config, words, says):
 
     assert done.returncode == 1
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("words", [["add", "anna", "--role", "chief"], ["role", "anna", "chief"], ["add", "anna"]])
+def test_a_role_that_there_is_not_is_wrong_usage(config, words):
+    done = radnode("users", *words, config=config)
+
+    assert done.returncode == 2
+    assert "--role" in done.stderr if words == ["add", "anna"] else "integrator" in done.stderr
