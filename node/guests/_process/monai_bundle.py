@@ -32,7 +32,9 @@ CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 NETWORKS = ("network_def", "network", "net")
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts", "models/model.onnx")
 PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": False}  #: there is no net to ask for weights
-GONE = {"SwinUNETR": {"img_size"}}  #: arguments that MONAI no longer takes and that never changed what is computed; the zoo's bundles still name them
+GONE = {
+    "SwinUNETR": {"img_size"}
+}  #: arguments that MONAI no longer takes and that never changed what is computed; the zoo's bundles still name them
 READS_OR_WRITES = re.compile(r"^(Load|Save)[A-Z]\w*$")  #: LoadImaged, SaveImaged, SaveClassificationd …
 #: of what a reader gave; the node's image has its channels first. Old names too, which MONAI has no more
 CHANNEL_FIRST = re.compile(r"^(EnsureChannelFirst|AsChannelFirst|AddChannel)(d|D|Dict)?$")
