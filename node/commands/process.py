@@ -47,7 +47,7 @@ def process(
     }
     try:
         with own_house(given, **changes) as home:
-            summary = _process(home, study_dir)
+            summary = _process(home, study_dir) | {"not_run": _passed_over(home) if pipeline else []}
             _name_files(out, summary)
     finally:
         rules.unlink()
@@ -61,9 +61,12 @@ def process(
         typer.echo(f"{job['pipeline']}: {said}; {', '.join(job['objects'].values())}")
     for refused in summary["refused"]:
         typer.echo(f"refused: {refused['reason']}")
-    if not summary["jobs"] and not summary["refused"]:
+    for reason in summary["not_run"]:
+        typer.echo(f"not run: {reason}")
+    if not summary["jobs"] and not summary["refused"] and not pipeline:
         typer.echo("no rule met a series; `radnode explain` says why")
-    if summary["refused"] or any(job["state"] != JobState.COMPLETED for job in summary["jobs"]):
+    asked_in_vain = pipeline and not summary["jobs"]
+    if asked_in_vain or summary["refused"] or any(job["state"] != JobState.COMPLETED for job in summary["jobs"]):
         raise typer.Exit(1)
 
 
@@ -97,6 +100,12 @@ def _process(home: House, study_dir: Path) -> dict[str, Any]:
         home.outbox.send_due()
         home.outbox.close()
     return _summary(home, left_out)
+
+
+def _passed_over(home: House) -> list[str]:
+    """Why series were not given to the pipeline that was asked for, each reason once."""
+    decided = [one for study in home.decisions.studies() for one in home.decisions.of_study(study)]
+    return sorted({one["reasons"][0] for one in decided if not one["met"]})  # before what the rule asks stands what the pipeline needs
 
 
 def _name_files(out: Path, summary: dict[str, Any]) -> None:

@@ -99,13 +99,24 @@ def test_process_leaves_results_with_their_names_and_a_summary(settings: Path, t
         assert result.StudyInstanceUID == source.StudyInstanceUID
 
 
-def test_process_with_a_pipeline_that_does_not_fit_says_why_and_fails_nothing(settings: Path, tmp_path: Path):
+def test_process_with_a_pipeline_that_does_not_fit_says_why_and_did_not_do_what_was_asked(settings: Path, tmp_path: Path):
     write_study(a_study("CR", slices=20, patient=3), tmp_path / "study")
 
     done = radnode("process", tmp_path / "study", "--out", tmp_path / "out", "--pipeline", "breast_ultrasound", config=settings)
 
-    assert "no rule met a series" in done.stdout
+    assert done.returncode == 1
+    assert "not run: the pipeline breast_ultrasound takes US, not CR\n" in done.stdout
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["not_run"]
     assert not list((tmp_path / "out").glob("*.dcm"))
+
+
+def test_process_by_rules_that_meet_nothing_did_what_was_asked(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=2, rows=64, Modality="NM"), tmp_path / "study")
+
+    done = radnode("process", tmp_path / "study", "--out", tmp_path / "out", config=settings)
+
+    assert done.returncode == 0
+    assert "no rule met a series" in done.stdout
 
 
 def test_process_of_a_folder_without_dicom_says_so_and_leaves_nothing(settings: Path, tmp_path: Path):
