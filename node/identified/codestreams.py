@@ -15,6 +15,7 @@ _STARTS = (b"\xff\xd8", b"\xff\x4f")  #: Start of Image, Start of Codestream
 _SCAN, _TILE, _DATA = 0xDA, 0x90, 0x93  #: here the pixels begin
 _COMMENT, _COMMENT_2000 = 0xFE, 0x64
 _APPLICATION = range(0xE0, 0xF0)
+_FILL = 0xFF  #: may stand before a marker any number of times, ISO/IEC 10918-1 B.1.1.2
 
 #: what encoders say of themselves, and what a decoder needs: JFIF without thumbnail, the colour transform, a colour profile
 _HARMLESS = re.compile(
@@ -56,6 +57,9 @@ def _spoken(data: Any, start: int, stop: int, *, whole: bool) -> Iterator[tuple[
         return
     at = start + 2
     while at + 4 <= stop and data[at] == 0xFF and data[at + 1] not in {_SCAN, _TILE, _DATA}:
+        if data[at + 1] == _FILL:
+            at += 1
+            continue
         marker, following = data[at + 1], min(at + 2 + int.from_bytes(data[at + 2 : at + 4], "big"), stop)
         said = bytes(data[at + 4 : following])
         if (marker in _APPLICATION or marker in {_COMMENT, _COMMENT_2000}) and said.strip(b"\0\1") and not _HARMLESS.fullmatch(said):

@@ -201,6 +201,7 @@ def an_image_by(camera: Callable[[bytes], bytes]) -> tuple[bytes, Dataset]:
     [
         lambda jpeg: jpeg[:2] + segment(0xFE, b"Zqneighbour 0171 5551234") + jpeg[2:],
         lambda jpeg: jpeg[:2] + segment(0xE1, b"Exif\0\0Zqneighbour 52.5 N 13.4 E") + jpeg[2:],
+        lambda jpeg: jpeg[:2] + b"\xff\xff" + segment(0xFE, b"Zqneighbour 0171 5551234") + jpeg[2:],
         lambda jpeg: jpeg + b"Zqneighbour 19560312",
     ],
 )
