@@ -218,15 +218,16 @@ def onnx_detector(path: Path, boxes: list[list[float]], scores: list[float], lab
     return _saved(path, nodes, [given], outputs, held)
 
 
-def onnx_classifier(path: Path) -> Path:
-    """An ONNX file that gives one logit: how bright the image is, above one half."""
+def onnx_classifier(path: Path, *, end: str = "") -> Path:
+    """An ONNX file that gives one logit: how bright the image is, above one half; or what the operation `end` makes of it."""
     given = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, 32, 32])
     out = helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["n", 1])
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("Sub", ["flat", "half"], ["above"]),
-        helper.make_node("Mul", ["above", "twenty"], ["logit"]),
+        helper.make_node("Mul", ["above", "twenty"], ["scaled" if end else "logit"]),
+        *([helper.make_node(end, ["scaled"], ["logit"])] if end else []),
     ]
     held = [numpy_helper.from_array(np.asarray(v, np.float32), n) for n, v in (("half", 0.5), ("twenty", 20.0))]
     return _saved(path, nodes, [given], [out], held)

@@ -18,6 +18,7 @@ from pydicom import dcmread
 
 from node.domain import CleanUid, Instance, Series
 from node.errors import BundleRefused
+from node.guests._process.endings import ending
 from node.guests._process.monai_bundle import Ready
 from node.guests._process.refusal import Refusal
 from node.guests.arrival import unpack
@@ -389,7 +390,7 @@ def test_one_logit_becomes_a_probability_by_the_sigmoid(tmp_path: Path) -> None:
 
 
 class Activated(torch.nn.Module):
-    """Ends with its own softmax, or with a sigmoid at each pixel."""
+    """Ends with its own softmax, or with a sigmoid at each pixel, or one hidden behind something else."""
 
     def __init__(self, end: str) -> None:
         super().__init__()
@@ -398,7 +399,7 @@ class Activated(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.end == "softmax":
             return torch.softmax(torch.stack([x.mean(dim=(1, 2, 3)), -x.mean(dim=(1, 2, 3))], dim=1), dim=1)
-        return torch.sigmoid(x - 0.5)
+        return torch.sigmoid(x - 0.5) if self.end == "sigmoid" else torch.sigmoid(x - 0.5).clamp(0.0, 1.0)
 
 
 def activated(folder: Path, end: str, **sidecar: Any) -> Ready:
@@ -413,22 +414,50 @@ def test_probabilities_are_not_softened_once_more(tmp_path: Path) -> None:
     assert facts["values"] == pytest.approx([0.881, 0.119], abs=1e-3)
 
 
+SMP = {"encoder_name": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [8, 8, 8], "in_channels": 1, "classes": 1}
+HALVES = np.repeat([[[0.0, 1.0]]], 8, axis=1).repeat(4, axis=2).astype(np.float32)
+
+
+@pytest.mark.parametrize("told", [{}, {"activation": "sigmoid"}, {"activation": "none"}])
+def test_a_sigmoid_at_the_end_of_a_script_is_the_only_one(tmp_path: Path, told: dict[str, str]) -> None:
+    """A second one would leave all of them above one half: the whole image would be marked."""
+    _, arrays = asked(activated(tmp_path, "sigmoid", task="segmentation", **told), HALVES, affine=None, dims=2)
+
+    assert np.array_equal(arrays["labels"], HALVES == 1.0)
+
+
 def test_whether_values_from_0_to_1_are_probabilities_is_asked_and_not_guessed(tmp_path: Path) -> None:
-    """A second sigmoid would leave all of them above one half: the whole image would be marked."""
-    pixels = np.repeat([[[0.0, 1.0]]], 8, axis=1).repeat(4, axis=2).astype(np.float32)
     for name in ("open", "told"):
         (tmp_path / name).mkdir()
 
     with pytest.raises(Refusal, match="say in the mapping file whether they are probabilities"):
-        asked(activated(tmp_path / "open", "sigmoid", task="segmentation"), pixels, affine=None, dims=2)
-    told = activated(tmp_path / "told", "sigmoid", task="segmentation", activation="none")
-    _, arrays = asked(told, pixels, affine=None, dims=2)
+        asked(activated(tmp_path / "open", "hidden", task="segmentation"), HALVES, affine=None, dims=2)
+    told = activated(tmp_path / "told", "hidden", task="segmentation", activation="none")
+    _, arrays = asked(told, HALVES, affine=None, dims=2)
 
-    assert np.array_equal(arrays["labels"], pixels == 1.0)
+    assert np.array_equal(arrays["labels"], HALVES == 1.0)
+
+
+def test_a_sigmoid_at_the_end_of_an_onnx_file_is_the_only_one(tmp_path: Path) -> None:
+    file = guest_bundles.onnx_classifier(tmp_path / "b.onnx", end="Sigmoid")
+    config = {"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Resized", "keys": "image", "spatial_size": [32, 32]}]}}
+    ready = Ready.load(on_disk(tmp_path / "bundle", file, config, "onnx"), {"task": "classification", "dims": 2, "axes": "torch"}, "cpu")
+
+    facts, _ = asked(ready, np.full((1, 40, 60), 0.6, np.float32), affine=None, dims=2)
+
+    assert facts["values"] == pytest.approx([1 / (1 + np.exp(-2.0))], abs=1e-4)
+
+
+@pytest.mark.parametrize(("activation", "ends"), [("sigmoid", "sigmoid"), ("softmax2d", "softmax"), (None, "")])
+def test_what_a_network_of_smp_ends_with_is_seen(activation: str | None, ends: str) -> None:
+    import segmentation_models_pytorch as smp
+
+    assert ending(smp.Unet(encoder_weights=None, **{**SMP, "classes": 2}, activation=activation)) == ends
+    assert ending(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2), torch.nn.Softmax(1))) == "softmax"
+    assert ending(torch.nn.Sequential(torch.nn.Sigmoid(), torch.nn.Linear(4, 2))) == ""
 
 
 # --- weights of segmentation_models_pytorch, MeshNets of brainchop ------------------------------------------------------------
-SMP = {"encoder_name": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [8, 8, 8], "in_channels": 1, "classes": 1}
 
 
 @pytest.mark.parametrize("form", ["save_pretrained", "a state dict and the network's name", "a state dict and no word of pre-training"])

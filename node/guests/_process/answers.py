@@ -143,22 +143,23 @@ def _certain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _how(channels: int, sidecar: Mapping[str, Any], post: Compose) -> str:
-    """ "softmax" where classes exclude each other, "sigmoid" where each stands for itself. The bundle's own postprocessing says it first."""
+    """ "softmax" where classes exclude each other, "sigmoid" where each stands for itself. The bundle's own postprocessing says it first, then the network."""
     for transform in post.transforms:
         if "Activations" in type(transform).__name__:
             for name in ("softmax", "sigmoid"):
                 if any(np.ravel([getattr(transform, name, False)])):
                     return name
-    return str(sidecar.get("activation") or ("sigmoid" if channels == 1 else "softmax"))
+    return str(sidecar.get("activation") or sidecar.get("ends_with") or ("sigmoid" if channels == 1 else "softmax"))
 
 
 def _probabilities(pred: torch.Tensor, sidecar: Mapping[str, Any], post: Compose) -> torch.Tensor:
     """0 to 1: as the bundle's own postprocessing left them, else activated here."""
     pred = pred.float()
-    if _has(post, "Activations") or sidecar.get("activation") == "none":
+    own, asked = sidecar.get("ends_with"), sidecar.get("activation")
+    if _has(post, "Activations") or asked == "none" or (own and asked in (None, own)):
         return pred
     how = _how(pred.shape[0], sidecar, post)
-    if "activation" not in sidecar and pred.min() >= 0 and pred.max() <= 1:  # a network that ends with an activation of its own?
+    if "activation" not in sidecar and pred.min() >= 0 and pred.max() <= 1:  # an activation of its own, that nobody can see?
         if how == "softmax" and torch.allclose(pred.sum(dim=0), torch.ones(()), atol=1e-4):
             return pred
         if how == "sigmoid" and pred.ndim > 1:  # a second one would mark the whole image

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from node.guests._process import networks
 from node.guests._process.answers import Answer, Given, answered
+from node.guests._process.endings import ending
 from node.guests._process.refusal import Refusal
 
 CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
@@ -88,7 +89,7 @@ class Ready:
             **_geometry(pre),
         }
         return cls(
-            sidecar=sidecar,
+            sidecar={"ends_with": ending(network), **sidecar},
             network=network,
             preprocessing=pre,
             postprocessing=post,
@@ -209,9 +210,9 @@ def _network(bundle: Path, parser: ConfigParser, config: dict[str, Any], device:
         raise Refusal(f"it has none of {', '.join(WEIGHTS)}")
     if path.suffix == ".onnx" or networks.scripted(path):
         if path.suffix == ".onnx":
-            made, size = networks.onnx(path)
-            if size and config.get("fit_input"):
-                config["preprocessing"]["transforms"].insert(0, {"_target_": "Resized", "keys": "image", "spatial_size": list(size)})
+            made = networks.Onnx(path)
+            if made.size and config.get("fit_input"):
+                config["preprocessing"]["transforms"].insert(0, {"_target_": "Resized", "keys": "image", "spatial_size": list(made.size)})
         else:
             made = networks.torchscript(path, device)
         for key in NETWORKS:

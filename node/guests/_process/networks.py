@@ -6,13 +6,14 @@ import io
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from node.guests._process.endings import of_onnx
 from node.guests._process.refusal import Refusal
 
 MOST_NAMED = 4
@@ -38,35 +39,42 @@ def torchscript(path: Path, device: str) -> torch.nn.Module:
     return loaded.eval()
 
 
-def onnx(path: Path) -> tuple[Callable[[torch.Tensor], Any], tuple[int, ...]]:
-    """An ONNX file as a network, by OpenVINO in float32: a tensor, or a dict of tensors where the file has several outputs.
+class Onnx:
+    """An ONNX file as a network, by OpenVINO in float32: gives a tensor, or a dict of tensors where the file has several outputs.
 
-    And the size that its input must have, without batch and channels; empty where the file leaves it open.
+    Attributes
+    ----------
+    size
+        What its input must have, without batch and channels; empty where the file leaves it open.
+    ending
+        "sigmoid" or "softmax", where it ends with that.
     """
-    import openvino as ov
 
-    core = ov.Core()
-    try:
-        model = core.read_model(path)
-        compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
-    except RuntimeError as why:
-        raise Refusal(f"{path.name} can't be read as ONNX: {_first_line(why)}") from None
-    if len(compiled.inputs) != 1:
-        inputs = ", ".join(sorted(one.any_name for one in compiled.inputs))
-        raise Refusal(f"{path.name} takes {len(compiled.inputs)} inputs ({inputs}); the node has one image to give")
-    names = [sorted(one.names)[0] if one.names else str(i) for i, one in enumerate(compiled.outputs)]
-    request = compiled.create_infer_request()
+    def __init__(self, path: Path) -> None:
+        import openvino as ov
 
-    def run(batch: torch.Tensor) -> Any:
+        core = ov.Core()
         try:
-            answer = request.infer([batch.detach().float().cpu().contiguous().numpy()])
+            model = core.read_model(path)
+            self.ending = of_onnx(model)
+            compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
+        except RuntimeError as why:
+            raise Refusal(f"{path.name} can't be read as ONNX: {_first_line(why)}") from None
+        if len(compiled.inputs) != 1:
+            inputs = ", ".join(sorted(one.any_name for one in compiled.inputs))
+            raise Refusal(f"{path.name} takes {len(compiled.inputs)} inputs ({inputs}); the node has one image to give")
+        asked = [dimension.get_length() if dimension.is_static else 0 for dimension in compiled.inputs[0].partial_shape][2:]
+        self.size = tuple(asked) if asked and all(asked) else ()
+        self._names = [sorted(one.names)[0] if one.names else str(i) for i, one in enumerate(compiled.outputs)]
+        self._request = compiled.create_infer_request()
+
+    def __call__(self, batch: torch.Tensor) -> Any:
+        try:
+            answer = self._request.infer([batch.detach().float().cpu().contiguous().numpy()])
         except RuntimeError as why:
             raise Refusal(f"the network does not take {tuple(batch.shape)}: {_first_line(why)}") from None
-        outputs = [torch.from_numpy(answer[i].copy()) for i in range(len(names))]
-        return outputs[0] if len(outputs) == 1 else dict(zip(names, outputs, strict=True))
-
-    asked = [dimension.get_length() if dimension.is_static else 0 for dimension in compiled.inputs[0].partial_shape][2:]
-    return run, tuple(asked) if asked and all(asked) else ()
+        outputs = [torch.from_numpy(answer[i].copy()) for i in range(len(self._names))]
+        return outputs[0] if len(outputs) == 1 else dict(zip(self._names, outputs, strict=True))
 
 
 def state_dict(path: Path) -> dict[str, torch.Tensor]:
