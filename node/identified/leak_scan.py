@@ -368,6 +368,9 @@ def _spoken_segments(data: bytes, pos: int, end: int) -> Iterator[tuple[int, int
             return
         at, stop = pos + 2, pos + length
         while at + 4 <= stop and data[at] == 0xFF and data[at + 1] not in {0xDA, 0x93}:  # Start of Scan, Start of Data
+            if data[at + 1] == 0xFF:  # fill, ISO/IEC 10918-1 B.1.1.2
+                at += 1
+                continue
             size = int.from_bytes(data[at + 2 : at + 4], "big")
             if 0xE0 <= data[at + 1] <= 0xEF or data[at + 1] in {0xFE, 0x64}:
                 yield at + 4, min(at + 2 + size, stop)

@@ -159,6 +159,10 @@ def test_a_leak_is_found_and_stops_the_study(wing: ProvenWing, monkeypatch: pyte
         ("behind the pixels", lambda data: data + b"\xfc\xff\xfc\xffOB\0\0\x0a\0\0\0LINDQVIST\0"),
         ("longer pixels than declared", lambda data: _longer_pixels(data, b"LINDQVIST^JANE  ")),
         ("a JPEG comment", lambda data: _compressed(data, b"\xff\xd8\xff\xfe\0\x0b" + b"Lindqvist" + b"\xff\xda" + bytes(40))),
+        (
+            "a JPEG comment behind fill bytes",
+            lambda data: _compressed(data, b"\xff\xd8\xff\xff\xff\xfe\0\x08" + b"Wojcik" + b"\xff\xda" + bytes(40)),
+        ),
         ("compressed pixels", lambda data: _compressed(data, b"\xff\xd8\xff\xda" + bytes(9) + b"LINDQVIST" + bytes(40))),
     ],
 )
