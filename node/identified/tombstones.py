@@ -30,19 +30,18 @@ class Tombstones:
         self._now = now
 
     def add(self, studies: Iterable[CleanUid]) -> None:
-        """Durable on return."""
+        """Durable on return. OSError when there is no room for all of it: then no key may go."""
         at = self._now().astimezone(UTC).isoformat()
         lines = "".join(json.dumps({"study": study, "purged_at": at}) + "\n" for study in studies)
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = not self.path.exists()
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(handle, lines.encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as file:
+            rest = memoryview((b"\n" if _torn(file.fileno()) else b"") + lines.encode())
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
         if new:
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
@@ -89,6 +88,12 @@ class Tombstones:
                 query = select(StudyRow.study, StudyRow.first_arrival).where(StudyRow.study.in_(names[start : start + AT_ONCE]))
                 back += [CleanUid(study) for study, first in db.execute(query) if _aware(first) <= purged[CleanUid(study)]]
         return back
+
+
+def _torn(handle: int) -> bool:
+    """The last line has no end: what is written next must not become a part of it."""
+    size = os.fstat(handle).st_size
+    return size > 0 and os.pread(handle, 1, size - 1) != b"\n"
 
 
 def _aware(moment: datetime) -> datetime:

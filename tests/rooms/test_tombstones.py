@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -162,3 +163,34 @@ def test_the_list_survives_torn_lines_and_keeps_the_last_time(tmp_path: Path) ->
     stones.add([study])
 
     assert stones.all() == {study: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=31)}
+
+
+def test_a_line_that_a_power_cut_tore_takes_no_later_purge_with_it(tmp_path: Path) -> None:
+    stones = Tombstones(tmp_path / "purged.log")
+    stones.add([CleanUid("2.25.1")])
+    with stones.path.open("a") as file:
+        file.write('{"study": "2.25.9", "purg')
+
+    stones.add([CleanUid("2.25.2")])
+
+    assert set(stones.all()) == {"2.25.1", "2.25.2"}
+
+
+def test_without_room_for_its_tombstone_a_study_keeps_its_key(data: Path) -> None:
+    home = opened(data)
+    first, second = (ref.study for ref in home.intake.refs())
+    home.tombstones.add([CleanUid("2.25.1")])
+    size = home.tombstones.path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))  # the disk takes a part of the line, and no more
+    try:
+        with pytest.raises(OSError, match="too large"):
+            home.keyring.shred(first)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert home.keyring.existing_key(first)
+    home.keyring.shred(second)
+    assert set(home.tombstones.all()) == {"2.25.1", second}
+    home.close()
