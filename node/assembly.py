@@ -423,6 +423,8 @@ class House:
             if new_key_file is None and not default:
                 raise SettingsInvalid("the master key comes from the settings: give the new one with --new-key-file")
             rotation.begin(read_master_key(new_key_file, None, new_key_file) if new_key_file else new_master_key())
+        if new_key_file and read_master_key(new_key_file, None, new_key_file) != rotation.new_key():
+            raise SettingsInvalid("a rotation to another key is under way: finish it first, with --new-key-file as then or without")
         done = rotation.carry_on(progress)
         while done is not None and not done.finished:
             if default and self.master_key() != rotation.new_key():

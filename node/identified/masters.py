@@ -105,12 +105,9 @@ class Masters:
 
     def _recognised(self, key: bytes) -> int:
         for one in generations(self._engine):
-            try:
-                unseal(key, one.sealed_check, CHECK.encode())
-            except InvalidTag:
-                continue
-            self._known[one.number] = key
-            return one.number
+            if opens(key, one):
+                self._known[one.number] = key
+                return one.number
         raise MasterKeyWrong
 
     def _follow(self) -> None:
@@ -137,6 +134,15 @@ def generations(engine: Engine) -> list[Generation]:
 def sealed_check(key: bytes) -> bytes:
     """A value that only this master key opens."""
     return seal(key, CHECK_TEXT, CHECK.encode())
+
+
+def opens(key: bytes, generation: Generation) -> bool:
+    """It is the generation's master key."""
+    try:
+        unseal(key, generation.sealed_check, CHECK.encode())
+    except InvalidTag:
+        return False
+    return True
 
 
 def handed_over(old: bytes, new: bytes, generation: int) -> bytes:

@@ -18,8 +18,9 @@ from pathlib import Path
 from sqlalchemy import Engine, func, insert, select, update
 
 from node import log
+from node.errors import SettingsInvalid
 from node.identified.keys import KEY_BYTES
-from node.identified.masters import CURRENT, RETIRED, RETIRING, Masters, generations, handed_over, seal, sealed_check, unseal
+from node.identified.masters import CURRENT, RETIRED, RETIRING, Masters, generations, handed_over, opens, seal, sealed_check, unseal
 from node.identified.tables import KeyRow, MasterRow
 from node.ledger.database import forget_pages, reading
 
@@ -58,8 +59,16 @@ class Rotation:
         return any(one.state == RETIRING for one in generations(self._engine))
 
     def begin(self, new: bytes) -> None:
-        """Make `new` the current generation. Nothing happens when a rotation is under way."""
+        """Make `new` the current generation. Nothing happens when a rotation is under way.
+
+        Raises
+        ------
+        SettingsInvalid
+            `new` is the key of a generation already. Two that the same key opens can't be told apart by it.
+        """
         known = {one.number: one for one in generations(self._engine)}
+        if not self.under_way and any(opens(new, one) for one in known.values()):
+            raise SettingsInvalid("the new master key is or was a master key of this vault: make another with `openssl rand -base64 32`")
         number = next(one.number for one in known.values() if one.state == CURRENT)
         old = self._masters.of(number)
         with self._engine.begin() as db:

@@ -22,7 +22,7 @@ from alembic import command
 from sqlalchemy import Engine, insert, select, text
 
 from node.domain import CleanUid
-from node.errors import KeyMissing, MasterKeyWrong
+from node.errors import KeyMissing, MasterKeyWrong, SettingsInvalid
 from node.identified import migrations
 from node.identified.keys import Keyring
 from node.identified.masters import CURRENT, RETIRED, RETIRING, generations, seal, sealed_check
@@ -110,6 +110,19 @@ def test_the_old_master_key_opens_nothing_afterwards(engine: Engine, tmp_path: P
     on_disk = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
     assert wrapped not in on_disk
     assert handover not in on_disk
+
+
+@pytest.mark.parametrize("again", [OLD, NEW])
+def test_a_key_that_was_a_master_key_before_is_no_new_one(engine: Engine, again: bytes) -> None:
+    """By it nobody could tell the generations apart, and the vault would stay shut for everybody."""
+    key = ring(engine, OLD).study_key(uid(1))
+    rotate(engine)
+
+    with pytest.raises(SettingsInvalid, match="make another"):
+        Rotation(engine, ring(engine, NEW).masters).begin(again)
+
+    assert ring(engine, NEW).existing_key(uid(1)) == key
+    assert [one.state for one in generations(engine)] == [RETIRED, CURRENT]
 
 
 def test_processes_with_the_old_key_go_on_while_it_lasts(engine: Engine) -> None:
@@ -303,7 +316,7 @@ def test_on_the_command_line_with_the_default_key_file(settings: Path, tmp_path:
 
 
 def test_on_the_command_line_with_a_key_of_the_administrators(settings: Path, tmp_path: Path) -> None:
-    key, new = tmp_path / "site.key", tmp_path / "next.key"
+    key, new, other = tmp_path / "site.key", tmp_path / "next.key", tmp_path / "other.key"
     key.write_bytes(base64.b64encode(OLD))
     new.write_bytes(base64.b64encode(NEW))
     settings.write_text(settings.read_text() + f"\nvault: {{master_key_file: {key}}}\n")
@@ -312,9 +325,14 @@ def test_on_the_command_line_with_a_key_of_the_administrators(settings: Path, tm
     without = radnode("keys", "rotate", config=settings)
     first = json.loads(radnode("keys", "rotate", "--new-key-file", new, "--json", config=settings).stdout)
     between = radnode("proof", "key", config=settings).stdout
+    other.write_bytes(base64.b64encode(bytes(range(64, 96))))
+    another = radnode("keys", "rotate", "--new-key-file", other, config=settings)
     key.write_bytes(new.read_bytes())
     second = json.loads(radnode("keys", "rotate", "--json", config=settings).stdout)
+    third = radnode("keys", "rotate", "--new-key-file", new, config=settings)  # the same line once more
 
+    assert (another.returncode, third.returncode) == (2, 2)
+    assert "another key is under way" in another.stderr
     assert without.returncode == 2
     assert "--new-key-file" in without.stderr
     assert (first["finished"], second["finished"]) == (False, True)
