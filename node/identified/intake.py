@@ -338,8 +338,12 @@ class Intake:
         self._given.discard(ref)  # it may be released before the next turn
 
     def again(self, ref: StudyRef) -> None:
-        """A refused study was released: it goes its way once more, unless new images have sent it on already."""
+        """A refused study was released: it goes its way once more, unless new images have sent it on already.
+
+        It leaves the list of the refused in the same transaction: in one place only, nobody could release it any more.
+        """
         with self._engine.begin() as db:
+            db.execute(delete(QuarantineRow).where(QuarantineRow.study == ref.study))
             db.execute(
                 update(StudyRow)
                 .where(StudyRow.study == ref.study, StudyRow.revision == ref.revision, StudyRow.state == QUARANTINED)

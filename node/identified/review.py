@@ -92,7 +92,6 @@ class Review:
             there = select(InstanceRow.sop_instance).where(InstanceRow.study == study, InstanceRow.revision <= ref.revision)
             instances = [CleanUid(uid) for uid in db.scalars(there)]
         self._decisions.release(study, instances, who=who, why=why)
-        self._quarantine.release(study)
         self._intake.again(ref)
 
     def refused(self, study: CleanUid) -> StudyRef:

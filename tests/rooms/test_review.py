@@ -112,6 +112,20 @@ def test_released_without_masks_it_passes_as_it_is(home: House, tmp_path: Path) 
     assert home.quarantine.list() == []
 
 
+def test_a_release_that_is_broken_off_can_be_done_again(home: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = received(home, tmp_path, declared())
+
+    monkeypatch.setattr(home.intake, "again", lambda _ref: (_ for _ in ()).throw(OSError("the power was cut")))
+
+    with pytest.raises(OSError, match="cut"):
+        home.release_refused(study, "nothing is written in it")
+    monkeypatch.undo()
+    home.release_refused(study, "nothing is written in it")
+    Gateway(home).settle()
+
+    assert len(clean_images(home, study)) == 1
+
+
 def test_what_a_person_released_says_nothing_of_images_that_come_later(home: House, tmp_path: Path) -> None:
     study = received(home, tmp_path, declared())
     home.release_refused(study, "nothing is written in it")
