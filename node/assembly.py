@@ -45,7 +45,7 @@ from node.identified.deliveries import Deliveries, Refusals
 from node.identified.delivery import Outbox
 from node.identified.folders import Folders
 from node.identified.identities import Identities
-from node.identified.keys import Keyring, read_master_key
+from node.identified.keys import Keyring, OfKnownStudies, read_master_key
 from node.identified.looking import Looker
 from node.identified.looking_apart import LookingApart
 from node.identified.marks import METHOD
@@ -497,7 +497,7 @@ class House:
         return Deidentifier(
             self.profile,
             self.clean_uids,
-            self.identities,
+            Identities(self.wing, OfKnownStudies(self.keyring)),
             self.studies,
             unflagged=self.settings.deidentification.unflagged_pixels,
             looker=self.looker,
@@ -598,13 +598,18 @@ class House:
     def reidentifier(self) -> Reidentifier:
         return Reidentifier(self.identities)
 
+    @property
+    def sealed_folders(self) -> Path:
+        """What `radnode deidentify` took away, sealed: a folder for each study."""
+        return self.identified / "folders"
+
     def folders(self, *, workers: int = 1) -> Folders:
         """Whole folders through this node's vault."""
         return Folders(
             self.wing,
             self.identities,
             self.keyring,
-            self.identified / "folders",
+            self.sealed_folders,
             profile=self.profile,
             clean_uids=self.clean_uids,
             unflagged=self.settings.deidentification.unflagged_pixels,

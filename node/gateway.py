@@ -250,7 +250,10 @@ class Gateway:
                 self._failed(ref, why)
             else:
                 self._tries.pop(ref, None)
-            self._house.cards.keep(self._house.arrivals.of([ref.study]))
+            there = self._house.arrivals.of([ref.study])
+            self._house.cards.keep(there)
+            if not there:  # purged meanwhile: what was written of it since goes too
+                self.purge(ref.study)
         return len(refs)
 
     def follow(self) -> None:
@@ -365,6 +368,7 @@ class Gateway:
             for job in self._house.jobs.of_study(study):
                 shutil.rmtree(self._house.results / job.id, ignore_errors=True)
             shutil.rmtree(self._house.studies / study, ignore_errors=True)
+            shutil.rmtree(self._house.sealed_folders / study, ignore_errors=True)
             shutil.rmtree(self._house.assessments.folder / study, ignore_errors=True)
             self._house.verdicts.forget_study(study)
             self._house.jobs.forget_study(study)

@@ -29,7 +29,7 @@ LEASE_S = 1.0  #: how long a process may trust a key it looked up
 REMEMBERED = 2048  #: keys kept in memory, the latest used
 MOST_TRIES = 20  #: a key is made anew when the master key changes at that very moment
 
-__all__ = ["NONCE_BYTES", "TAG_BYTES", "Keyring", "read_master_key", "seal", "unseal"]
+__all__ = ["NONCE_BYTES", "TAG_BYTES", "Keyring", "OfKnownStudies", "read_master_key", "seal", "unseal"]
 
 _log = log.get(__name__)
 
@@ -157,12 +157,12 @@ class Keyring:
 
     def seal(self, study: CleanUid, data: bytes, purpose: str) -> bytes:
         """`data` under the study's key, for this purpose only."""
-        return seal(self.study_key(study), data, f"{purpose}\0{study}".encode())
+        return seal(self.study_key(study), data, _for(study, purpose))
 
     def unseal(self, study: CleanUid, sealed: bytes, purpose: str) -> bytes:
         """What `seal` took. `KeyMissing` when the study's key, or the key it was sealed with, is gone."""
         try:
-            return unseal(self.existing_key(study), sealed, f"{purpose}\0{study}".encode())
+            return unseal(self.existing_key(study), sealed, _for(study, purpose))
         except InvalidTag:
             raise KeyMissing("sealed with another key, or altered", purpose=purpose) from None
 
@@ -215,3 +215,20 @@ class Keyring:
             return unseal(self.masters.of(generation), wrapped, name.encode())
         except InvalidTag:
             raise MasterKeyWrong from None
+
+
+class OfKnownStudies:
+    """Seals for studies that have their key: one that was purged a moment ago gets no other, under which it would come back."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self.unseal = keyring.unseal
+
+    def seal(self, study: CleanUid, data: bytes, purpose: str) -> bytes:
+        """As `Keyring.seal`, or `KeyMissing`."""
+        return seal(self._keyring.existing_key(study), data, _for(study, purpose))
+
+
+def _for(study: CleanUid, purpose: str) -> bytes:
+    """Binds what is sealed to its study and purpose."""
+    return f"{purpose}\0{study}".encode()

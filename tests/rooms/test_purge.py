@@ -11,7 +11,7 @@ from pydicom import dcmread
 from sqlalchemy import Engine, MetaData, select, text
 
 from node.domain import CleanUid
-from node.errors import NothingToDo
+from node.errors import KeyMissing, NothingToDo
 from node.gateway import Gateway
 from node.identified.tables import Base as Wing
 from node.ledger.tables import Base as Ledger
@@ -175,6 +175,48 @@ def test_what_a_worker_writes_about_a_study_that_was_purged_meanwhile_goes_too(s
     site.gateway.expire()
 
     assert not (site.home.results / job.id).exists()
+
+
+@pytest.mark.parametrize("step", ["its identity is sealed", "its job is there"])
+def test_a_study_that_is_purged_while_it_is_made_clean_does_not_come_back(site: Site, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """By another process: a page or a command."""
+    home = site.home
+    study = site.arrives(*a_study("CT", slices=4, rows=64, patient=1))
+    words = words_of(site, study)
+    steps = {"its identity is sealed": (home.deidentifier._identities, "put"), "its job is there": (home.jobs, "submit")}
+    where, name = steps[step]
+    goes_on = getattr(where, name)
+
+    def purged_just_now(*args: object) -> object:
+        monkeypatch.undo()
+        Gateway(home).purge(CleanUid(study))
+        return goes_on(*args)
+
+    monkeypatch.setattr(where, name, purged_just_now)
+    site.gateway.settle()
+
+    with pytest.raises(KeyMissing):
+        home.keyring.existing_key(CleanUid(study))
+    assert mentions(home.wing, words) == {}
+    assert set(mentions(home.ledger, words)) == {"audit"}
+    assert not (home.studies / study).exists()
+    assert site.gateway.settle() == 0
+
+
+def test_what_was_taken_away_from_a_folder_goes_and_the_folder_can_be_made_clean_again(site: Site) -> None:
+    home = site.home
+    write_study(a_study("CT", slices=2, rows=64, patient=1), site.folder / "in")
+    for out in ("first", "second"):
+        home.folders().deidentify(site.folder / "in", site.folder / out)
+        [sealed] = home.sealed_folders.iterdir()
+        assert [*sealed.iterdir()]
+        if out == "first":
+            site.gateway.purge(CleanUid(sealed.name))
+            assert not sealed.exists()
+
+    again = home.folders().reidentify(site.folder / "second", site.folder / "again")
+
+    assert (again["restored"], again["refused"]) == (2, 0)
 
 
 def test_a_study_whose_purge_can_not_be_written_down_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
