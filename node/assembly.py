@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from node.assessment.answers import Answer as ReaderAnswer
     from node.assessment.told import Ours
     from node.identified.assessments import Assessments
+    from node.identified.head import Head
     from node.identified.intake import Intake
     from node.identified.orthanc_source import OrthancSource
     from node.identified.review import Review
@@ -1048,6 +1049,12 @@ class House:
         return counting.expected_instances(
             chosen.sources[chosen.intake.count_from], study_instance_uid, calling_ae_title=chosen.scp.ae_title
         )
+
+    def head(self, file: BinaryIO) -> Head:
+        """Whose an instance is, of its file and in little memory. Raises InstanceUnreadable."""
+        from node.identified.intake import head_of
+
+        return head_of(file)[2]
 
     def spool(self) -> BinaryIO:
         """An empty file for an instance on its way in."""

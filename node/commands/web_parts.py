@@ -49,6 +49,7 @@ def web_parts(home: House, visits: Visits) -> WebParts:
     sources = home.orthanc_sources(writer)
     return WebParts(
         accept_instance=partial(home.intake.accept, writer=writer),
+        head=home.head,
         spool=home.spool,
         hook=lambda peer, study: sources[peer].study_is_stable(study),
         bearer=home.tokens.bearer,

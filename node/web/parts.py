@@ -39,6 +39,19 @@ class Accepted(Protocol):
     def study(self) -> str: ...  # clean Study Instance UID, for the audit trail
 
 
+class Head(Protocol):
+    """Where an instance belongs, as its file says; empty where it does not."""
+
+    @property
+    def sop_class_uid(self) -> str: ...
+
+    @property
+    def sop_instance_uid(self) -> str: ...
+
+    @property
+    def study_instance_uid(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebParts:
     """Handed in once, at the start. What a page shows is a field here that is None where there is nothing to show."""
@@ -46,6 +59,7 @@ class WebParts:
     accept_instance: Callable[[BinaryIO, Origin], Accepted]
     """Takes one DICOM file (PS3.10), open at its start; returns when it is durable. Raises StudyRefused or DiskFull."""
 
+    head: Callable[[BinaryIO], Head]  #: whose a DICOM file (PS3.10) is, read in little memory; raises StudyRefused
     spool: Callable[[], BinaryIO]  #: an empty file for one instance on its way in
     hook: Callable[[str, str], None]  #: (name of an Orthanc, its id of a study); returns when it is written down
     bearer: Callable[[str], Bearer | None]  #: whose token it is, with role and scopes; None for one that opens nothing

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydicom import dcmread
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
@@ -122,7 +121,7 @@ def _take_all(body: Parts, chunk: bytes, parts: WebParts, origin: Origin, study:
 def _take(part: Part, parts: WebParts, origin: Origin, study: str) -> Outcome:
     if part.media_type not in {"application/dicom", ""}:
         return Outcome(failure=CANNOT_UNDERSTAND)
-    sop_class, instance, of_study = _head(part.file)
+    sop_class, instance, of_study = _head(part.file, parts)
     failure = DOES_NOT_MATCH if study and study != of_study else 0
     try:
         if not failure:
@@ -140,15 +139,15 @@ def _take(part: Part, parts: WebParts, origin: Origin, study: str) -> Outcome:
     return Outcome(sop_class_uid=sop_class, sop_instance_uid=instance, failure=failure)
 
 
-def _head(file: BinaryIO) -> tuple[str, str, str]:
+def _head(file: BinaryIO, parts: WebParts) -> tuple[str, str, str]:
     """SOP class, SOP instance and study as the file says, empty where it does not; for the answer to the sender only."""
     try:
-        header = dcmread(file, specific_tags=["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"], stop_before_pixels=True)
-        found = [str(header.get(keyword, "")) for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")]
+        head = parts.head(file)
     except Exception:  # the vault says what is wrong with it
-        found = ["", "", ""]
-    file.seek(0)
-    return found[0], found[1], found[2]
+        return "", "", ""
+    finally:
+        file.seek(0)
+    return head.sop_class_uid, head.sop_instance_uid, head.study_instance_uid
 
 
 # --- the request ----------------------------------------------------------------------------------------------------------------

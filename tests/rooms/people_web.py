@@ -41,6 +41,7 @@ class Office:
         self.reception = Reception(people, Sessions(self.engine, now), self.trail.record)
         self._parts: dict[str, Any] = {
             "accept_instance": nothing,
+            "head": nothing,
             "spool": nothing,
             "hook": nothing,
             "bearer": self.tokens.bearer,

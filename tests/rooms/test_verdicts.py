@@ -104,6 +104,7 @@ def test_prometheus_is_told_over_http() -> None:
     nobody: Any = None
     parts = WebParts(
         accept_instance=nobody,
+        head=nobody,
         spool=nobody,
         hook=nobody,
         bearer=lambda token: Bearer(name="prometheus", roles=frozenset({Role.AUDITOR})) if token == "good" else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,13 +17,15 @@ import pytest
 import uvicorn
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 from sqlalchemy.exc import OperationalError
 
 from node.audit import AuditEvent, Event, Outcome, Type
 from node.destinations.stow import Stow, StowSettings
 from node.domain import Channel, Origin
 from node.errors import DeliveryFailed, DeliveryRefused, DiskFull, InstanceUnreadable, SopClassRefused
+from node.identified.head import Head
+from node.identified.intake import head_of
 from node.identified.spool import spool
 from node.ledger.tokens import Bearer, Role
 from node.web.app import WebParts, create_app
@@ -46,6 +49,10 @@ class Taken:
 def bearer_of(token: str) -> Bearer | None:
     """Tokens of these tests are called as they read."""
     return Bearer(name=token, roles=frozenset({Role(ROLES[token])})) if token in ROLES else None
+
+
+def whose(file: BinaryIO) -> Head:
+    return head_of(file)[2]
 
 
 class House:
@@ -88,6 +95,7 @@ class House:
     def parts(self, **changes: Any) -> WebParts:
         given: dict[str, Any] = {
             "accept_instance": self.accept,
+            "head": whose,
             "spool": self.spool,
             "hook": self.hook,
             "bearer": bearer_of,
@@ -134,6 +142,7 @@ class Lobby:
     def parts(self) -> WebParts:
         return WebParts(
             accept_instance=lambda file, origin: self.house.accept(file, origin),
+            head=whose,
             spool=lambda: self.house.spool(),
             hook=lambda peer, study: self.house.hook(peer, study),
             bearer=bearer_of,
@@ -494,6 +503,25 @@ def test_a_body_that_is_not_multipart_or_is_cut_is_a_bad_request(web, house, bod
 
 def test_a_client_that_wants_xml_is_told_what_there_is(web):
     assert store(web, a_picture(), Accept="application/dicom+xml").status_code == 406
+
+
+def test_a_data_set_that_inflates_without_end_takes_little_memory(web, house):
+    """Zeros deflate a thousandfold: what lies behind the three UIDs stays as it is until the process that takes images apart."""
+    ds = dcmread(BytesIO(a_picture()))
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds["PixelData"].VR, ds.PixelData = "OB", bytes(256 << 20)
+    bomb = BytesIO()
+    ds.save_as(bomb, enforce_file_format=True)
+    house.accept = lambda _file, _origin: (_ for _ in ()).throw(InstanceUnreadable("its deflated bytes have no end"))
+    tracemalloc.start()
+
+    answer = store(web, bomb.getvalue())
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert answer.status_code == 409
+    assert Dataset.from_json(answer.json()).FailedSOPSequence[0].ReferencedSOPInstanceUID == str(ds.SOPInstanceUID)
+    assert peak < 128 << 20
 
 
 def test_a_boundary_inside_the_pixels_is_no_boundary(web, house):
