@@ -673,6 +673,7 @@ class House:
 
     def show_refused(self, study: str, out: Path, instance: str = "") -> list[dict[str, Any]]:
         """Pictures of a refused study below `out`, for a person: written down before they are made."""
+        self.review.refused(CleanUid(study))  # before it stands in the trail: what is typed here may be a name
         looked = Event.INSTANCES_ACCESSED
         with self.by_hand("looked at in quarantine", None, Action.READ, event=looked, study=study, instance=instance):
             pictures = self.review.pictures(CleanUid(study), out, instance)
@@ -691,13 +692,17 @@ class House:
 
     def mask_by_hand(self, study: str, instance: str, boxes: Collection[tuple[int, int, int, int]], why: str) -> None:
         """Boxes (left, top, width, height) that the next de-identification paints over."""
+        self.review.refused(CleanUid(study))  # before it stands in the trail: what is typed here may be a name
+        if why:
+            why = self.reveal.checked_for(CleanUid(study), why, self.review.whose(CleanUid(study)))
         what, changed, count = f"masked by hand: {why}", Event.INSTANCES_ACCESSED, str(len(boxes))
         with self.by_hand(what, None, Action.UPDATE, event=changed, study=study, instance=instance, boxes=count):
             self.review.mask(CleanUid(study), instance, [Box(x, y, x + w, y + h) for x, y, w, h in boxes], who=os_user(), why=why)
 
     def release_refused(self, study: str, why: str, who: str = "") -> None:
-        """A refused study goes its way again because a person says so."""
+        """A refused study goes its way again because a person says so. Raises ReasonRefused when the reason names the patient."""
         self.review.refused(CleanUid(study))
+        why = self.reveal.checked_for(CleanUid(study), why, self.review.whose(CleanUid(study)))
         with self.by_hand(f"released from quarantine: {why}", study=study, who=who):
             self.review.release(CleanUid(study), who=who or os_user(), why=why)
 

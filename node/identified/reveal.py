@@ -5,6 +5,7 @@ The reason stands in the audit trail as it was given. So it has a bounded length
 
 from __future__ import annotations
 
+import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ SHORTEST, LONGEST = 8, 300  #: characters of a reason
 SHOWN = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "StudyInstanceUID")
 #: a word of the reason may not be one of these attributes' words
 _WHO = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientID", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate")
+_CLEAN = re.compile(r"2\.25\.[0-9]{1,39}")  #: what a clean UID looks like (PS3.5 B.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,8 @@ class Reveal:
         try:
             identity = self._identities.get(study)
         except KeyMissing:
-            self._note(study, who, "reveal: no such identity", reason, outcome=Outcome.MINOR_FAILURE)
+            asked = study if _CLEAN.fullmatch(study) else CleanUid("")  # else what was typed may be a name or a number of the patient
+            self._note(asked, who, "reveal: no such identity", reason, outcome=Outcome.MINOR_FAILURE)
             raise
         if _names(reason, identity):
             self._note(study, who, "reveal refused: the reason names the patient", "", outcome=Outcome.MINOR_FAILURE)
@@ -161,14 +164,17 @@ class Reveal:
             raise RevealRefused("there is no such request, or it was approved, used or has expired")
         return row
 
-    def checked_for(self, study: CleanUid, reason: str) -> str:
-        """A reason for something else that is done to the study, fit to be kept. ReasonRefused when it names the patient."""
+    def checked_for(self, study: CleanUid, reason: str, whose: Identity | None = None) -> str:
+        """A reason for something else that is done to the study, fit to be kept. ReasonRefused when it names the patient.
+
+        `whose` it is says who may: a study that was refused at once has no identity that is kept.
+        """
         reason = checked(reason)
         try:
-            identity = self._identities.get(study)
+            identity: Identity | None = self._identities.get(study)
         except KeyMissing:
-            return reason
-        if _names(reason, identity):
+            identity = whose
+        if identity and _names(reason, identity):
             raise ReasonRefused("the reason names the patient, and is kept in the audit trail: say why, not who")
         return reason
 

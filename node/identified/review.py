@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from node.identified.boxes import Box, outermost
 from node.identified.by_hand import DecisionsByHand
 from node.identified.clean_uids import CleanUids
 from node.identified.cleaning import checked_pixels, image_of, open_data_set
+from node.identified.deidentifier import study_attributes
 from node.identified.elements import Malformed
 from node.identified.intake import Intake
 from node.identified.looking import ByHand, Looker, chosen_frames
+from node.identified.named import Identity
 from node.identified.pixel_module import PixelModule
 from node.identified.quarantine import Quarantine
 from node.identified.tables import InstanceRow
@@ -100,6 +103,14 @@ class Review:
         if refusal is None:
             raise ReviewFailed("the study is not in quarantine")
         return StudyRef(study=study, revision=refusal.revision)
+
+    def whose(self, study: CleanUid) -> Identity | None:
+        """Of the first instance that can be read, for what must not name the patient; None when there is none."""
+        for received in self._intake.open(self.refused(study)).instances():
+            with suppress(Malformed):
+                attributes = study_attributes(open_data_set(received.data, received.transfer_syntax_uid))
+                return Identity(attributes=attributes, original_uid={}, date_shift_days=0)
+        return None
 
     def _images(self, study: CleanUid, instance: str) -> Iterator[tuple[CleanUid, PixelModule | None, str]]:
         for received in self._intake.open(self.refused(study)).instances():

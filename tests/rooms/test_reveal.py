@@ -14,6 +14,7 @@ from pydicom import dcmread
 from config import Settings
 from node.assembly import House
 from node.audit import AuditEvent, Outcome, Type
+from node.domain import CleanUid
 from node.errors import KeyMissing, ReasonRefused, RevealRefused
 from node.identified.reveal import LONGEST, Reveal
 from node.ledger.trail import Trail
@@ -128,6 +129,16 @@ def test_of_a_purged_study_nobody_is_told_and_the_try_is_noted(desk: Desk) -> No
 
     [record] = desk.trail.tail(5)
     assert record["what"] == "reveal: no such identity"
+
+
+@pytest.mark.parametrize("typed", ["DOE^JANE", "MRN-4711", "1.2.826.0.1.3680043.8.498.1"])
+def test_what_is_no_clean_uid_is_asked_in_vain_and_not_kept(desk: Desk, typed: str) -> None:
+    with pytest.raises(KeyMissing):
+        desk.reveal.identity(CleanUid(typed), who="os:alice", reason=WHY)
+
+    [record] = desk.trail.tail(5)
+    assert record["what"] == "reveal: no such identity"
+    assert typed not in json.dumps(record)
 
 
 def test_a_second_person_must_approve_and_once_only(guarded: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pydicom.dataset import Dataset
 from config import IntakeSettings, Settings, VaultSettings
 from node.assembly import House
 from node.domain import CleanUid
-from node.errors import ReviewFailed
+from node.errors import ReasonRefused, ReviewFailed
 from node.gateway import Gateway
 from node.identified.looking import Looker
 from node.identified.looking_apart import LookingApart
@@ -110,6 +111,25 @@ def test_released_without_masks_it_passes_as_it_is(home: House, tmp_path: Path) 
     [clean] = clean_images(home, study)
     assert np.array_equal(clean.pixel_array, ds.pixel_array)
     assert home.quarantine.list() == []
+
+
+def test_a_reason_that_names_the_patient_releases_nothing_and_is_not_kept(home: House, tmp_path: Path) -> None:
+    """Nor is what else is typed where a study is to be named."""
+    ds = declared()
+    study = received(home, tmp_path, ds)
+    name = str(ds.PatientName).partition("^")[0]
+
+    with pytest.raises(ReasonRefused):
+        home.release_refused(study, f"the ward asks for {name}")
+    with pytest.raises(ReasonRefused):
+        home.mask_by_hand(study, home.clean_uids.of(str(ds.SOPInstanceUID)), [BOX], f"{name} stands there")
+    with pytest.raises(ReviewFailed):
+        home.show_refused(name, tmp_path / "seen")
+    with pytest.raises(ReviewFailed):
+        home.mask_by_hand(name, "", [BOX], "a name")
+
+    assert [one.study for one in home.quarantine.list()] == [study]
+    assert name not in json.dumps(home.trail.tail(20))
 
 
 def test_a_release_that_is_broken_off_can_be_done_again(home: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
