@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -167,9 +168,11 @@ def to_xml(event: AuditEvent, at: datetime, *, source: str = "radnode") -> str:
     if not event.study and (event.what or event.facts):
         node = _object(message, source, ("110182", "Node ID"), kind="2", role=_role(event))
         _details(node, event)
-    return tostring(message, encoding="unicode")
+    return _NO_CHARACTER.sub("\ufffd", tostring(message, encoding="unicode"))
 
 
+#: no Char of XML 1.0, 2.2: an AE title from outside may hold one, and would make the whole export unreadable
+_NO_CHARACTER = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 _EVENTS = {event.value[0]: event for event in Event}
 _TYPES = {type.value[0]: type for type in Type}
 

@@ -293,3 +293,15 @@ def test_who_sends_is_the_source_and_who_takes_is_the_destination():
 
     assert roles(direction="in") == {"node": "Destination Role ID", "archive": "Source Role ID"}
     assert roles(direction="out") == {"node": "Source Role ID", "archive": "Destination Role ID"}
+
+
+@pytest.mark.parametrize("odd", ["\x0b", "\x00", "\x1b", "\ufffe"])
+def test_an_ae_title_that_is_no_text_does_not_make_the_export_unreadable(odd: str) -> None:
+    """An Orthanc tells who sent a study as it was called there."""
+    event = AuditEvent(
+        event=Event.INSTANCES_TRANSFERRED, action=Action.CREATE, peer=f"CT{odd}01", study="2.25.1", what=f"by CT{odd}01 é 😀"
+    )
+
+    message = ElementTree.fromstring(to_xml(event, datetime(2026, 1, 1, tzinfo=UTC)))
+
+    assert message.findall("ActiveParticipant")[1].attrib["UserID"] == "CT\ufffd01"
