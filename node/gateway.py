@@ -236,7 +236,8 @@ class Gateway:
             self._house.trail.record(
                 AuditEvent(event=Event.QUERY, action=Action.EXECUTE, peer=name, study=study, what="number of study related instances")
             )
-            self._house.intake.expect(study, count or 0)
+            if self._house.arrivals.of([study]):  # else purged while it was asked for
+                self._house.intake.expect(study, count or 0)
 
     def settle(self) -> int:
         """Begin the path of every study that has settled. Our own fault in one study does not stop the others."""

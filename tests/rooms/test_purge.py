@@ -203,6 +203,17 @@ def test_a_study_that_is_purged_while_it_is_made_clean_does_not_come_back(site: 
     assert site.gateway.settle() == 0
 
 
+def test_a_study_that_is_purged_while_its_source_counts_it_does_not_come_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = site.home
+    study = site.arrives(*a_study("CT", slices=2, rows=64, patient=1))
+    monkeypatch.setattr(home.intake, "uncounted", lambda: [(CleanUid(study), str(site.sources[study].StudyInstanceUID))])
+    monkeypatch.setattr(home, "instances_at_source", lambda _original: site.gateway.purge(CleanUid(study)))
+
+    site.gateway.count()
+
+    assert home.arrivals.of([CleanUid(study)]) == []
+
+
 def test_what_was_taken_away_from_a_folder_goes_and_the_folder_can_be_made_clean_again(site: Site) -> None:
     home = site.home
     write_study(a_study("CT", slices=2, rows=64, patient=1), site.folder / "in")
