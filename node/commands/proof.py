@@ -50,7 +50,7 @@ def verify(
     checked = home.check_proof(path, key.read_bytes() if key else None)
     if as_json:
         facts = {"good": checked.good, "signed": checked.signed, "signer": checked.signer, "files": checked.files}
-        typer.echo(json.dumps({**facts, "differ": checked.differ, "missing": checked.missing}, indent=1))
+        typer.echo(json.dumps({**facts, "differ": checked.differ, "missing": checked.missing, "unnamed": checked.unnamed}, indent=1))
     else:
         typer.echo(f"signature  {'good' if checked.signed else 'BAD: the report was altered, or another key signed it'}")
         typer.echo(f"files      {checked.files} named, {checked.files - len(checked.differ) - len(checked.missing)} as they were")
@@ -58,6 +58,8 @@ def verify(
             typer.echo(f"DIFFERS    {name}")
         for name in checked.missing:
             typer.echo(f"MISSING    {name}")
+        for name in checked.unnamed:
+            typer.echo(f"not named  {name}: the report says nothing of it")
     raise typer.Exit(0 if checked.good else 1)
 
 

@@ -97,6 +97,7 @@ class Checked:
     files: int  #: digests that were compared
     differ: tuple[str, ...] = ()  #: files with other bytes than the report says
     missing: tuple[str, ...] = ()
+    unnamed: tuple[str, ...] = ()  #: DICOM files beside it that it says nothing of: they came later
 
     @property
     def good(self) -> bool:
@@ -125,14 +126,20 @@ def verify(path: Path, key: Ed25519PublicKey) -> Checked:
             missing.append(name)
         elif sha256(file) != digest:
             differ.append(name)
+    there = (file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*.dcm"))
     return Checked(
-        signed=is_signed(report, key), signer=signer_of(report), files=len(digests), differ=tuple(differ), missing=tuple(missing)
+        signed=is_signed(report, key),
+        signer=signer_of(report),
+        files=len(digests),
+        differ=tuple(differ),
+        missing=tuple(missing),
+        unnamed=tuple(sorted(name for name in there if name not in digests)),
     )
 
 
 def is_signed(report: Mapping[str, Any], key: Ed25519PublicKey) -> bool:
     """Whether the report is as it was signed with that key. Says nothing of its files."""
-    signature = report.get(SIGNATURE) or {}
+    signature = _signature(report)
     body = {name: value for name, value in report.items() if name != SIGNATURE}
     try:
         key.verify(base64.b64decode(str(signature.get("value", "")), validate=True), canonical(body))
@@ -143,7 +150,12 @@ def is_signed(report: Mapping[str, Any], key: Ed25519PublicKey) -> bool:
 
 def signer_of(report: Mapping[str, Any]) -> str:
     """The key that the report names; empty when it names none."""
-    return str((report.get(SIGNATURE) or {}).get("key", ""))
+    return str(_signature(report).get("key", ""))
+
+
+def _signature(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = report.get(SIGNATURE)
+    return found if isinstance(found, dict) else {}
 
 
 def sha256(path: Path) -> str:

@@ -175,13 +175,27 @@ def test_on_the_command_line(settings: Path, tmp_path: Path) -> None:
     good = radnode("proof", "verify", tmp_path / "out", config=settings)
     (tmp_path / "key.pem").write_text(radnode("proof", "key", config=settings).stdout)
     [first, _] = sorted((tmp_path / "out").rglob("*.dcm"))
+    (first.parent / "later.dcm").write_bytes(first.read_bytes())
+    more = radnode("proof", "verify", tmp_path / "out", config=settings)
     first.write_bytes(first.read_bytes() + b"\0")
     bad = radnode("proof", "verify", tmp_path / "out" / "report.json", "--key", tmp_path / "key.pem", config=settings)
     shown = radnode("proof", "show", tmp_path / "out", config=settings)
 
     assert good.returncode == 0, good.stdout + good.stderr
+    assert "not named" not in good.stdout
+    assert (more.returncode, "later.dcm: the report says nothing of it" in more.stdout) == (0, True)
     assert "BEGIN PUBLIC KEY" in (tmp_path / "key.pem").read_text()
     assert bad.returncode == 1
     assert first.name in bad.stdout
     assert "hits       0" in shown.stdout
     assert radnode("proof", "show", "2.25.4711", config=settings).returncode == 1
+
+
+@pytest.mark.parametrize("signature", ["none of the form", [1], None])
+def test_a_signature_of_another_form_is_a_bad_one(tmp_path: Path, signature: object) -> None:
+    (tmp_path / "proof.json").write_text(json.dumps({"digests": {}, "signature": signature}))
+
+    checked = verify(tmp_path / "proof.json", KEY.public)
+
+    assert not checked.signed
+    assert checked.signer == ""
