@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,7 +89,7 @@ def volume_of(case: Case, bundle: Bundle, window_hu: tuple[float, float] | None)
     """The image as the bundle's pipeline is given it: a DICOM object as the node reads it, a picture as an image of the right modality.
 
     A picture carries what the index knows of the patient: age and sex. CT is read in Hounsfield units, which a picture does not hold:
-    `window_hu` says which values its black and white stand for.
+    `window_hu` says which values its black and white stand for. Colour stays where the network takes it; else it becomes grey.
     """
     if case.path.suffix.lower() in (".dcm", ""):
         return _of_dicom(case)
@@ -97,8 +98,10 @@ def volume_of(case: Case, bundle: Bundle, window_hu: tuple[float, float] | None)
         raise EvaluationRefused("the picture can't be read", file=case.name[:200])
     modality = next(iter(bundle.intended_use.get("modality", ())), "OT")
     header = _header(case, modality)
-    grey = picture[..., :3].mean(axis=2) if picture.ndim == 3 else picture
-    pixels = np.asarray(grey, np.float32)
+    if picture.ndim == 3 and bundle.node.get("channels") == 3 and modality != "CT":
+        pixels: npt.NDArray[Any] = np.asarray(picture[..., 2::-1] >> (8 * picture.dtype.itemsize - 8), np.uint8)  # OpenCV gives BGR
+    else:
+        pixels = np.asarray(picture[..., :3].mean(axis=2) if picture.ndim == 3 else picture, np.float32)
     if modality == "CT":
         if window_hu is None:
             raise EvaluationRefused("pictures hold no Hounsfield units: say what black and white stand for, as --window-hu=-1350,150")

@@ -205,6 +205,35 @@ def test_a_ct_picture_needs_to_be_told_its_window(tmp_path: Path, brightness: Br
     assert (volume.unit, float(volume.pixels.min()), float(volume.pixels.max())) == ("HU", -1350, 150)
 
 
+def test_a_network_that_reads_colour_is_given_the_colours_of_a_picture(tmp_path: Path, brightness: Brightness) -> None:
+    [case] = cases_in(a_set(tmp_path / "set", [(255, "cyst", "p1", "", "")]), "test")
+    cv2.imwrite(str(case.path), np.full((8, 8, 3), (10, 20, 200), np.uint8))  # blue, green, red
+    metadata = json.loads((brightness.bundle.path / "configs" / "metadata.json").read_text())
+    metadata["radnode"]["channels"] = 3
+    (brightness.bundle.path / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    write_sums(brightness.bundle.path)
+
+    colour, grey = (volume_of(case, bundle, None) for bundle in (Bundle.open(brightness.bundle.path), brightness.bundle))
+
+    assert (colour.pixels.dtype, colour.pixels.shape, colour.pixels[0, 0, 0].tolist()) == (np.uint8, (1, 8, 8, 3), [200, 20, 10])
+    assert grey.pixels.shape == (1, 8, 8)
+
+
+def test_lungs_that_are_drawn_beside_an_opacity_are_not_measured_against_its_outline(tmp_path: Path, brightness: Brightness) -> None:
+    class WithLungs(Brightness):
+        def run(self, volume: Volume, model: Any) -> Result:
+            result = super().run(volume, model)
+            everywhere, kind = np.ones(volume.pixels.shape, bool), codes.ANATOMICAL_STRUCTURE
+            lung = Segment(number=2, label="Right lung", mask=everywhere, category=kind, type=codes.LUNG, color=(1, 2, 3))
+            return dataclasses.replace(result, segments=(*result.segments, lung))
+
+    folder = a_set(tmp_path / "set")
+
+    alone, beside = (readings_of(folder, pipeline) for pipeline in (brightness, WithLungs(brightness.bundle)))
+
+    assert [one.pixels for one in beside] == [one.pixels for one in alone]
+
+
 # --- the model card -------------------------------------------------------------------------------------------------------
 CARD = "# Brightness 1.0.0\n\n## Figures\nTyped by the makers.\n\n## Where it fails\nIn the dark.\n"
 
