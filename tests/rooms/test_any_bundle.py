@@ -21,7 +21,7 @@ from node.domain import Result
 from node.errors import BundleRefused, GuestFailed, NotAnalysed
 from node.guests import allowed
 from node.guests.description import description
-from node.guests.host import Guest, Limits
+from node.guests.host import Guest, Limits, written_bytes
 from node.imaging.rescale import grey_of
 from node.imaging.volume import Volume
 from node.pipelines._any_bundle import MOST_REGIONS, AnyBundle, kind_of
@@ -361,3 +361,36 @@ def test_a_loop_a_hunger_and_a_crash_are_contained_and_the_next_series_is_analys
     assert said[2] == "the bundle's process ended with exit status 7"
     assert sound.label == "spleen"
     assert not guest._scratch.exists()
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_that_to_the_next_question(
+    tmp_path: Path, chest: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the scratch folder goes while it is weighed; the question before it was sent already."""
+    pipeline = a_guest(tmp_path, {"task": "segmentation"})
+    guest = Guest(pipeline.bundle)
+    guest.start()
+    bright, dark = (np.full((8, 24, 24), -50, np.float32) for _ in range(2))
+    bright[2:6, 8:16, 8:16], dark[0, 0, 0] = 300, -60
+    one, next_ = (replace(chest, pixels=pixels, frames=chest.frames[:8]) for pixels in (bright, dark))
+
+    def gone(_exchange: Any) -> None:
+        raise FileNotFoundError
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("node.guests.host._Exchange._weigh", gone)
+        with pytest.raises(FileNotFoundError):
+            pipeline.run(one, guest)
+    answer = pipeline.run(next_, guest)
+    guest.close()
+
+    assert answer.label == "nothing"
+
+
+def test_a_scratch_file_that_goes_while_it_is_weighed_weighs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"12345")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "deep").write_bytes(b"123")
+
+    assert written_bytes(tmp_path) == 8
