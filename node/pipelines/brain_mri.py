@@ -156,7 +156,7 @@ class BrainMri(Pipeline):
         if present:
             likely = int(types.argmax())
             remarks.append(
-                f"Of the three kinds that the network has seen, the key slice is most like {TYPES[likely]} ({types[likely]:.0%}); no diagnosis."
+                f"Of the three kinds that the network has seen, the key slice is most like {TYPES[likely]} ({codes.chance_said(float(types[likely]))}); no diagnosis."
             )
         if agree < AGREE:
             remarks.append(DISAGREE)
