@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from node.bundle import Bundle, age_in_years
 from node.domain import CleanUid, Instance, Series
 from node.errors import EvaluationRefused
 from node.imaging.build import images_of
+from node.imaging.clinical import tell
 from node.imaging.volume import Frame, Volume
 
 INDEX = "index.csv"
@@ -43,7 +45,7 @@ class Case:
         for column in SUBGROUPS:
             if value := self.row.get(column, "").strip():
                 yield column, value
-        years = age_in_years(self.row.get("age", ""))
+        years = _years(self.row.get("age", ""))
         for low, high in AGE_BANDS:
             if years is not None and low <= years < high:
                 yield "age", f"{low} to {high - 1}" if high < 200 else f"{low} and more"
@@ -138,9 +140,17 @@ def _of_dicom(case: Case) -> Volume:
 def _header(case: Case, modality: str) -> Dataset:
     header = Dataset()
     header.SOPInstanceUID, header.Modality = "2.25.2", modality
-    years = age_in_years(case.row.get("age", "").partition(".")[0])
-    if years is not None and 1 <= years < 150:
-        header.PatientAge = f"{int(years):03d}Y"
+    if (years := _years(case.row.get("age", ""))) is not None:
+        tell(header, {"age_years": years})
     if (sex := case.row.get("sex", "").strip().upper()[:1]) in ("M", "F", "O"):
         header.PatientSex = sex
     return header
+
+
+def _years(told: str) -> float | None:
+    """`034Y` or `006M` as DICOM writes an age, or a number of years as tables do: `34`, `34.0`, `0.5`. None when it can't be read."""
+    years = age_in_years(told)
+    if years is None:
+        with suppress(ValueError):
+            years = float(told)
+    return years if years is not None and 0 < years < 150 else None

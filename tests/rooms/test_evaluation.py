@@ -175,6 +175,18 @@ def test_the_pipeline_is_told_what_the_index_knows_of_the_patient(tmp_path: Path
     assert facts[5] == {"age": "", "sex": "M"}
 
 
+def test_ages_are_read_as_tables_and_as_dicom_write_them(tmp_path: Path, brightness: Brightness) -> None:
+    """A table tool writes 34.0 where some ages are missing; an infant must not pass as a patient of unknown age."""
+    ages = ["34.0", "034Y", "0.5", "006M", "unknown", ""]
+    cases = cases_in(a_set(tmp_path / "set", [(200, "cyst", f"p{n}", "F", age) for n, age in enumerate(ages)]), "test")
+
+    told = [str(volume_of(case, brightness.bundle, None).series.header.get("PatientAge", "")) for case in cases]
+    bands = [dict(case.subgroups).get("age") for case in cases]
+
+    assert told == ["034Y", "034Y", "006M", "006M", "", ""]
+    assert bands == ["18 to 39", "18 to 39", "0 to 17", "0 to 17", None, None]
+
+
 def test_dicom_files_are_read_as_the_node_reads_them(tmp_path: Path, brightness: Brightness) -> None:
     [ds] = a_study("US")
     (tmp_path / "set").mkdir()
