@@ -50,6 +50,15 @@ def private(value: str, meaning: str) -> Code:
     return Code(value, "99RADNODE", meaning)
 
 
+def chance_said(chance: float, *, decimals: int = 0) -> str:
+    """A probability in percent; what is not quite sure is not rounded to 0 or 100: ">99 %", "<0.1 %"."""
+    least = 10.0**-decimals
+    shown = round(100 * chance, decimals)
+    if shown >= 100:
+        return f">{100 - least:.{decimals}f} %"
+    return f"<{least:.{decimals}f} %" if shown <= 0 else f"{shown:.{decimals}f} %"
+
+
 def unit_said(ucum: str) -> str:
     """A unit as people write it: "mm2" is mm², and counts and shares (UCUM annotations, 1) have none."""
     if ucum.startswith("{") or ucum == "1":

@@ -294,10 +294,11 @@ def _check(result: Result, job: Job) -> None:
 
 
 def _suspicion(result: Result) -> float:
-    """The highest probability of anything that is not normal; below every probability when nothing was analysed."""
+    """The highest probability of anything that is not normal, 1 for what is there without one; below all when nothing was analysed."""
     if not result.analysed:
         return -1.0
-    return max((f.probability for f in result.findings if f.probability is not None and f.name not in NORMAL), default=0.0)
+    odd = (finding for finding in result.findings if finding.name not in NORMAL)
+    return max((float(f.present is True) if f.probability is None else f.probability for f in odd), default=0.0)
 
 
 def _headline(result: Result) -> str:

@@ -106,7 +106,7 @@ def _findings(findings: Sequence[Finding]) -> Table:
         rows.append(
             [
                 [*_words(finding.name, STRONG, widths[0]), *(_words(where, SMALL, widths[0]) if where else [])],
-                _words("not trained" if finding.probability is None else f"{percent(finding.probability)} %", TEXT),
+                _words(_chance(finding), TEXT),
                 _words(DECIDED[finding.present], STRONG if finding.present else TEXT),
                 [
                     line
@@ -123,6 +123,13 @@ def _findings(findings: Sequence[Finding]) -> Table:
     ]
     table.setStyle(TableStyle(lines))
     return table
+
+
+def _chance(finding: Finding) -> str:
+    """Its probability; what is outlined or measured has none, and a label about which nothing is said was not trained."""
+    if finding.probability is not None:
+        return f"{percent(finding.probability)} %"
+    return "not trained" if finding.present is None and not finding.measurements else "–"
 
 
 def percent(probability: float) -> str:

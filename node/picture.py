@@ -90,7 +90,7 @@ def said(finding: Finding) -> str:
     numbers = [f"{m.name.meaning} {m.value:.4g} {codes.unit_said(m.unit.value)}".rstrip() for m in finding.measurements]
     decided = {True: "present", False: "not present", None: "not decided"}[finding.present]
     if finding.probability is not None:
-        return "; ".join((f"{name}: {100 * finding.probability:.0f} %, {decided}", *numbers))
+        return "; ".join((f"{name}: {codes.chance_said(finding.probability)}, {decided}", *numbers))
     if finding.present is not None:
         return "; ".join((f"{name}: {decided}", *numbers))
     return f"{name}: {'; '.join(numbers) or 'not trained, nothing is said about it'}"
@@ -105,7 +105,7 @@ def headline(result: Result) -> str:
     """The overall answer."""
     if not result.analysed:
         return f"Not analysed: {result.reason}"
-    sure = "" if result.confidence is None else f", {100 * result.confidence:.0f} %"
+    sure = "" if result.confidence is None else f", {codes.chance_said(result.confidence)}"
     return f"{result.label or 'no label'}{sure}"
 
 

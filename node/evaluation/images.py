@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from node.bundle import Bundle, age_in_years
 from node.domain import CleanUid, Instance, Series
 from node.errors import EvaluationRefused
 from node.imaging.build import images_of
+from node.imaging.clinical import tell
 from node.imaging.volume import Frame, Volume
 
 INDEX = "index.csv"
@@ -42,7 +45,7 @@ class Case:
         for column in SUBGROUPS:
             if value := self.row.get(column, "").strip():
                 yield column, value
-        years = age_in_years(self.row.get("age", ""))
+        years = _years(self.row.get("age", ""))
         for low, high in AGE_BANDS:
             if years is not None and low <= years < high:
                 yield "age", f"{low} to {high - 1}" if high < 200 else f"{low} and more"
@@ -88,7 +91,7 @@ def volume_of(case: Case, bundle: Bundle, window_hu: tuple[float, float] | None)
     """The image as the bundle's pipeline is given it: a DICOM object as the node reads it, a picture as an image of the right modality.
 
     A picture carries what the index knows of the patient: age and sex. CT is read in Hounsfield units, which a picture does not hold:
-    `window_hu` says which values its black and white stand for.
+    `window_hu` says which values its black and white stand for. Colour stays where the network takes it; else it becomes grey.
     """
     if case.path.suffix.lower() in (".dcm", ""):
         return _of_dicom(case)
@@ -97,8 +100,10 @@ def volume_of(case: Case, bundle: Bundle, window_hu: tuple[float, float] | None)
         raise EvaluationRefused("the picture can't be read", file=case.name[:200])
     modality = next(iter(bundle.intended_use.get("modality", ())), "OT")
     header = _header(case, modality)
-    grey = picture[..., :3].mean(axis=2) if picture.ndim == 3 else picture
-    pixels = np.asarray(grey, np.float32)
+    if picture.ndim == 3 and bundle.node.get("channels") == 3 and modality != "CT":
+        pixels: npt.NDArray[Any] = np.asarray(picture[..., 2::-1] >> (8 * picture.dtype.itemsize - 8), np.uint8)  # OpenCV gives BGR
+    else:
+        pixels = np.asarray(picture[..., :3].mean(axis=2) if picture.ndim == 3 else picture, np.float32)
     if modality == "CT":
         if window_hu is None:
             raise EvaluationRefused("pictures hold no Hounsfield units: say what black and white stand for, as --window-hu=-1350,150")
@@ -135,9 +140,17 @@ def _of_dicom(case: Case) -> Volume:
 def _header(case: Case, modality: str) -> Dataset:
     header = Dataset()
     header.SOPInstanceUID, header.Modality = "2.25.2", modality
-    years = age_in_years(case.row.get("age", "").partition(".")[0])
-    if years is not None and 1 <= years < 150:
-        header.PatientAge = f"{int(years):03d}Y"
+    if (years := _years(case.row.get("age", ""))) is not None:
+        tell(header, {"age_years": years})
     if (sex := case.row.get("sex", "").strip().upper()[:1]) in ("M", "F", "O"):
         header.PatientSex = sex
     return header
+
+
+def _years(told: str) -> float | None:
+    """`034Y` or `006M` as DICOM writes an age, or a number of years as tables do: `34`, `34.0`, `0.5`. None when it can't be read."""
+    years = age_in_years(told)
+    if years is None:
+        with suppress(ValueError):
+            years = float(told)
+    return years if years is not None and 0 < years < 150 else None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from node import codes
 from node.bundle import Bundle
 from node.domain import Result
 from node.errors import EvaluationRefused, NotAnalysed, OutsideIntendedUse
@@ -110,6 +111,8 @@ def _pixels(case: Case, result: Result, shape: tuple[int, ...]) -> tuple[int, in
     if truth is None:
         return None
     found = np.zeros(truth.shape, bool)
+    told = {finding.segment for finding in result.findings}
     for segment in result.segments:
-        found |= segment.mask.any(axis=0)
+        if segment.category != codes.ANATOMICAL_STRUCTURE or segment.number in told:  # lungs round an opacity are no part of the answer
+            found |= segment.mask.any(axis=0)
     return int((found & truth).sum()), int((found & ~truth).sum()), int((~found & truth).sum()), int((~found & ~truth).sum())

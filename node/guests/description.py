@@ -95,6 +95,10 @@ def description(
         )
     by_slice = dims == 2 and task == "segmentation" and modalities[0] in VOLUMES
     takes = str(mapping.get("takes") or ("volume" if dims == 3 or by_slice else "image"))
+    if takes == "volume" and dims == 2 and task != "segmentation":
+        raise BundleRefused(
+            f"a flat network gives an answer for each slice, and a {task} is one of the series; say takes: image, or dims: 3"
+        )
     labels = _labels(task, mapping, output, metadata)
     use = {"modality": list(modalities), **dict(mapping.get("intended_use") or {})}
     if takes == "volume" and dims == 3:

@@ -127,6 +127,9 @@ class Guest:
         except _Trouble as why:
             self.close()
             raise GuestFailed(str(why), bundle=self.bundle.name) from None
+        except BaseException:
+            self.close()  # its answer would come later, and be taken for that to the next question
+            raise
         if "refused" in facts:
             raise NotAnalysed(_words(facts["refused"]))
         if "failed" in facts:
@@ -206,7 +209,7 @@ class _Exchange:
         with suppress(psutil.Error):
             if psutil.Process(self._process.pid).memory_info().rss >> 20 > self._most_mb:
                 raise _Trouble(f"the bundle's code used more than {self._most_mb} MB of memory")
-        if sum(path.stat().st_size for path in self._scratch.rglob("*") if path.is_file()) >> 20 > MOST_SCRATCH_MB:
+        if written_bytes(self._scratch) >> 20 > MOST_SCRATCH_MB:
             raise _Trouble(f"the bundle's code wrote more than {MOST_SCRATCH_MB} MB")
 
     def _ending(self) -> str:
@@ -217,6 +220,16 @@ class _Exchange:
             with suppress(ValueError):
                 return f"the bundle's process was stopped by {signal.Signals(-status).name}"
         return f"the bundle's process ended with exit status {status}"
+
+
+def written_bytes(folder: Path) -> int:
+    """Of all files below it; what goes while it is looked at weighs nothing."""
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                total += Path(root, name).stat().st_size
+    return total
 
 
 def _end(processes: list[subprocess.Popen[bytes]], scratch: Path) -> None:

@@ -13,6 +13,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, convert_color_sp
 from node.errors import PixelsUnreadable
 from node.imaging.decode import whole
 from node.imaging.functional import number_of
+from node.imaging.window import told_window
 
 Floats = NDArray[np.float32]
 CT_AIR_HU = -1024.0  #: what padding outside the reconstructed circle becomes
@@ -45,21 +46,39 @@ def grey_of(stored: NDArray[Any], ds: Dataset, frame: int, photometric: str) -> 
         out = np.asarray(_looked_up(apply_modality_lut, stored, ds), np.float32)
         slope, intercept = 1.0, 0.0
     else:
-        slope = number_of(ds, frame, "PixelValueTransformationSequence", "RescaleSlope", 1.0)
-        intercept = number_of(ds, frame, "PixelValueTransformationSequence", "RescaleIntercept", 0.0)
+        slope, intercept = _rescale(ds, frame)
         if slope == 0.0 or not np.isfinite([slope, intercept]).all():
             raise PixelsUnreadable(f"Rescale Slope of {ds.SOPInstanceUID} is 0 or not a number")
         out = hounsfield(stored, slope=slope, intercept=intercept)
     padded = padding_of(stored, ds)
     if photometric == "MONOCHROME1":
-        # PS3.3 C.7.6.3.1.2: the lowest value is shown white. Turned about the middle of what can be stored.
-        low, high = stored_range(ds)
-        out = np.float32(slope * (low + high) + 2.0 * intercept) - out
+        out = np.float32(_ends(ds, slope, intercept)) - out
     if padded is not None and padded.any():
         kept = out[~padded]
         is_ct = str(ds.get("Modality", "")) == "CT"
         out[padded] = CT_AIR_HU if is_ct else (kept.min() if kept.size else 0.0)
     return out
+
+
+def turned_window(ds: Dataset, frame: int = 1) -> tuple[float, float] | None:
+    """(center, width) that the image proposes first, of values as `grey_of` gives them: turned with a MONOCHROME1 image. None without."""
+    told = told_window(ds, frame)
+    if told is None or ds.get("PhotometricInterpretation") != "MONOCHROME1":
+        return told
+    slope, intercept = (1.0, 0.0) if ds.get("ModalityLUTSequence") else _rescale(ds, frame)
+    return _ends(ds, slope, intercept) - told[0], told[1]
+
+
+def _rescale(ds: Dataset, frame: int) -> tuple[float, float]:
+    """Slope and intercept of a frame; NaN for what is there and no number."""
+    slope = number_of(ds, frame, "PixelValueTransformationSequence", "RescaleSlope", 1.0)
+    return slope, number_of(ds, frame, "PixelValueTransformationSequence", "RescaleIntercept", 0.0)
+
+
+def _ends(ds: Dataset, slope: float, intercept: float) -> float:
+    """What a value and its negative add up to: the lowest is shown white, so all turn about the middle of what can be stored. PS3.3 C.7.6.3.1.2."""
+    low, high = stored_range(ds)
+    return slope * (low + high) + 2.0 * intercept
 
 
 def stored_range(ds: Dataset) -> tuple[int, int]:

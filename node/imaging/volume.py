@@ -47,6 +47,11 @@ class Volume:
         return None if self.spacing_mm is None else self.spacing_mm[1:]
 
     @property
+    def finite(self) -> bool:
+        """Every pixel is a number: not so where Float Pixel Data holds NaN, which a threshold would make "nothing" of."""
+        return bool(np.isfinite([self.pixels.min(), self.pixels.max()]).all())
+
+    @property
     def voxel_ml(self) -> float | None:
         """Volume of one voxel in mL; None when the distance between frames is not known."""
         if self.spacing_mm is None or self.affine is None:

@@ -16,8 +16,9 @@ from node.domain import Finding, Measurement, Region, Result, Segment
 from node.errors import GuestFailed, OutsideIntendedUse
 from node.guests import allowed
 from node.guests.host import Guest
+from node.imaging.rescale import turned_window
 from node.imaging.volume import Volume
-from node.imaging.window import told_window, window
+from node.imaging.window import window
 from node.pipelines.interface import Pipeline, Takes
 
 Grid = tuple[int, int, int]
@@ -84,7 +85,8 @@ class AnyBundle(Pipeline):
         if colour and self.bundle.node["channels"] == 1:
             pixels, colour = pixels @ np.asarray([0.299, 0.587, 0.114], np.float32), False
         elif not colour and self.bundle.node["values"] == "window":
-            centre, width = told_window(volume.frames[0].instance.header) or _span(pixels)
+            frame = volume.frames[0]
+            centre, width = turned_window(frame.instance.header, frame.number) or _span(pixels)
             pixels = 255 * window(pixels, centre, width)
         if not colour and self.bundle.node["channels"] == 3:
             pixels = np.repeat(pixels[..., None], 3, axis=3)
@@ -180,7 +182,7 @@ class AnyBundle(Pipeline):
                 name=output["name"],
                 code=_code(output["type"]),
                 probability=value,
-                present=at == int(np.argmax(values)) if exclusive else value >= self.bundle.thresholds.get(output["name"], THRESHOLD),
+                present=at == int(np.argmax(values)) if exclusive else value >= self._threshold(output),
             )
             for at, (output, value) in enumerate(zip(outputs, values, strict=True))
         ]
@@ -199,15 +201,18 @@ class AnyBundle(Pipeline):
         outputs = {int(output["value"]): output for output in self.bundle.node["outputs"]}
         findings: list[Finding] = []
         counted: Counter[str] = Counter()  # findings are told apart by their names
+        left_out = 0
         for box, score, number in zip(boxes, scores, labels, strict=True):
             output = outputs.get(number) or (next(iter(outputs.values())) if len(outputs) == 1 else None)
-            if output is None or len(findings) == MOST_REGIONS:
+            if output is None:
                 continue
-            least = self.bundle.thresholds.get(output["name"], float(self.bundle.node.get("threshold", THRESHOLD)))
             region = _region(box, volume)
-            if score >= least and region is not None:
+            if score >= self._threshold(output) and region is not None:
                 chance = min(1.0, max(0.0, score))
                 counted[output["name"]] += 1
+                if len(findings) >= MOST_REGIONS and counted[output["name"]] > 1:  # the surest of each label is always told
+                    left_out += 1
+                    continue
                 name = output["name"] if counted[output["name"]] == 1 else f"{output['name']} {counted[output['name']]}"
                 findings.append(Finding(name=name, code=_code(output["type"]), probability=chance, present=True, region=region))
         for output in outputs.values():
@@ -223,7 +228,13 @@ class AnyBundle(Pipeline):
         label = ", ".join(dict.fromkeys(finding.name for finding in present)) or "nothing"
         sure = max((finding.probability or 0.0 for finding in present), default=None)
         nameless = self._nameless([np.asarray(labels, int)]) if len(outputs) > 1 else ()
-        return self._result(volume, label=label, confidence=sure, findings=findings, nameless=nameless, more={"boxes": len(present)})
+        remarks = [f"{left_out} more boxes reach their threshold; only the {len(present)} surest are in this report."] if left_out else []
+        more = {"boxes": len(present) + left_out}
+        return self._result(volume, label=label, confidence=sure, findings=findings, nameless=nameless, remarks=remarks, more=more)
+
+    def _threshold(self, output: Mapping[str, Any]) -> float:
+        """Of this output, else that of all."""
+        return self.bundle.thresholds.get(output["name"], float(self.bundle.node.get("threshold", THRESHOLD)))
 
     def _number(self, volume: Volume, facts: Mapping[str, Any]) -> Result:
         """One measurement in the unit that the mapping file named."""
@@ -247,6 +258,7 @@ class AnyBundle(Pipeline):
         confidence: float | None = None,
         segments: Sequence[Segment] = (),
         nameless: Sequence[int] = (),
+        remarks: Sequence[str] = (),
         more: Mapping[str, Any] | None = None,
     ) -> Result:
         return Result(
@@ -257,6 +269,7 @@ class AnyBundle(Pipeline):
             segments=tuple(segments),
             notes=(
                 *volume.notes,
+                *remarks,
                 *_left_out(nameless),
                 "Run as a bundle that dropped in: its figures are its makers', none were measured here.",
             ),

@@ -95,6 +95,8 @@ class BrainMri(Pipeline):
             raise OutsideIntendedUse(why)
         if volume.unit == "HU" or volume.pixels.ndim != 3:
             raise OutsideIntendedUse("the model reads grey MR images, not CT values or colour")
+        if not volume.finite:
+            raise OutsideIntendedUse("some pixels are no numbers")
         heads = self._heads(volume)
         read = {z: chances(model.network, canvas) for z, (_, canvas) in heads.items()}
         order = sorted(read, key=lambda z: -read[z][0])
@@ -154,7 +156,7 @@ class BrainMri(Pipeline):
         if present:
             likely = int(types.argmax())
             remarks.append(
-                f"Of the three kinds that the network has seen, the key slice is most like {TYPES[likely]} ({types[likely]:.0%}); no diagnosis."
+                f"Of the three kinds that the network has seen, the key slice is most like {TYPES[likely]} ({codes.chance_said(float(types[likely]))}); no diagnosis."
             )
         if agree < AGREE:
             remarks.append(DISAGREE)

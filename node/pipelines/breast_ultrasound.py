@@ -14,6 +14,8 @@ from pydicom.dataset import Dataset
 from node import codes
 from node.domain import Finding, Heatmap, Measurement, Region, Result, Segment
 from node.errors import OutsideIntendedUse
+from node.imaging.decode import whole
+from node.imaging.functional import number_of
 from node.imaging.letterbox import Box, Letterbox
 from node.imaging.volume import Volume
 from node.pipelines.interface import Pipeline, Takes
@@ -60,6 +62,7 @@ class ScanRegion:
 
     box: Box
     pixel_mm: tuple[float, float] | None  #: between rows, columns
+    others: int = 0  #: regions of tissue beside it
 
 
 def scan_region(grey: Floats, header: Dataset, pixel_spacing_mm: tuple[float, float] | None) -> ScanRegion:
@@ -68,25 +71,38 @@ def scan_region(grey: Floats, header: Dataset, pixel_spacing_mm: tuple[float, fl
     Standard: PS3.3 C.8.5.5 US Region Calibration; Physical Units 3 is centimetres, Region Data Type 1 is tissue.
     """
     rows, columns = grey.shape
-    for region in header.get("SequenceOfUltrasoundRegions", None) or ():
-        if region.get("RegionSpatialFormat") != 1 or region.get("RegionDataType") not in (1, None):
-            continue
-        box = Box(
-            max(0, int(region.get("RegionLocationMinY0", 0))),
-            max(0, int(region.get("RegionLocationMinX0", 0))),
-            min(rows, int(region.get("RegionLocationMaxY1", rows - 1)) + 1),
-            min(columns, int(region.get("RegionLocationMaxX1", columns - 1)) + 1),
+    regions = header.get("SequenceOfUltrasoundRegions", None) or ()
+    boxes = [
+        Box(
+            max(0, whole(region, "RegionLocationMinY0")),
+            max(0, whole(region, "RegionLocationMinX0")),
+            min(rows, whole(region, "RegionLocationMaxY1", rows - 1) + 1),
+            min(columns, whole(region, "RegionLocationMaxX1", columns - 1) + 1),
         )
-        if box.height < 32 or box.width < 32:
-            continue
-        inside = _not_black(grey[box.top : box.bottom, box.left : box.right])
-        box = Box(box.top + inside.top, box.left + inside.left, box.top + inside.bottom, box.left + inside.right)
-        pixel_mm = None
-        if region.get("PhysicalUnitsXDirection") == 3 and region.get("PhysicalUnitsYDirection") == 3:
-            across, down = abs(float(region.PhysicalDeltaX)) * 10, abs(float(region.PhysicalDeltaY)) * 10
-            pixel_mm = (down, across) if down > 0 and across > 0 else None
-        return ScanRegion(box, pixel_mm or pixel_spacing_mm)
-    return ScanRegion(_not_black(grey), pixel_spacing_mm)
+        for region in regions
+    ]
+    tissue = [
+        (region, box)
+        for region, box in zip(regions, boxes, strict=True)
+        if region.get("RegionSpatialFormat") == 1 and region.get("RegionDataType") in (1, None) and min(box.height, box.width) >= 32
+    ]
+    if not tissue:
+        return ScanRegion(_not_black(grey), pixel_spacing_mm)
+    region, box = tissue[0]
+    inside = _not_black(grey[box.top : box.bottom, box.left : box.right])
+    box = Box(box.top + inside.top, box.left + inside.left, box.top + inside.bottom, box.left + inside.right)
+    elsewhere = any(_scale_of(other) for other in regions)  # then the image's spacing is that of another part of the screen
+    return ScanRegion(
+        box, _scale_of(region) or (None if elsewhere else pixel_spacing_mm), others=len({b for _, b in tissue} - {tissue[0][1]})
+    )
+
+
+def _scale_of(region: Dataset) -> tuple[float, float] | None:
+    """(between rows, between columns) in mm of a region that is measured in centimetres both ways."""
+    if region.get("PhysicalUnitsXDirection") != 3 or region.get("PhysicalUnitsYDirection") != 3:
+        return None
+    across, down = (abs(number_of(region, 1, "", f"PhysicalDelta{axis}", 0.0)) * 10 for axis in "XY")
+    return (down, across) if 0 < down < np.inf and 0 < across < np.inf else None
 
 
 def _not_black(grey: Floats) -> Box:
@@ -166,6 +182,8 @@ class BreastUltrasound(Pipeline):
             raise OutsideIntendedUse(why)
         if volume.unit == "HU":
             raise OutsideIntendedUse("the model reads ultrasound pictures, not CT values")
+        if not volume.finite:
+            raise OutsideIntendedUse("some pixels are no numbers")
         grey = grey_of(volume.pixels)
         frames = np.unique(np.linspace(0, grey.shape[0] - 1, min(MOST_FRAMES, grey.shape[0])).astype(int))
         readings: dict[int, tuple[Reading, ScanRegion]] = {}
@@ -235,6 +253,8 @@ class BreastUltrasound(Pipeline):
         remarks = [] if pixel_mm else ["The picture is not calibrated: no sizes in mm."]
         if shape[0] > len(readings):
             remarks.append(f"{len(readings)} of {shape[0]} frames were read.")
+        if beside := readings[key][1].others:
+            remarks.append(f"The header names {beside} more regions with tissue on the picture: only the first was read.")
         box = tight_box(drawn)
         return Result(
             analysed=True,

@@ -139,6 +139,8 @@ class CovidCt(Pipeline):
         upright = Upright.of(volume.affine)
         if volume.unit != "HU" or volume.pixels.ndim != 3:
             raise OutsideIntendedUse("the model needs CT values in Hounsfield units")
+        if not volume.finite:
+            raise OutsideIntendedUse("some pixels are no numbers")
         hu = upright.turn(np.asarray(volume.pixels, np.float32))
         spacing = volume.spacing_mm or ASSUMED_MM
         if upright.transposed:

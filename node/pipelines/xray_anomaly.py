@@ -226,7 +226,7 @@ def zones(heat: Floats, lungs: LungFields) -> list[str]:
 def report(likely: dict[str, float], group: str, threshold: float, places: list[str]) -> list[str]:
     """What was found, in sentences."""
     lines = [
-        f"The film is more unlike normal films than {100 * likely[group]:.1f} % of normal films of {GROUPS[group]} are "
+        f"The film is more unlike normal films than {codes.chance_said(likely[group], decimals=1)} of normal films of {GROUPS[group]} are "
         f"(a percentile, not the chance of a disease); an anomaly is called from {100 * threshold:.0f} %.",
     ]
     if likely[group] >= threshold:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from node.domain import Result
 from node.errors import BundleRefused, GuestFailed, NotAnalysed
 from node.guests import allowed
 from node.guests.description import description
-from node.guests.host import Guest, Limits
+from node.guests.host import Guest, Limits, written_bytes
+from node.imaging.rescale import grey_of
 from node.imaging.volume import Volume
-from node.pipelines._any_bundle import AnyBundle, kind_of
+from node.pipelines._any_bundle import MOST_REGIONS, AnyBundle, kind_of
 from node.pipelines.interface import Takes
 from node.sr_writer import write_sr
 from tests.conformance import cases
@@ -195,6 +198,25 @@ def test_a_network_that_learned_from_pictures_gets_what_a_reader_sees(tmp_path: 
     assert np.array_equal(pixels[..., 0], pixels[..., 2])
 
 
+def test_a_film_that_is_stored_white_on_black_is_shown_in_its_own_window(tmp_path: Path, film: Volume) -> None:
+    """MONOCHROME1, and its window in the values as they are stored: the reader's picture is the same as that of its MONOCHROME2 twin."""
+    pipeline = a_guest(tmp_path, {"task": "classification", "labels": ["normal", "other"], "values": "window"}, modality="DX")
+    guest = Told({"values": [0.2, 0.8], "activation": "softmax"})
+    stored = np.linspace(0, 4095, film.pixels.size, dtype=np.float32).reshape(film.pixels.shape)
+
+    for photometric, values, centre in (("MONOCHROME2", stored, 900), ("MONOCHROME1", 4095 - stored, 4095 - 900)):
+        header = copy.deepcopy(film.frames[0].instance.header)
+        header.PhotometricInterpretation, header.WindowCenter, header.WindowWidth = photometric, centre, 400
+        header.BitsStored, header.PixelRepresentation, header.RescaleSlope, header.RescaleIntercept = 12, 0, 1, 0
+        pixels = grey_of(values[0], header, 1, photometric)[None]
+        frame = replace(film.frames[0], instance=replace(film.frames[0].instance, header=header))
+        pipeline.run(replace(film, pixels=pixels, frames=(frame,)), guest)  # type: ignore[arg-type]
+
+    one, twin = guest.asked
+    assert (one.min(), one.max()) == (0, 255)
+    assert twin == pytest.approx(one, abs=1e-3)
+
+
 def test_a_number_is_a_measurement_in_its_unit_and_stands_in_the_report(tmp_path: Path, film: Volume) -> None:
     mapping = {"task": "regression", "measurement": {"name": "bone age", "unit": "mo", "scale": 12}}
     pipeline = a_guest(tmp_path, mapping, modality="DX")
@@ -228,6 +250,33 @@ def test_a_box_becomes_a_region_on_its_middle_frame(tmp_path: Path, chest: Volum
     assert finding.region.outline.tolist() == [[10, 20], [40, 20], [40, 60], [10, 60], [10, 20]]
 
 
+def test_of_many_boxes_every_label_keeps_its_surest_and_what_is_left_out_is_said(tmp_path: Path, chest: Volume) -> None:
+    """Thirty nodules come before the one mass: it is not called absent for that."""
+    boxes = np.tile(np.asarray([[10, 20, 4, 40, 60, 9]], np.float32), (31, 1))
+    pipeline = a_guest(tmp_path, {"task": "detection", "dims": 3, "labels": {0: "nodule", 1: "mass"}})
+
+    result = pipeline.run(chest, Told({"scores": [0.9] * 30 + [0.8], "labels": [0] * 30 + [1]}, boxes=boxes))  # type: ignore[arg-type]
+
+    assert [(f.name, f.present) for f in result.findings if f.name == "mass"] == [("mass", True)]
+    assert len(result.findings) == MOST_REGIONS + 1
+    assert "10 more boxes reach their threshold; only the 21 surest are in this report." in result.notes
+
+
+def test_one_threshold_for_all_holds_for_classes_too(tmp_path: Path, film: Volume) -> None:
+    mapping = {"task": "classification", "labels": ["effusion", "mass"], "threshold": 0.3, "thresholds": {"mass": 0.7}}
+
+    result = a_guest(tmp_path, mapping, modality="DX").run(film, Told({"values": [0.4, 0.6], "activation": "sigmoid"}))  # type: ignore[arg-type]
+
+    assert [finding.present for finding in result.findings] == [True, False]
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_a_flat_network_can_not_speak_for_a_series(task: str) -> None:
+    """Only its first slice would have been heard."""
+    with pytest.raises(BundleRefused, match="say takes: image"):
+        description({}, {"task": task, "dims": 2, "takes": "volume", "labels": ["a", "b"]}, name="any", modality=("CT",))
+
+
 @pytest.mark.parametrize(
     ("mapping", "facts", "arrays"),
     [
@@ -252,8 +301,6 @@ def test_an_answer_that_is_none_fails_the_job_and_is_never_reported(
 
 
 def test_an_image_of_another_modality_or_without_content_is_not_analysed(tmp_path: Path, chest: Volume, film: Volume) -> None:
-    from dataclasses import replace
-
     pipeline = a_guest(tmp_path, {"task": "segmentation"})
     guest = Told({"kind": "labels"})
 
@@ -286,8 +333,6 @@ MISBEHAVING = guest_bundles.BRIGHT.replace(
 
 
 def test_a_loop_a_hunger_and_a_crash_are_contained_and_the_next_series_is_analysed(tmp_path: Path, chest: Volume) -> None:
-    from dataclasses import replace
-
     torch.manual_seed(1)
     pipeline = a_guest(tmp_path, {"task": "segmentation"}, code=MISBEHAVING, memory_mb=3000)
     guest = Guest(pipeline.bundle)
@@ -316,3 +361,36 @@ def test_a_loop_a_hunger_and_a_crash_are_contained_and_the_next_series_is_analys
     assert said[2] == "the bundle's process ended with exit status 7"
     assert sound.label == "spleen"
     assert not guest._scratch.exists()
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_that_to_the_next_question(
+    tmp_path: Path, chest: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the scratch folder goes while it is weighed; the question before it was sent already."""
+    pipeline = a_guest(tmp_path, {"task": "segmentation"})
+    guest = Guest(pipeline.bundle)
+    guest.start()
+    bright, dark = (np.full((8, 24, 24), -50, np.float32) for _ in range(2))
+    bright[2:6, 8:16, 8:16], dark[0, 0, 0] = 300, -60
+    one, next_ = (replace(chest, pixels=pixels, frames=chest.frames[:8]) for pixels in (bright, dark))
+
+    def gone(_exchange: Any) -> None:
+        raise FileNotFoundError
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("node.guests.host._Exchange._weigh", gone)
+        with pytest.raises(FileNotFoundError):
+            pipeline.run(one, guest)
+    answer = pipeline.run(next_, guest)
+    guest.close()
+
+    assert answer.label == "nothing"
+
+
+def test_a_scratch_file_that_goes_while_it_is_weighed_weighs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"12345")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "deep").write_bytes(b"123")
+
+    assert written_bytes(tmp_path) == 8

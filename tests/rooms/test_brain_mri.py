@@ -147,8 +147,12 @@ def test_brightness_and_scale_of_the_stored_values_do_not_matter(pipeline: Brain
 
 @pytest.mark.parametrize(
     ("change", "because"),
-    [({"unit": "HU"}, "not CT values"), ({"pixels": np.zeros((4, 64, 64, 3), np.uint8)}, "grey MR images")],
-    ids=["CT", "colour"],
+    [
+        ({"unit": "HU"}, "not CT values"),
+        ({"pixels": np.zeros((4, 64, 64, 3), np.uint8)}, "grey MR images"),
+        ({"pixels": np.where(np.arange(64) == 9, np.nan, np.ones((4, 64, 64), np.float32))}, "no numbers"),
+    ],
+    ids=["CT", "colour", "no numbers"],
 )
 def test_what_is_no_grey_mr_is_refused(pipeline: BrainMri, model: Warm, ill: Volume, change: dict[str, Any], because: str) -> None:
     with pytest.raises(OutsideIntendedUse, match=because):

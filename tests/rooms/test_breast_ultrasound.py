@@ -141,6 +141,38 @@ def test_the_machines_own_region_and_scale_are_used() -> None:
     assert found.pixel_mm == pytest.approx((0.1, 0.08))
 
 
+def a_region(left: int, right: int, **told: Any) -> Dataset:
+    """Tissue from one column to another, 300 rows high; calibrated only as told."""
+    region = Dataset()
+    region.RegionSpatialFormat, region.RegionDataType = 1, 1
+    region.RegionLocationMinX0, region.RegionLocationMinY0 = left, 0
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = right, 299
+    for keyword, value in told.items():
+        setattr(region, keyword, value)
+    return region
+
+
+def test_the_scale_of_another_part_of_the_screen_measures_nothing(pipeline: BreastUltrasound) -> None:
+    """The picture has no scale of its own; beside it is a second one that has, and that nobody has read."""
+    scale = {"PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3, "PhysicalDeltaX": 0.02, "PhysicalDeltaY": 0.02}
+    header = Dataset()
+    header.SequenceOfUltrasoundRegions = [a_region(0, 399), a_region(400, 799, **scale)]
+    screen = np.concatenate([a_disc(300, 400, (120, 250), 40), a_disc(300, 400, (120, 250), 40)], axis=1)
+
+    result = pipeline.run(picture(screen, header, spacing_mm=(0.0, 0.2, 0.2)), dark_is_lesion)
+
+    assert not any(finding.measurements for finding in result.findings)
+    assert "The picture is not calibrated: no sizes in mm." in result.notes
+    assert "The header names 1 more regions with tissue on the picture: only the first was read." in result.notes
+
+
+def test_a_scale_that_is_announced_and_not_told_is_none() -> None:
+    header = Dataset()
+    header.SequenceOfUltrasoundRegions = [a_region(0, 399, PhysicalUnitsXDirection=3, PhysicalUnitsYDirection=3)]
+
+    assert scan_region(np.full((300, 400), 0.5, np.float32), header, None).pixel_mm is None
+
+
 def test_black_margins_are_cut_off_where_the_header_says_nothing() -> None:
     screen = np.zeros((480, 640), np.float32)
     screen[60:400, 100:600] = 0.4
@@ -213,6 +245,14 @@ def test_the_two_engines_agree(pipeline: BreastUltrasound, model: Callable[[torc
 def test_a_picture_of_one_grey_is_refused(pipeline: BreastUltrasound, value: int) -> None:
     with pytest.raises(OutsideIntendedUse, match="nothing"):
         pipeline.run(picture(np.full((200, 300), value, np.uint8)), dark_is_lesion)
+
+
+def test_a_picture_with_a_pixel_that_is_no_number_is_refused(pipeline: BreastUltrasound) -> None:
+    pixels = a_disc(300, 400, (120, 250), 40).astype(np.float32)
+    pixels[5, 5] = np.nan
+
+    with pytest.raises(OutsideIntendedUse, match="no numbers"):
+        pipeline.run(picture(pixels), dark_is_lesion)
 
 
 def test_colour_in_the_tissue_is_refused(pipeline: BreastUltrasound) -> None:

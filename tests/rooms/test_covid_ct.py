@@ -239,6 +239,15 @@ def test_an_empty_series_is_refused(pipeline: CovidCt, small: Volume, value: flo
         pipeline.run(replace(small, pixels=np.full_like(small.pixels, value)), greyer_than_lung)
 
 
+def test_a_chest_with_pixels_that_are_no_numbers_is_not_called_clean(pipeline: CovidCt, small: Volume) -> None:
+    """One in each slice: a network that looks round it answers what is no number, which lies below every threshold."""
+    pixels = small.pixels.copy()
+    pixels[:, 128, 128] = np.nan
+
+    with pytest.raises(OutsideIntendedUse, match="no numbers"):
+        pipeline.run(replace(small, pixels=pixels), greyer_than_lung)
+
+
 # --- the bundle is a real MONAI bundle -----------------------------------------------------------------------------------------------
 def test_monai_reads_the_bundle_and_gets_the_same_map(pipeline: CovidCt, ill: Volume, tmp_path: Path) -> None:
     """`network_def`, `preprocessing` and `inferer` of inference.json, by MONAI itself, on one slice cut to the lungs."""

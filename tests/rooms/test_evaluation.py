@@ -175,6 +175,18 @@ def test_the_pipeline_is_told_what_the_index_knows_of_the_patient(tmp_path: Path
     assert facts[5] == {"age": "", "sex": "M"}
 
 
+def test_ages_are_read_as_tables_and_as_dicom_write_them(tmp_path: Path, brightness: Brightness) -> None:
+    """A table tool writes 34.0 where some ages are missing; an infant must not pass as a patient of unknown age."""
+    ages = ["34.0", "034Y", "0.5", "006M", "unknown", ""]
+    cases = cases_in(a_set(tmp_path / "set", [(200, "cyst", f"p{n}", "F", age) for n, age in enumerate(ages)]), "test")
+
+    told = [str(volume_of(case, brightness.bundle, None).series.header.get("PatientAge", "")) for case in cases]
+    bands = [dict(case.subgroups).get("age") for case in cases]
+
+    assert told == ["034Y", "034Y", "006M", "006M", "", ""]
+    assert bands == ["18 to 39", "18 to 39", "0 to 17", "0 to 17", None, None]
+
+
 def test_dicom_files_are_read_as_the_node_reads_them(tmp_path: Path, brightness: Brightness) -> None:
     [ds] = a_study("US")
     (tmp_path / "set").mkdir()
@@ -203,6 +215,35 @@ def test_a_ct_picture_needs_to_be_told_its_window(tmp_path: Path, brightness: Br
 
     volume = volume_of(case, ct, (-1350, 150))
     assert (volume.unit, float(volume.pixels.min()), float(volume.pixels.max())) == ("HU", -1350, 150)
+
+
+def test_a_network_that_reads_colour_is_given_the_colours_of_a_picture(tmp_path: Path, brightness: Brightness) -> None:
+    [case] = cases_in(a_set(tmp_path / "set", [(255, "cyst", "p1", "", "")]), "test")
+    cv2.imwrite(str(case.path), np.full((8, 8, 3), (10, 20, 200), np.uint8))  # blue, green, red
+    metadata = json.loads((brightness.bundle.path / "configs" / "metadata.json").read_text())
+    metadata["radnode"]["channels"] = 3
+    (brightness.bundle.path / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    write_sums(brightness.bundle.path)
+
+    colour, grey = (volume_of(case, bundle, None) for bundle in (Bundle.open(brightness.bundle.path), brightness.bundle))
+
+    assert (colour.pixels.dtype, colour.pixels.shape, colour.pixels[0, 0, 0].tolist()) == (np.uint8, (1, 8, 8, 3), [200, 20, 10])
+    assert grey.pixels.shape == (1, 8, 8)
+
+
+def test_lungs_that_are_drawn_beside_an_opacity_are_not_measured_against_its_outline(tmp_path: Path, brightness: Brightness) -> None:
+    class WithLungs(Brightness):
+        def run(self, volume: Volume, model: Any) -> Result:
+            result = super().run(volume, model)
+            everywhere, kind = np.ones(volume.pixels.shape, bool), codes.ANATOMICAL_STRUCTURE
+            lung = Segment(number=2, label="Right lung", mask=everywhere, category=kind, type=codes.LUNG, color=(1, 2, 3))
+            return dataclasses.replace(result, segments=(*result.segments, lung))
+
+    folder = a_set(tmp_path / "set")
+
+    alone, beside = (readings_of(folder, pipeline) for pipeline in (brightness, WithLungs(brightness.bundle)))
+
+    assert [one.pixels for one in beside] == [one.pixels for one in alone]
 
 
 # --- the model card -------------------------------------------------------------------------------------------------------

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from monai.data import MetaTensor
+from monai.transforms import Compose
 from numpy.typing import NDArray
 from pydicom import dcmread
 
 from node.domain import CleanUid, Instance, Series
 from node.errors import BundleRefused
+from node.guests._process.answers import Given, answered
 from node.guests._process.endings import ending
 from node.guests._process.monai_bundle import Ready
 from node.guests._process.refusal import Refusal
@@ -355,6 +358,39 @@ def test_a_classifier_says_probabilities_even_when_its_bundle_would_only_decide(
     assert facts["activation"] == "softmax"
     assert sum(facts["values"]) == pytest.approx(1.0)
     assert np.argmax(facts["values"]) == 1
+
+
+def said_of(channels: list[float], **sidecar: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What becomes of a flat network's answer: the same numbers at each of two by two pixels, nothing of its own after it."""
+    image = MetaTensor(torch.zeros(1, 2, 2), affine=torch.eye(4))
+    out = torch.tensor(channels).reshape(1, -1, 1, 1).expand(1, -1, 2, 2)
+    told = {"task": "segmentation", "dims": 2, **sidecar}
+    return answered(told, out, {"image": image}, "image", "pred", Compose([]), Given(source=image, affine=image.affine, shape=(2, 2)))
+
+
+def outputs(*values: int) -> list[dict[str, Any]]:
+    return [{"value": value, "name": f"organ {value}"} for value in values]
+
+
+@pytest.mark.parametrize(("named", "label"), [((0, 1, 2), 0), ((1, 2), 0), ((1, 2, 3), 1)])
+def test_names_that_count_from_one_for_every_channel_leave_none_to_the_background(named: tuple[int, ...], label: int) -> None:
+    """Three channels, the first the likeliest."""
+    _, arrays = said_of([9.0, 0.0, 0.0], outputs=outputs(*named))
+
+    assert arrays["labels"].tolist() == [[[label] * 2] * 2]
+
+
+def test_names_for_channels_that_are_not_there_are_refused() -> None:
+    with pytest.raises(Refusal, match="gives 2 channels, and labels up to 3 are named"):
+        said_of([9.0, 0.0], outputs=outputs(1, 2, 3))
+
+
+@pytest.mark.parametrize(("thresholds", "seen"), [({}, [0, 1]), ({"organ 1": 0.3}, [1, 1]), ({"organ 2": 0.8}, [0, 0])])
+def test_a_mask_has_the_threshold_of_its_label(thresholds: dict[str, float], seen: list[int]) -> None:
+    facts, arrays = said_of([0.4, 0.7], activation="none", ends_with="sigmoid", outputs=outputs(1, 2), thresholds=thresholds)
+
+    assert facts["kind"] == "masks"
+    assert arrays["masks"][:, 0, 0, 0].tolist() == seen
 
 
 def _extra(file: Path, name: str) -> str:

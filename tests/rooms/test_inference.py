@@ -274,6 +274,14 @@ def test_of_several_images_the_most_suspicious_one_leads_and_every_one_is_listed
     assert sources == ["2.25.9003"]
 
 
+def test_an_image_with_a_segment_leads_those_without_though_nothing_has_a_probability(stills: Desk) -> None:
+    made, summary = stills.carry(stills.job("outlines_the_bright"))
+
+    assert "4 of 4 images of the series were analysed; this report shows image 3." in summary["notes"]
+    assert summary["label"] == "bright"
+    assert Role.SEG in roles(made)
+
+
 def test_a_damaged_image_does_not_stop_the_others_and_is_named(stills: Desk) -> None:
     broken = dcmread(stills.path_of(stills.datasets[1]))
     broken.PixelData = broken.PixelData[: len(broken.PixelData) // 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 
 from node import codes
 from node.domain import Finding, Measurement, Result
+from node.inference import _finding
+from node.page import _findings
 from node.picture import LUNG_WINDOW, PANEL, frame_round, headline, key_frames, outline_of, said, shown_as, summary_picture, window_of
+from node.web.ui.told import found_words
 from tests.conformance import cases
 
 
@@ -155,3 +159,27 @@ def test_a_finding_in_words():
     area = Measurement(name=codes.AREA, value=116.26, unit=codes.SQUARE_MILLIMETER)
     assert said(replace(seen, measurements=(area,))) == "infection (left lung): 93 %, present; Area 116.3 mm²"
     assert headline(Result(analysed=False, reason="too few slices.")) == "Not analysed: too few slices."
+
+
+def test_what_is_not_quite_sure_is_not_rounded_to_certainty():
+    sure = Finding(name="tumor", code=codes.LESION, probability=0.9987, present=True)
+
+    assert said(sure) == "tumor: >99 %, present"
+    assert said(replace(sure, probability=0.0012, present=False)) == "tumor: <1 %, not present"
+    assert headline(Result(analysed=True, label="tumor", confidence=0.9987)) == "tumor, >99 %"
+    assert [codes.chance_said(one, decimals=1) for one in (0.9987, 0.99999, 0.0001, 1.0)] == ["99.9 %", ">99.9 %", "<0.1 %", ">99.9 %"]
+
+
+def test_an_outline_or_a_number_without_a_probability_is_not_called_untrained():
+    """A segmentation says where, a regression how much: neither how likely."""
+    spleen = Finding(name="spleen", code=codes.LESION, probability=None, present=True)
+    age = Measurement(name=codes.Code("AGE", "99RADNODE", "bone age"), value=114, unit=codes.Code("mo", "UCUM", "month"))
+    bone_age = Finding(name="bone age", code=codes.LESION, probability=None, present=None, measurements=(age,))
+    fracture = Finding(name="fracture", code=codes.LESION, probability=None, present=None)
+    result = {"findings": [_finding(one) for one in (spleen, bone_age, fracture)]}
+
+    shown = found_words(SimpleNamespace(analysed=True, pipeline="any", result=result))
+    page = [row[1][0].text for row in _findings([spleen, bone_age, fracture])._cellvalues[1:]]
+
+    assert str(shown).count("not trained") == 1
+    assert page == ["–", "–", "not trained"]

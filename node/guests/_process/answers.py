@@ -82,9 +82,9 @@ def _segmentation(pred: torch.Tensor, sidecar: Mapping[str, Any], post: Compose,
         pred = _probabilities(pred, sidecar, post)
     pred = _on_source(pred, post, given, nearest=decided)
     if pred.shape[0] == 1 or (not decided and _how(pred.shape[0], sidecar, post) == "softmax"):
-        labels = pred[0].round() if decided else pred.argmax(0) if pred.shape[0] > 1 else pred[0] >= _threshold(sidecar)
+        labels = pred[0].round() if decided else _likeliest(pred, sidecar) if pred.shape[0] > 1 else pred[0] >= _thresholds(1, sidecar)[0]
         return {"kind": "labels"}, {"labels": _frames(labels[None].numpy(), axes, np.uint16)[0]}
-    masks = pred > 0.5 if decided else pred >= _threshold(sidecar)
+    masks = pred > 0.5 if decided else pred >= _thresholds(len(pred), sidecar).reshape(-1, *[1] * dims)
     return {"kind": "masks"}, {"masks": _frames(masks.numpy(), axes, np.uint8)}
 
 
@@ -170,8 +170,26 @@ def _probabilities(pred: torch.Tensor, sidecar: Mapping[str, Any], post: Compose
     return torch.softmax(pred, dim=0) if how == "softmax" else torch.sigmoid(pred)
 
 
-def _threshold(sidecar: Mapping[str, Any]) -> float:
-    return float(sidecar.get("threshold", 0.5))
+def _likeliest(pred: torch.Tensor, sidecar: Mapping[str, Any]) -> torch.Tensor:
+    """The label of the likeliest channel at each place."""
+    return pred.argmax(0) + _first_label(len(pred), sidecar)
+
+
+def _first_label(channels: int, sidecar: Mapping[str, Any]) -> int:
+    """Of channel 0: 0, or the first that has a name where names count from 1 on and no channel is for the background."""
+    values = [int(output["value"]) for output in sidecar.get("outputs", ())]
+    if not values or max(values) < channels:
+        return 0
+    if max(values) - min(values) >= channels:
+        raise Refusal(f"the network gives {channels} channels, and labels up to {max(values)} are named")
+    return min(values)
+
+
+def _thresholds(channels: int, sidecar: Mapping[str, Any]) -> torch.Tensor:
+    """Of each channel: that of its label, else that of all."""
+    first, own = _first_label(channels, sidecar), sidecar.get("thresholds", {})
+    names = {int(output["value"]) - first: output["name"] for output in sidecar.get("outputs", ())}
+    return torch.tensor([float(own.get(names.get(channel), sidecar.get("threshold", 0.5))) for channel in range(channels)])
 
 
 # --- detection --------------------------------------------------------------------------------------------------------------

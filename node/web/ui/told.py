@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from node.codes import unit_said
+from node.codes import chance_said, unit_said
 from node.ledger.job_list import WholeJob
 from node.ledger.shown import Delivery
 from node.web.api.story import Decided, Story
@@ -195,7 +195,7 @@ def trail(told: Story) -> Html:
 # --- results ------------------------------------------------------------------------------------------------------------------
 def title_of(job: WholeJob) -> Html:
     """The headline of a result."""
-    sure = "" if job.confidence is None else f", {100 * job.confidence:.0f} %"
+    sure = "" if job.confidence is None else f", {chance_said(job.confidence)}"
     said = f"{job.label or 'no label'}{sure}" if job.analysed else "not analysed"
     shadow = tag("span", " in the shadow", class_="soft") if job.shadow else Html("")
     return tag("h3", f"{job.pipeline} {job.version}: ", tag("strong", said), shadow)
@@ -216,10 +216,11 @@ def found_words(job: WholeJob) -> Html:
 
 def _finding(one: Mapping[str, Any]) -> list[object]:
     probability = one.get("probability")
-    decided = {True: chip("present", "busy"), False: chip("not present", "plain")}.get(one.get("present"), Html("not trained"))  # type: ignore[arg-type]
+    silent = Html("not trained" if probability is None and not one.get("measurements") else "")
+    decided = {True: chip("present", "busy"), False: chip("not present", "plain")}.get(one.get("present"), silent)  # type: ignore[arg-type]
     where = " ".join(str(word) for word in (one.get("laterality"), one.get("site")) if word)
     measured = [f"{m['name']} {m['value']:.4g}\N{NO-BREAK SPACE}{unit_said(m['unit'])}".rstrip() for m in one.get("measurements") or ()]
-    return [one["name"], "" if probability is None else f"{100 * probability:.1f} %", decided, where, "; ".join(measured)]
+    return [one["name"], "" if probability is None else chance_said(probability, decimals=1), decided, where, "; ".join(measured)]
 
 
 def _moment(text: str) -> datetime | None:
