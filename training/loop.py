@@ -31,6 +31,7 @@ from training.course import Course
 Batch = dict[str, torch.Tensor]
 CHECKPOINT_EVERY_S = 120.0
 AHEAD = 3  #: batches that are made before they are asked for
+MOST_LOST = 10  #: steps in a row whose gradients are no numbers, before a run is given up
 
 
 class Average:
@@ -116,7 +117,8 @@ def train(
     """Train for the minutes of `course` and give the averaged weights, which the model then has too.
 
     `draw(rng, progress)` makes one batch (runs in a second thread); `evaluate` gets a copy of the model
-    with the averaged weights, on the CPU. Writes `checkpoint.pt` and `log.jsonl` into `out`.
+    with the averaged weights, on the CPU. Writes `checkpoint.pt` and `log.jsonl` into `out`. A step whose gradients are no numbers
+    changes nothing; ArithmeticError after `MOST_LOST` of them in a row.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -147,7 +149,7 @@ def train(
     progress = processes.agreed(spent / 60 / minutes)
     rng = np.random.default_rng([seed, step, processes.rank()] if processes.rank() else [seed, step])
     last_saved = last_evaluated = time.monotonic()
-    images, recent = 0, []
+    images, recent, lost = 0, [], 0
 
     def save() -> None:
         part = checkpoint.with_suffix(".part")
@@ -184,12 +186,18 @@ def train(
             cost = several(batch)
             optimizer.zero_grad(set_to_none=True)
             cost.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-            optimizer.step()
-            average.update(model)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 2.0)  # the same in all processes
+            if bool(torch.isfinite(norm)):
+                optimizer.step()
+                average.update(model)
+                recent.append(float(cost.detach()))
+                lost = 0
+            else:
+                lost += 1
+            if lost == MOST_LOST:
+                raise ArithmeticError(f"{lost} steps in a row gave no numbers; --resume goes on from the last checkpoint, if there is one")
             step += 1
             images += int(batch["image"].shape[0]) * processes.count()
-            recent.append(float(cost.detach()))
             now = time.monotonic()
             if processes.first() and now - last_saved > CHECKPOINT_EVERY_S:
                 save()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +130,23 @@ def test_a_batch_that_cannot_be_drawn_ends_the_run_at_once(tmp_path: Path) -> No
     with pytest.raises(OSError, match="case_17"):
         train(nn.Conv2d(1, 1, 1), draw=damaged, loss_of=loss_of, evaluate=score, out=tmp_path, course=Course(minutes=1))
     assert time.monotonic() - begun < 20
+
+
+def broken(every: int) -> Callable[[nn.Module, dict[str, torch.Tensor]], torch.Tensor]:
+    """A loss that is no number at one of so many steps."""
+    steps = itertools.count(1)
+    return lambda model, batch: loss_of(model, batch) * (float("nan") if next(steps) % every == 0 else 1.0)
+
+
+def test_a_step_that_gives_no_number_changes_no_weight(tmp_path: Path) -> None:
+    found = train(
+        nn.Conv2d(1, 1, 1), draw=draw, loss_of=broken(3), evaluate=score, out=tmp_path, course=Course(minutes=0.03), peak_rate=0.3
+    )
+
+    assert all(torch.isfinite(value).all() for value in found.values())
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["loss"] < 0.69
+
+
+def test_a_run_that_gives_no_numbers_any_more_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(ArithmeticError, match="no numbers"):
+        train(nn.Conv2d(1, 1, 1), draw=draw, loss_of=broken(1), evaluate=score, out=tmp_path, course=Course(minutes=1))
