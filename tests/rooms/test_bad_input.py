@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,20 +165,6 @@ def test_a_folder_of_rubbish_ends_with_a_line_for_each(tmp_path: Path, workers: 
     assert all(one["reason"] for one in report["outcomes"] if one["outcome"] == "refused")
     assert b"DOE" not in (tmp_path / "out" / REPORT).read_bytes().upper()
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"DOE^JANE" in path.read_bytes()]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_may_not_be_read_has_its_line(tmp_path: Path) -> None:
-    locked, wing = tmp_path / "in" / "DOE JANE", Wing(tmp_path)
-    locked.mkdir(parents=True)
-    locked.chmod(0)
-    folders = Folders(wing.engine, wing.identities, wing.keyring, tmp_path / "sealed", profile=Profile(), clean_uids=wing.clean_uids)
-
-    report = folders.deidentify(tmp_path / "in", tmp_path / "out")
-
-    locked.chmod(0o700)
-    assert report["refused"] == 1
-    assert b"DOE" not in (tmp_path / "out" / REPORT).read_bytes().upper()
 
 
 def segment(marker: int, said: bytes) -> bytes:

@@ -198,6 +198,33 @@ def test_a_folder_does_not_go_into_itself(settings: Path, tmp_path: Path, comman
     assert not list(tmp_path.rglob("report.json"))
 
 
+def test_a_folder_that_may_not_be_read_has_its_line(settings: Path, tmp_path: Path):
+    locked = tmp_path / "in" / "DOE JANE"
+    locked.mkdir(parents=True)
+    write_study(a_study("US", slices=1, rows=64), tmp_path / "in" / "open")
+    locked.chmod(0)
+    as_anybody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []  # root may read every folder
+    command = [
+        *as_anybody,
+        sys.executable,
+        "-m",
+        "node",
+        "deidentify",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "--config",
+        str(settings),
+    ]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    locked.chmod(0o700)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert done.returncode == 1, done.stderr
+    assert (report["deidentified"], report["refused"]) == (1, 1)
+    assert "DOE" not in (json.dumps(report) + done.stdout + done.stderr).upper()
+
+
 def test_a_folder_with_nothing_in_it_is_said_to_hold_nothing(settings: Path, tmp_path: Path):
     (tmp_path / "in").mkdir()
 
