@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from node.bundle import Bundle, age_in_years
+from node.bundle import Bundle
 from node.domain import CleanUid, Instance, Series
 from node.errors import EvaluationRefused
 from node.imaging.build import images_of
-from node.imaging.clinical import tell
+from node.imaging.clinical import tell, years_of
 from node.imaging.volume import Frame, Volume
 
 INDEX = "index.csv"
@@ -45,7 +44,7 @@ class Case:
         for column in SUBGROUPS:
             if value := self.row.get(column, "").strip():
                 yield column, value
-        years = _years(self.row.get("age", ""))
+        years = _years(self)
         for low, high in AGE_BANDS:
             if years is not None and low <= years < high:
                 yield "age", f"{low} to {high - 1}" if high < 200 else f"{low} and more"
@@ -140,17 +139,14 @@ def _of_dicom(case: Case) -> Volume:
 def _header(case: Case, modality: str) -> Dataset:
     header = Dataset()
     header.SOPInstanceUID, header.Modality = "2.25.2", modality
-    if (years := _years(case.row.get("age", ""))) is not None:
+    if (years := _years(case)) is not None:
         tell(header, {"age_years": years})
     if (sex := case.row.get("sex", "").strip().upper()[:1]) in ("M", "F", "O"):
         header.PatientSex = sex
     return header
 
 
-def _years(told: str) -> float | None:
-    """`034Y` or `006M` as DICOM writes an age, or a number of years as tables do: `34`, `34.0`, `0.5`. None when it can't be read."""
-    years = age_in_years(told)
-    if years is None:
-        with suppress(ValueError):
-            years = float(told)
-    return years if years is not None and 0 < years < 150 else None
+def _years(case: Case) -> float | None:
+    """The age that the index tells; None when it can't be read, or nobody is as old."""
+    years = years_of(case.row.get("age", ""))
+    return years if years is not None and years < 150 else None

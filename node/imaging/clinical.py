@@ -54,7 +54,7 @@ def clinical_of(header: Dataset, told: Mapping[str, Any] | None = None) -> Told:
     for name, number in NUMBERS.items():
         stored = header.get(number.keyword) if number.keyword else None
         for value in (words.get(name), stored):
-            read = _years(value) if name == "age_years" else _number(value)
+            read = years_of(value) if name == "age_years" else _number(value)
             if read is not None and number.low <= read <= number.high:
                 found[name] = read
                 break
@@ -92,7 +92,7 @@ def validated(told: Any) -> Told:
 def _understood(name: str, value: Any) -> float | str:
     if name in NUMBERS:
         number = NUMBERS[name]
-        read = None if isinstance(value, bool) else _years(value) if name == "age_years" else _number(value)
+        read = None if isinstance(value, bool) else years_of(value) if name == "age_years" else _number(value)
         if name == "age_years" and value == 0 and not isinstance(value, bool):
             read = 0.0
         if read is None or not number.low <= read <= number.high:
@@ -141,8 +141,8 @@ def row_of(told: Told, fields: Sequence[Mapping[str, Any]]) -> list[float]:
     return row
 
 
-def _years(value: Any) -> float | None:
-    """Patient's Age (0010,1010), VR AS, as years: `061Y`, `61`; none for `000Y`, which is what anonymizers write."""
+def years_of(value: Any) -> float | None:
+    """An age as DICOM writes it (VR AS) or as people and tables do, in years: `061Y`, `006M`, `61`, `0.5`; none for `000Y`, which is what anonymizers write."""
     match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*([DWMY]?)\s*", str(value or ""))
     if match is None or float(match[1]) == 0:
         return None

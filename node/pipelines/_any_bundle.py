@@ -73,7 +73,7 @@ class AnyBundle(Pipeline):
         least = int(self.bundle.intended_use.get("min_slices", 1))
         if self.bundle.node["dims"] == 3 and len(volume.pixels) < least:
             raise OutsideIntendedUse(f"the model needs at least {least} slices")
-        if not np.isfinite(volume.pixels).all():
+        if not volume.finite:
             raise OutsideIntendedUse("some pixels are no numbers")
         if float(volume.pixels.min()) == float(volume.pixels.max()):
             raise OutsideIntendedUse("nothing is on the images: every pixel has the same value")

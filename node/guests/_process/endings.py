@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -33,31 +34,31 @@ def ending(network: Any) -> str:
 
 
 def _of_script(network: torch.jit.ScriptModule) -> str:
-    outputs = list(network.inlined_graph.outputs())
+    return _last(_kinds(list(network.inlined_graph.outputs())))
+
+
+def _kinds(outputs: list[Any]) -> Iterator[str]:
     while len(outputs) == 1:
         node = outputs[0].node()
-        name = node.kind().rpartition("::")[2].lower()
-        if name in ACTIVATIONS:
-            return str(name)
-        if name not in SAME_VALUES:
-            return ""
+        yield node.kind().rpartition("::")[2]
         outputs = list(node.inputs())[:1]
-    return ""
 
 
 def of_onnx(model: Any) -> str:
     """The same of a model that OpenVINO has read."""
-    if len(model.outputs) != 1:
-        return ""
-    node = model.outputs[0].get_node()
+    return _last(_types(model.outputs[0].get_node())) if len(model.outputs) == 1 else ""
+
+
+def _types(node: Any) -> Iterator[str]:
     while node.get_input_size():
         node = node.input_value(0).get_node()
-        name = node.get_type_name().lower()
-        if name in ACTIVATIONS:
-            return str(name)
-        if name not in SAME_VALUES:
-            return ""
-    return ""
+        yield node.get_type_name()
+
+
+def _last(operations: Iterable[str]) -> str:
+    """The activation among operations, told from the last one back, that nothing but another shape follows."""
+    changes = next((name.lower() for name in operations if name.lower() not in SAME_VALUES), "")
+    return changes if changes in ACTIVATIONS else ""
 
 
 def _of_module(network: nn.Module) -> str:
