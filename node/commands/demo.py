@@ -59,11 +59,12 @@ def demo(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the demo ends its node
     console, progress = wide_console(), Console(stderr=True)
     with ExitStack() as open_:
-        with progress.status("drawing phantoms, starting a node"):
-            samples = list(_samples(both=both))
+        with progress.status("starting a node, drawing phantoms"):
             folder = open_.enter_context(_folder(keep))
             pacs = open_.enter_context(Pacs(folder / "pacs"))
-            node = open_.enter_context(demo_node(folder, pacs, profile))
+            starting = open_.enter_context(demo_node(folder, pacs, profile))
+            samples = list(_samples(both=both))
+            node = starting.ready()
         _run(samples, pacs, node, progress)
         _leave(samples, out)
         console.print(_table(samples))

@@ -41,9 +41,27 @@ class DemoNode:
     admin: str  #: the name and the one-time password, as a sentence goes on
 
 
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A node on its way up."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+    web: int
+
+    def ready(self) -> DemoNode:
+        """Wait until it is up. Raises NodeError when it does not start."""
+        said = self.process.stdout.readline() if self.process.stdout else b""
+        first = re.search(r"sign in as (\S+ with the one-time password +\S+)", self.log.read_text())
+        if b"ready" not in said or first is None:
+            raise NodeError(f"the node did not start:\n{self.log.read_text()[-2000:]}")
+        return DemoNode(self.port, f"http://127.0.0.1:{self.web}/", " ".join(first[1].split()))
+
+
 @contextmanager
-def demo_node(folder: Path, pacs: Pacs, profile: str) -> Iterator[DemoNode]:
-    """Run it until the block ends. Raises NodeError when it does not start."""
+def demo_node(folder: Path, pacs: Pacs, profile: str) -> Iterator[Starting]:
+    """Start it, and run it until the block ends."""
     port, web = _free_ports()
     (folder / "radnode.yaml").write_text(yaml.safe_dump(_settings(folder, pacs, profile, port, web)))
     rules = [{"name": name, "when": when, "run": pipeline, "send_to": ["pacs"]} for pipeline, (name, when) in _ROUTES.items()]
@@ -54,11 +72,7 @@ def demo_node(folder: Path, pacs: Pacs, profile: str) -> Iterator[DemoNode]:
         command = [sys.executable, "-m", "node", "serve", "--config", str(folder / "radnode.yaml")]
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, start_new_session=True)
         try:
-            said = node.stdout.readline() if node.stdout else b""
-            first = re.search(r"sign in as (\S+ with the one-time password +\S+)", log.read_text())
-            if b"ready" not in said or first is None:
-                raise NodeError(f"the node did not start:\n{log.read_text()[-2000:]}")
-            yield DemoNode(port, f"http://127.0.0.1:{web}/", " ".join(first[1].split()))
+            yield Starting(node, log, port, web)
         finally:
             node.send_signal(signal.SIGTERM)
             node.wait(60)
