@@ -16,7 +16,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick
 from pydicom.datadict import keyword_for_tag
@@ -26,7 +26,7 @@ from node.identified.elements import Element, Malformed, items
 from node.identified.identifying import DATE_TIME, TECHNICAL_KEYWORDS, Identifying, Kind, common_words, standard_meanings, tokens
 from node.identified.layouts import Layout, layout_of
 from node.identified.needles import Needle, needles
-from node.identified.quick_files import read
+from node.identified.quick_files import mapped
 from node.identified.spoken import Spoken
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -123,20 +123,20 @@ class LeakScan:
         return done
 
     def _one(self, path: str, done: Scanned) -> None:
-        data = read(path)
-        done.digests[path] = sha256(data).hexdigest()
         instance, before = path.rpartition("/")[2].removesuffix(".dcm"), len(done.leaks)
-        file = _File(data)
-        done.instances += 1
-        done.native += file.native
-        done.compressed += file.compressed
-        seen: set[tuple[str, Kind]] = set()
-        if file.broken:
-            done.leaks.append(Leak(instance=instance, where=UNREADABLE, kind=Kind.WORD))
-        for where, kind in (*self._found(file), *self._unchanged(file)):
-            if (where, kind) not in seen:
-                seen.add((where, kind))
-                done.leaks.append(Leak(instance=instance, where=where, kind=kind))
+        with mapped(path) as data:
+            done.digests[path] = sha256(data).hexdigest()
+            file = _File(data)
+            done.instances += 1
+            done.native += file.native
+            done.compressed += file.compressed
+            seen: set[tuple[str, Kind]] = set()
+            if file.broken:
+                done.leaks.append(Leak(instance=instance, where=UNREADABLE, kind=Kind.WORD))
+            for where, kind in (*self._found(file), *self._unchanged(file)):
+                if (where, kind) not in seen:
+                    seen.add((where, kind))
+                    done.leaks.append(Leak(instance=instance, where=where, kind=kind))
         if len(done.leaks) == before:
             self._look(Path(path), done)
 
@@ -242,7 +242,7 @@ class LeakScan:
 class _File:
     """A clean file as bytes, with the way from an offset to the element there."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Any) -> None:  # bytes, or a file that lies in memory as such
         self.data = data
         self.meta, start, transfer_syntax = _meta(data)
         self.explicit = transfer_syntax != IMPLICIT
@@ -267,7 +267,7 @@ class _File:
     def pieces(self) -> Iterator[tuple[int, bytes, bool]]:
         """(offset, bytes, whether they are compressed pixels): everything but native pixels, and what stands behind these."""
         if self.pixels is None:
-            yield 0, self.data, False
+            yield 0, self.data[:], False
             return
         yield 0, self.data[: self.pixels.value], False
         if self.compressed:
@@ -327,7 +327,8 @@ class _File:
         return " > ".join(_named(tag) for tag in place.path)
 
     def text(self, element: Element) -> str:
-        return self.data[element.value : element.value_end].strip(b" \0").decode("latin-1")
+        value: bytes = self.data[element.value : element.value_end]
+        return value.strip(b" \0").decode("latin-1")
 
     def scheme_of(self, place: _Place) -> bytes:
         scheme = next((one for one in place.siblings if one.tag == _SCHEME), None)
@@ -343,7 +344,7 @@ def _is_creator(tag: int) -> bool:
     return bool(tag & 0x10000) and 0x10 <= tag & 0xFFFF <= 0xFF
 
 
-def _meta(data: bytes) -> tuple[list[Element], int, str]:
+def _meta(data: Any) -> tuple[list[Element], int, str]:
     """File meta elements, where the data set begins, and its transfer syntax (PS3.10 7.1)."""
     found: list[Element] = []
     pos, transfer_syntax = 132 if data[128:132] == b"DICM" else 0, ""
