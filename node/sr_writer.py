@@ -98,7 +98,7 @@ def write_sr(
 
 def comprehensive(volume: Volume) -> UID:
     """SOP Class UID: Comprehensive 3D SR where the images have a frame of reference, else Comprehensive SR."""
-    in_space = "FrameOfReferenceUID" in volume.frames[0].instance.header and volume.affine is not None
+    in_space = volume.frames[0].instance.header.get("FrameOfReferenceUID") and volume.affine is not None
     return Comprehensive3DSRStorage if in_space else ComprehensiveSRStorage
 
 
@@ -226,7 +226,7 @@ def _library(images: Sequence[Instance], seg: Dataset | None, sc: Dataset | None
     """TID 1600: the images that were analysed, then what was made of them; descriptors once for a group (TID 1602)."""
     library = sr.ContainerContentItem(standard.DCM.ImageLibrary, relationship_type=Relation.CONTAINS)
     groups = [_library_group([i.header for i in images])]
-    groups += [_library_group([o]) for o in (seg, sc) if o is not None]
+    groups += [_library_group([o]) for o in (seg, sc) if o is not None and o.SOPClassUID != codes.LABEL_MAP]  # DCMTK loses a report over it
     library.ContentSequence = sr.ContentSequence(groups)
     return library
 

@@ -15,9 +15,9 @@ import highdicom as hd
 import numpy as np
 import pypdfium2 as pdfium
 import pytest
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import ComprehensiveSRStorage, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from skimage.draw import polygon2mask
 
 from node import codes
@@ -425,6 +425,70 @@ def test_key_objects_are_the_key_slices_and_what_was_made_of_them(case, tmp_path
         dump = subprocess.run([need("dsrdump", "dcmtk"), "+Pl", str(tmp_path / "report.dcm")], capture_output=True, text=True)
         assert dump.returncode == 0, dump.stderr
         assert "RESEARCH USE ONLY" in dump.stdout
+
+
+def test_documents_stay_readable_where_the_segmentation_is_a_label_map(tmp_path):
+    """On images whose frames do not end with a byte. DCMTK, and every PACS that is made with it, loses a document over an image it does not know."""
+    study = cases.study_of(cases.ct_files(tmp_path / "ct", size=63, columns=61))
+    volume = cases.stack(study)
+    mask = cases.opacity(volume.pixels.shape)
+
+    made = written(study, study.series[0], volume, a_result(volume, mask), everything(study))
+    route = replace(everything(study).job.route, kinds=(("pacs", (Role.SEG, Role.SC, Role.SR, Role.KO)),))
+    alone = replace(everything(study), job=replace(everything(study).job, route=route))
+    few = written(study, study.series[0], volume, a_result(volume, mask), alone)
+
+    assert made[Role.SEG].SOPClassUID == codes.LABEL_MAP
+    for role, ds in [*made.items(), *few.items()]:
+        if role in (Role.SR, Role.SR_ENHANCED, Role.SR_EDITABLE, Role.TEXT, Role.KO):
+            (tmp_path / "report.dcm").write_bytes(cases.bytes_of(ds))
+            dump = subprocess.run([need("dsrdump", "dcmtk"), str(tmp_path / "report.dcm")], capture_output=True, text=True)
+            assert dump.returncode == 0, (role, dump.stderr)
+    assert few[Role.SEG].SOPInstanceUID in evidence_of(few[Role.SR])
+
+
+def evidence_of(ds: Dataset) -> list[str]:
+    """SOP Instance UIDs of everything that a document is about."""
+    [study] = ds.CurrentRequestedProcedureEvidenceSequence
+    return [str(r.ReferencedSOPInstanceUID) for series in study.ReferencedSeriesSequence for r in series.ReferencedSOPSequence]
+
+
+def test_evidence_names_an_image_once_however_many_findings_lie_on_it(tmp_path):
+    study = cases.study_of([cases.cine_file(tmp_path / "one.dcm", frames=1)])
+    volume = cases.still(study)
+
+    made = written(
+        study, study.series[0], volume, a_result(volume, cases.ball((1, 96, 128), (0, 0.1, 0.3), (1, 0.2, 0.15))), everything(study)
+    )
+
+    for role in (Role.SR, Role.SR_EDITABLE, Role.TEXT, Role.KO):
+        assert len(evidence_of(made[role])) == len(set(evidence_of(made[role]))), role
+
+
+@pytest.mark.parametrize(
+    ("change", "then"),
+    [
+        ({"BodyPartExamined": "CHEST/ABD."}, {"BodyPartExamined": None}),
+        ({"BodyPartExamined": "chest"}, {"BodyPartExamined": "CHEST"}),
+        ({"FrameOfReferenceUID": ""}, {"SOPClassUID": ComprehensiveSRStorage}),
+    ],
+)
+def test_what_is_wrong_in_the_images_is_not_wrong_in_their_results(tmp_path, change, then):
+    paths = cases.ct_files(tmp_path / "ct")
+    with config.disable_value_validation():
+        for path in paths:
+            ds = dcmread(path)
+            ds.update(change)
+            ds.save_as(path)
+        study = cases.study_of(paths)
+        volume = cases.stack(study)
+        made = written(study, study.series[0], volume, a_result(volume, cases.opacity(volume.pixels.shape)), everything(study))
+
+    for role, ds in made.items():
+        (tmp_path / role).mkdir()
+        assert [*cases.dciodvfy_errors(cases.reread(ds), tmp_path / role), *iod_errors(cases.reread(ds))] == [] or role is Role.SEG_LABELMAP
+    shown = made[Role.SR] if "SOPClassUID" in then else made[Role.SC]
+    assert {keyword: shown.get(keyword) for keyword in then} == then
 
 
 def test_where_nothing_was_found_no_slice_is_called_important(case):
