@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from node import codes
 from node.domain import Finding, Measurement, Result
+from node.imaging.build import images_of
 from node.inference import _finding
 from node.page import _findings
-from node.picture import LUNG_WINDOW, PANEL, frame_round, headline, key_frames, outline_of, said, shown_as, summary_picture, window_of
+from node.picture import (
+    LUNG_WINDOW,
+    PANEL,
+    frame_round,
+    headline,
+    key_frames,
+    outline_of,
+    place,
+    said,
+    shown_as,
+    summary_picture,
+    window_of,
+)
+from node.pr_writer import write_pr
 from node.web.ui.told import found_words
 from tests.conformance import cases
 
@@ -114,6 +130,31 @@ def test_pixels_that_are_not_square_are_shown_in_proportion(ct):
     assert shown.shape[:2] == (PANEL // 2, PANEL)
 
 
+def test_pixels_of_an_unknown_size_are_shown_in_the_ratio_that_the_image_tells(tmp_path):
+    """Screens of old ultrasound machines have no square pixels: a round cyst would be an egg, in the capture and through the presentation state."""
+    path = cases.cine_file(tmp_path / "still.dcm", frames=1, rows=96, columns=128)
+    ds = dcmread(path)
+    ds.PixelAspectRatio = [4, 3]
+    ds.save_as(path)
+    study = cases.study_of([path])
+    volume = cases.still(study)
+
+    _, shown = shown_as(volume, 0, None)
+    state = write_pr(study, volume, Result(analysed=True), cases.provenance(study))
+
+    assert shown.shape[:2] == (PANEL, PANEL)  # 96 rows of 4, 128 columns of 3
+    [area] = state.DisplayedAreaSelectionSequence
+    assert area.PresentationPixelAspectRatio == [4, 3]
+
+
+def test_a_frame_of_a_clip_that_is_read_frame_by_frame_says_which_it_is(tmp_path):
+    study = cases.study_of([cases.cine_file(tmp_path / "clip.dcm", frames=5)])
+    third = list(images_of(study.series[0]))[2]
+
+    assert place(third, 0) == "Frame 3 of 5"
+    assert place(cases.cine(study), 2) == "Frame 3 of 5"
+
+
 # --- outlines ----------------------------------------------------------------------------------------------------------------------
 def test_an_outline_goes_round_the_largest_part_through_pixel_centres():
     mask = np.zeros((40, 50), bool)
@@ -183,3 +224,14 @@ def test_an_outline_or_a_number_without_a_probability_is_not_called_untrained():
 
     assert str(shown).count("not trained") == 1
     assert page == ["–", "–", "not trained"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "printed"), [(0.999999, ">99.99 %"), (0.9999, "99.99 %"), (1e-9, "<0.01 %"), (0.0001, "0.01 %"), (0.5, "50 %")]
+)
+def test_no_chance_is_printed_as_certainty(probability, printed):
+    finding = Finding(name="tumor", code=codes.LESION, probability=probability, present=True)
+
+    [_, row] = _findings([finding])._cellvalues
+
+    assert row[1][0].text in (printed, escape(printed))
