@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from io import BytesIO
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
@@ -244,6 +245,33 @@ def _maker(ds: Dataset) -> Maker:
         node_version=str(ds.get("SoftwareVersions", "")),
         node_serial=str(ds.get("DeviceSerialNumber", "")),
     )
+
+
+# --- the header ------------------------------------------------------------------------------------------------------------------
+def text_of(header: Dataset, keyword: str) -> str:
+    """A text as it was written: where DICOM reads two values, an ID holds a backslash. Empty where there is none."""
+    value = header.get(keyword)
+    return "\\".join(str(one) for one in value) if isinstance(value, MultiValue) else str(value or "")
+
+
+def day_of(header: Dataset, keyword: str) -> str:
+    """A date of the calendar (VR DA); empty where it is none: real headers hold the 30th of February, and the year 1 for "not known"."""
+    day = _part_of(text_of(header, keyword), "%Y%m%d", 8)
+    return "" if day.startswith("0") else day
+
+
+def study_time(header: Dataset) -> str:
+    """Study Date and Study Time, YYYYMMDDHHMMSS; the date alone where the time is none, or not told to the second."""
+    day = day_of(header, "StudyDate")
+    return day + _part_of(text_of(header, "StudyTime")[:6], "%H%M%S", 6) if day else ""
+
+
+def _part_of(text: str, form: str, digits: int) -> str:
+    try:
+        datetime.strptime(text, form).replace(tzinfo=UTC)
+    except ValueError:
+        return ""
+    return text if len(text) == digits and text.isdigit() else ""
 
 
 # --- content items --------------------------------------------------------------------------------------------------------------
