@@ -212,8 +212,8 @@ def _probability(finding: Finding) -> Code:
     if finding.code.value in CANCER:
         return PROBABILITY_OF_CANCER
     name = re.sub(r"[^A-Z0-9]+", "_", finding.name.upper()).strip("_")
-    if len(name) > 14:  # Code Value has 16 characters
-        name = f"{name[:7]}_{sha256(finding.name.encode()).hexdigest()[:6].upper()}"
+    if len(name) > 14 or not finding.name.isascii():  # Code Value has 16 characters, and none of most scripts
+        name = f"{name[:7]}_{sha256(finding.name.encode()).hexdigest()[:6].upper()}".lstrip("_")
     return codes.private(f"P_{name}", f"Probability of {finding.name}"[:64])
 
 

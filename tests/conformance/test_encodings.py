@@ -577,8 +577,11 @@ def test_words_of_any_script_come_back_as_they_were(case, tmp_path):
         (lambda r: replace(r, heatmap=replace(r.heatmap, values=np.full_like(r.heatmap.values, np.nan))), "no number"),
         (lambda r: replace(r, findings=(replace(r.findings[0], segment=7),)), "segment"),
         (lambda r: replace(r, findings=(replace(r.findings[0], probability=1.2),)), "probability"),
+        (lambda r: replace(r, segments=(replace(r.segments[0], label="left\nlung"),)), "control character"),
+        (lambda r: replace(r, segments=(replace(r.segments[0], label=" "),)), "no label"),
+        (lambda r: replace(r, findings=(replace(r.findings[0], name=""),)), "no name"),
     ],
-    ids=["NaN", "no such frame", "300 characters", "300 characters in a label", "backslash", "mask", "heat map", "NaN heat", "no such segment", "120 %"],
+    ids=["NaN", "no such frame", "300 characters", "300 characters in a label", "backslash", "mask", "heat map", "NaN heat", "no such segment", "120 %", "two lines", "no label", "no name"],
 )  # fmt: skip
 @pytest.mark.parametrize("profile", ["default", "basic-pacs", "archive"])
 def test_what_no_object_can_say_is_refused_before_anything_is_written(case, change, why, profile):
