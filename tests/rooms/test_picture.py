@@ -15,7 +15,7 @@ from node import codes
 from node.domain import Finding, Measurement, Result
 from node.imaging.build import images_of
 from node.inference import _finding
-from node.page import _findings
+from node.page import _findings, number
 from node.picture import (
     LUNG_WINDOW,
     PANEL,
@@ -209,6 +209,25 @@ def test_what_is_not_quite_sure_is_not_rounded_to_certainty():
     assert said(replace(sure, probability=0.0012, present=False)) == "tumor: <1 %, not present"
     assert headline(Result(analysed=True, label="tumor", confidence=0.9987)) == "tumor, >99 %"
     assert [codes.chance_said(one, decimals=1) for one in (0.9987, 0.99999, 0.0001, 1.0)] == ["99.9 %", ">99.9 %", "<0.1 %", ">99.9 %"]
+
+
+def test_large_numbers_are_written_out():
+    """The lungs of a chest film have more than 10 000 mm²."""
+    area = Measurement(name=codes.AREA, value=60123.4, unit=codes.SQUARE_MILLIMETER)
+    lungs = Finding(name="lungs", code=codes.LESION, probability=None, present=True, measurements=(area,))
+    shown = found_words(SimpleNamespace(analysed=True, pipeline="any", result={"findings": [_finding(lungs)]}))
+
+    assert said(lungs) == "lungs: present; Area 60120 mm²"
+    assert _findings([lungs])._cellvalues[1][3][0].text == "Area: 60123.4 mm²"
+    assert "Area 60120" in str(shown)
+    assert [codes.number_said(one) for one in (1234567.0, 9999.5, 0.001234, 0.0, -54321.0)] == [
+        "1235000",
+        "10000",
+        "0.001234",
+        "0",
+        "-54320",
+    ]
+    assert number(1234567.8) == "1234570"
 
 
 def test_an_outline_or_a_number_without_a_probability_is_not_called_untrained():
