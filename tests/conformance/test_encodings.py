@@ -17,7 +17,7 @@ import pypdfium2 as pdfium
 import pytest
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ComprehensiveSRStorage, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import ComprehensiveSRStorage, ComputedRadiographyImageStorage, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from skimage.draw import polygon2mask
 
 from node import codes
@@ -379,6 +379,38 @@ def test_dcmtk_finds_nothing_wrong_with_a_grey_presentation_state_and_shows_the_
         assert np.abs(cv2.resize(grey, expected.shape[::-1]).astype(float) - expected).mean() < 12
     else:
         assert made.read[Role.PR].PresentationLUTShape == "INVERSE"
+
+
+def test_a_film_with_low_values_white_and_no_window_is_not_flat_in_its_presentation_state(tmp_path):
+    """Films that use a sixteenth of the values that they may: without a window of its own the state would show them all white."""
+    path = cases.cine_file(tmp_path / "film.dcm", frames=1)
+    ds = dcmread(path)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    ds.Modality, ds.PhotometricInterpretation, ds.SamplesPerPixel, ds.BitsAllocated, ds.BitsStored, ds.HighBit = (
+        "CR",
+        "MONOCHROME1",
+        1,
+        16,
+        16,
+        15,
+    )
+    stored = np.tile(np.linspace(3900, 100, 128), (96, 1)).astype("<u2")  # dark at the left
+    ds.PixelData = stored.tobytes()
+    for keyword in ("PlanarConfiguration", "NumberOfFrames", "FrameTime", "FrameIncrementPointer"):
+        del ds[keyword]
+    ds.save_as(path)
+    study = cases.study_of([path])
+    state, shown = tmp_path / "state.dcm", tmp_path / "shown.pgm"
+    made = written(study, study.series[0], cases.still(study), Result(analysed=True, label="nothing"), everything(study))
+    state.write_bytes(cases.bytes_of(made[Role.PR]))
+
+    drawn = subprocess.run([need("dcmp2pgm", "dcmtk"), "-p", str(state), str(path), str(shown)], capture_output=True, text=True)
+
+    assert drawn.returncode == 0, drawn.stderr
+    grey = cv2.imread(str(shown), cv2.IMREAD_GRAYSCALE)
+    row = grey[grey.shape[0] // 2].astype(int)
+    assert row[: len(row) // 10].max() < 40
+    assert row[-len(row) // 10 :].min() > 215
 
 
 def test_a_state_on_an_image_with_many_findings_keeps_its_labels_apart(case):
