@@ -25,7 +25,7 @@ from pydicom import Dataset
 from node.codes import Code
 from node.errors import DeliveryRefused
 from node.provenance import NAMES, RESEARCH
-from node.sr_reader import PRESENCE, Maker, Outline, Report, Told, study_time, text_of
+from node.sr_reader import PRESENCE, Maker, Outline, Report, Told, in_zone, study_time, text_of
 
 Resource = dict[str, Any]
 
@@ -365,7 +365,7 @@ def _study_time(report: Report) -> str | None:
     told = study_time(report.header)
     day = f"{told[:4]}-{told[4:6]}-{told[6:8]}" if told else None
     try:
-        return datetime.strptime(told, "%Y%m%d%H%M%S").astimezone().isoformat() if len(told) > 8 else day
+        return in_zone(datetime.strptime(told, "%Y%m%d%H%M%S"), report.header).isoformat() if len(told) > 8 else day  # noqa: DTZ007
     except (OverflowError, ValueError):  # a year that this machine's zone does not reach
         return day
 

@@ -25,7 +25,7 @@ from pydicom.multival import MultiValue
 
 from node.codes import Code, private
 from node.errors import DeliveryRefused
-from node.sr_reader import PRESENCE, Report, Told, day_of, study_time, text_of
+from node.sr_reader import PRESENCE, Report, Told, day_of, study_time, text_of, zone_of
 
 VERSION = "2.5.1"
 CHARACTER_SET = "UNICODE UTF-8"  # table 0211
@@ -166,7 +166,8 @@ def _obr(obr: Any, report: Report) -> None:
     obr.obr_3 = accession or report.uid
     obr.obr_4 = _coded(report.procedure or IMAGING)
     if done := study_time(report.header):
-        obr.obr_7 = done
+        zone = text_of(report.header, "TimezoneOffsetFromUTC").strip() if zone_of(report.header) and len(done) > 8 else ""
+        obr.obr_7 = done + zone
     if accession:
         obr.obr_18 = accession  # where IHE Radiology has it
     obr.obr_22 = _moment(report.written_at)

@@ -35,6 +35,7 @@ from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline, Takes
 from node.provenance import Provenance
 from node.registry import Registry
+from node.sr_reader import zone_of
 from node.warm_models import Key, WarmModels
 from node.writers import written
 
@@ -332,7 +333,7 @@ def _write(
     provenance = Provenance(
         job=job,
         node_uid=node_uid(results_folder),
-        written_at=written_at.astimezone(),  # DICOM writes local time; the zone is this machine's
+        written_at=written_at.astimezone(zone_of(series.header)),  # DICOM writes local time: the images' zone, else this machine's
         used_series_numbers=[whole(s.header, "SeriesNumber") for s in study],
     )
     objects = written(study, series, volume, result, provenance, predecessor)

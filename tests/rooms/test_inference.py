@@ -210,6 +210,22 @@ def test_a_series_number_that_is_none_does_not_keep_a_result_from_its_reader(tmp
     assert dcmread(made[0].object.path).SeriesNumber > 9000
 
 
+@pytest.mark.parametrize(("zone", "clock"), [("+0900", "183000"), ("-0330", "060000"), ("here", None)])
+def test_a_result_tells_the_time_as_its_images_do(tmp_path: Path, zone: str, clock: str | None) -> None:
+    """Beside a Study Time of Tokyo, a result made at the same moment in UTC would seem nine hours older than its images."""
+    datasets = a_study("CT", slices=6, rows=64)
+    for ds in datasets:
+        ds.add_new("TimezoneOffsetFromUTC", "SH", zone)
+    desk = Desk(tmp_path, datasets)
+
+    made, _ = desk.carry(desk.job("works"))
+
+    for one in made:
+        ds = dcmread(one.object.path)
+        assert ds.InstanceCreationTime == (clock or WHEN.astimezone().strftime("%H%M%S"))
+        assert ds.get("TimezoneOffsetFromUTC") == (zone if clock else None)
+
+
 @pytest.mark.parametrize(("age", "analysed"), [("017Y", False), ("018Y", True), ("215M", False), ("216M", True), ("", True), ("0Y", True)])
 def test_a_patient_too_young_for_the_model_is_not_analysed(tmp_path: Path, age: str, analysed: bool) -> None:
     datasets = a_study("CT", slices=6, rows=64)

@@ -115,6 +115,20 @@ def test_a_day_that_is_in_no_calendar_keeps_no_report_from_the_record(records, l
     assert str(message.segments("PID")[0][7]) == (born.decode() if born == b"19600229" else "")
 
 
+def test_times_are_told_with_the_zone_of_the_images(records, listener):
+    sent = spoilt(TimezoneOffsetFromUTC=("SH", b"+0900 "), StudyDate=("DA", b"20240229"), StudyTime=("TM", b"101500"))
+
+    to_fhir(records).send(sent)
+    to_hl7(listener).send(sent)
+
+    [report] = records.of("DiagnosticReport")
+    assert report["effectiveDateTime"] == "2024-02-29T10:15:00+09:00"
+    assert report["issued"] == "2026-03-01T10:30:00+09:00"
+    message = message_of(listener)
+    assert str(message.segments("OBR")[0][7]) == "20240229101500+0900"
+    assert str(message.segments("MSH")[0][7]) == "20260301103000+0900"
+
+
 # --- the same values -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("result", ["infection", "nothing", "two"])
 def test_numbers_and_units_equal_those_of_the_report(records, listener, result):
