@@ -25,6 +25,8 @@ BRAIN = Code("12738006", "SCT", "Brain")
 LEFT = Code("7771000", "SCT", "Left")
 RIGHT = Code("24028007", "SCT", "Right")
 
+IMAGING = Code("363679005", "SCT", "Imaging")  #: Procedure Reported where nobody says more
+
 # Measurements, CID 218 and CID 7469, and their units (UCUM)
 VOLUME = Code("118565006", "SCT", "Volume")
 AREA = Code("42798000", "SCT", "Area")

@@ -5,6 +5,7 @@ What viewers need beyond the Standard is said where it is done.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from node.imaging.decode import frame_count
 from node.imaging.functional import number_of, numbers_of
 from node.imaging.volume import Frame, Volume
 
+CODE_STRING = re.compile("[A-Z0-9_ ]+")  #: VR CS; people write "CHEST/ABD" into it
 POSITION_TOLERANCE = 0.1  # of the distance between frames
 
 
@@ -51,7 +53,7 @@ def check_frames(volume: Volume) -> None:
 def body_part(ds: Dataset, header: Dataset) -> None:
     """Body Part Examined, and Laterality (Type 2C, PS3.3 C.7.3.1): absent for an unpaired part, empty when the side is not known."""
     part = str(header.get("BodyPartExamined") or "").strip().upper()
-    if part:
+    if CODE_STRING.fullmatch(part):
         ds.BodyPartExamined = part[:16]
     if part not in UNPAIRED:
         ds.Laterality = header.get("Laterality") if header.get("Laterality") in ("L", "R") else None

@@ -35,13 +35,13 @@ def write_editable_sr(study: Study, volume: Volume, result: Result, provenance: 
 
     Standard: PS3.16 TID 1500, TID 1501, TID 300.
     """
-    groups, images = [], []
+    groups, images = [], {}
     for finding in told(result):
         if finding.present is False or (place := where(finding, volume, result)) is None:
             continue
         frame, outline = volume.frames[place[0]], place[1]
         groups.append(_group(finding, frame, outline, volume.pixel_spacing_mm, result, provenance))
-        images.append(frame.instance)
+        images[frame.instance.sop_instance_uid] = frame.instance
     if not groups:
         return None
     header = volume.frames[0].instance.header
@@ -49,7 +49,9 @@ def write_editable_sr(study: Study, volume: Volume, result: Result, provenance: 
     measurements = sr.ContainerContentItem(standard.DCM.ImagingMeasurements, relationship_type=Relation.CONTAINS)
     measurements.ContentSequence = sr.ContentSequence([item for group in groups for item in group])
     root.ContentSequence = sr.ContentSequence([*context(provenance, header), measurements])
-    return document(root, provenance, role=Role.SR_EDITABLE, sop_class_uid=comprehensive(volume), header=header, images=images)
+    return document(
+        root, provenance, role=Role.SR_EDITABLE, sop_class_uid=comprehensive(volume), header=header, images=list(images.values())
+    )
 
 
 def _group(

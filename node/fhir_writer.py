@@ -25,7 +25,7 @@ from pydicom import Dataset
 from node.codes import Code
 from node.errors import DeliveryRefused
 from node.provenance import NAMES, RESEARCH
-from node.sr_reader import PRESENCE, Maker, Outline, Report, Told
+from node.sr_reader import PRESENCE, Maker, Outline, Report, Told, in_zone, study_time, text_of
 
 Resource = dict[str, Any]
 
@@ -291,13 +291,13 @@ def _devices(maker: Maker) -> tuple[Resource, Resource]:
 
 def _patient(header: Dataset, system: str) -> Resource:
     """Patient ID with its namespace: Issuer of Patient ID Qualifiers (0010,0024) when the settings name none."""
-    value = str(header.get("PatientID") or "")
+    value = text_of(header, "PatientID")
     if not value:
         raise DeliveryRefused("the report has no Patient ID, so nobody could say whose record it belongs to")
     qualifiers = next(iter(header.get("IssuerOfPatientIDQualifiersSequence") or ()), Dataset())
     universal, kind = str(qualifiers.get("UniversalEntityID") or ""), str(qualifiers.get("UniversalEntityIDType") or "")
     system = system or {"ISO": f"urn:oid:{universal}", "UUID": f"urn:uuid:{universal}", "URI": universal}.get(kind, "")
-    issuer = str(header.get("IssuerOfPatientID") or "")
+    issuer = text_of(header, "IssuerOfPatientID")
     return _without_empty(
         {
             "type": {"coding": [{"system": f"{TERMS}/v2-0203", "code": "MR", "display": "Medical record number"}]},
@@ -309,7 +309,7 @@ def _patient(header: Dataset, system: str) -> Resource:
 
 
 def _order(header: Dataset) -> list[Resource] | None:
-    accession = str(header.get("AccessionNumber") or "")
+    accession = text_of(header, "AccessionNumber")
     kind = {"coding": [{"system": f"{TERMS}/v2-0203", "code": "ACSN", "display": "Accession ID"}]}
     return [{"type": "ServiceRequest", "identifier": {"type": kind, "value": accession}}] if accession else None
 
@@ -362,15 +362,11 @@ def _narrative(lines: list[str]) -> Resource:
 
 def _study_time(report: Report) -> str | None:
     """When the images were made, as precise as the study says: a date alone has no zone."""
-    date, time = str(report.header.get("StudyDate") or ""), str(report.header.get("StudyTime") or "")
-    if len(date) != 8 or not date.isdigit():
-        return None
-    day = f"{date[:4]}-{date[4:6]}-{date[6:]}"
-    if len(time) < 6 or not time[:6].isdigit():
-        return day
+    told = study_time(report.header)
+    day = f"{told[:4]}-{told[4:6]}-{told[6:8]}" if told else None
     try:
-        return datetime.strptime(date + time[:6], "%Y%m%d%H%M%S").astimezone().isoformat()
-    except ValueError:  # real headers hold 25 o'clock
+        return in_zone(datetime.strptime(told, "%Y%m%d%H%M%S"), report.header).isoformat() if len(told) > 8 else day  # noqa: DTZ007
+    except (OverflowError, ValueError):  # a year that this machine's zone does not reach
         return day
 
 

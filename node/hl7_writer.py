@@ -21,10 +21,11 @@ from hl7apy.core import Message
 from hl7apy.exceptions import HL7apyException
 from hl7apy.parser import parse_message
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 
 from node.codes import Code, private
 from node.errors import DeliveryRefused
-from node.sr_reader import PRESENCE, Report, Told
+from node.sr_reader import PRESENCE, Report, Told, day_of, study_time, text_of, zone_of
 
 VERSION = "2.5.1"
 CHARACTER_SET = "UNICODE UTF-8"  # table 0211
@@ -82,7 +83,7 @@ def oru_r01(report: Report, ends: Ends) -> str:
         result = message.add_group("ORU_R01_PATIENT_RESULT")
         patient = result.add_group("ORU_R01_PATIENT")
         _pid(patient.add_segment("PID"), report.header, ends.assigning_authority)
-        if admission := str(report.header.get("AdmissionID") or ""):
+        if admission := text_of(report.header, "AdmissionID"):
             visit = patient.add_group("ORU_R01_VISIT").add_segment("PV1")
             visit.pv1_1, visit.pv1_2, visit.pv1_19 = "1", "U", escaped(admission)  # table 0004: unknown
         order = result.add_group("ORU_R01_ORDER_OBSERVATION")
@@ -91,7 +92,7 @@ def oru_r01(report: Report, ends: Ends) -> str:
             _obx(order.add_group("ORU_R01_OBSERVATION").add_segment("OBX"), at, line, report)
         text = str(message.to_er7())
         parse_message(text, validation_level=VALIDATION_LEVEL.STRICT).validate()
-    except HL7apyException:  # its words quote the value
+    except (HL7apyException, ValueError):  # their words quote the value
         raise DeliveryRefused("what the report says does not fit an ORU^R01 message") from None
     return text + "\r"
 
@@ -128,15 +129,14 @@ def _msh(msh: Any, report: Report, ends: Ends) -> None:
 
 
 def _pid(pid: Any, header: Dataset, authority: str) -> None:
-    number = str(header.get("PatientID") or "")
+    number = text_of(header, "PatientID")
     if not number:
         raise DeliveryRefused("the report has no Patient ID, so nobody could say whose record it belongs to")
     pid.pid_1 = "1"
     pid.pid_3 = f"{escaped(number)}^^^{escaped(authority) or _issuer(header)}^MR"
     for name in list(_names(header)) or ["^^^^^^U"]:  # table 0200: unspecified
         pid.add_field("PID_5").value = name
-    born = str(header.get("PatientBirthDate") or "")
-    if len(born) == 8 and born.isdigit():
+    if born := day_of(header, "PatientBirthDate"):
         pid.pid_7 = born
     if sex := str(header.get("PatientSex") or ""):
         pid.pid_8 = sex if sex in {"M", "F", "O"} else "U"
@@ -145,26 +145,29 @@ def _pid(pid: Any, header: Dataset, authority: str) -> None:
 def _issuer(header: Dataset) -> str:
     """HD: Issuer of Patient ID (0010,0021), and its universal id where there is one."""
     qualifiers = next(iter(header.get("IssuerOfPatientIDQualifiersSequence") or ()), Dataset())
-    parts = (header.get("IssuerOfPatientID"), qualifiers.get("UniversalEntityID"), qualifiers.get("UniversalEntityIDType"))
-    return "&".join(escaped(str(part or "")) for part in parts).rstrip("&")
+    parts = ((header, "IssuerOfPatientID"), (qualifiers, "UniversalEntityID"), (qualifiers, "UniversalEntityIDType"))
+    return "&".join(escaped(text_of(*part)) for part in parts).rstrip("&")
 
 
 def _names(header: Dataset) -> Iterator[str]:
     """XPN for each way the name is written: PS3.5 6.2.1 has prefix before suffix, XPN the other way round."""
-    name = header.get("PatientName")
-    for group, code in ((getattr(name, kind, ""), code) for kind, code in (("alphabetic", "A"), ("ideographic", "I"), ("phonetic", "P"))):
+    told = header.get("PatientName")
+    names = told if isinstance(told, MultiValue) else [told]
+    kinds = (("alphabetic", "A"), ("ideographic", "I"), ("phonetic", "P"))
+    for group, code in ((getattr(name, kind, ""), code) for name in names for kind, code in kinds):
         if group:
             family, given, middle, prefix, suffix = (escaped(part) for part in (str(group).split("^") + [""] * 5)[:5])
             yield f"{family}^{given}^{middle}^{suffix}^{prefix}^^L^{code}"
 
 
 def _obr(obr: Any, report: Report) -> None:
-    accession = escaped(str(report.header.get("AccessionNumber") or ""))
+    accession = escaped(text_of(report.header, "AccessionNumber"))
     obr.obr_1 = "1"
     obr.obr_3 = accession or report.uid
     obr.obr_4 = _coded(report.procedure or IMAGING)
-    if done := _study_time(report.header):
-        obr.obr_7 = done
+    if done := study_time(report.header):
+        zone = text_of(report.header, "TimezoneOffsetFromUTC").strip() if zone_of(report.header) and len(done) > 8 else ""
+        obr.obr_7 = done + zone
     if accession:
         obr.obr_18 = accession  # where IHE Radiology has it
     obr.obr_22 = _moment(report.written_at)
@@ -231,11 +234,3 @@ def _number(value: str) -> str:
 
 def _moment(moment: datetime) -> str:
     return moment.strftime("%Y%m%d%H%M%S%z")
-
-
-def _study_time(header: Dataset) -> str:
-    """TS: Study Date, and Study Time as far as it is one."""
-    date, time = str(header.get("StudyDate") or ""), str(header.get("StudyTime") or "")[:6]
-    if len(date) != 8 or not date.isdigit():
-        return ""
-    return date + (time if len(time) == 6 and time.isdigit() else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, 
 from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
 from node.imaging.build import build_volume, images_of
 from node.imaging.clinical import tell
-from node.imaging.decode import frame_count, is_image
+from node.imaging.decode import frame_count, is_image, whole
 from node.imaging.study import read_study
 from node.imaging.volume import Volume
 from node.interlock import Interlock
@@ -34,6 +35,7 @@ from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline, Takes
 from node.provenance import Provenance
 from node.registry import Registry
+from node.sr_reader import zone_of
 from node.warm_models import Key, WarmModels
 from node.writers import written
 
@@ -42,6 +44,7 @@ _log = log.get(__name__)
 PIPELINES = "node.pipelines"
 MOST_IMAGES = 64  #: images of one series that are analysed one by one
 NORMAL = {"normal"}  #: labels that are no finding
+_UID = re.compile(r"\d+(?:\.\d+)+")
 
 Progress = Callable[[str], None]
 Reads = Callable[[Volume], Result]  #: what a pipeline's model makes of a volume
@@ -120,6 +123,7 @@ def carry_out(
     except NotAnalysed as why:
         result = Result(analysed=False, reason=str(why))
     _check(result, job)
+    result = _as_viewers_name(result, series)
     watch.begins("write")
     made = _write(job, study, series, volume, result, written_at, predecessor, results_folder)
     watch.begins("")
@@ -137,7 +141,7 @@ def write_refusal(
 ) -> tuple[list[Made], dict[str, Any]]:
     """The report of a job that was set aside: not analysed, and why. Needs no model."""
     study, series = _read(job, clean_folder)
-    result = Result(analysed=False, reason=reason)
+    result = _as_viewers_name(Result(analysed=False, reason=reason), series)
     return _write(job, study, series, None, result, written_at, predecessor, results_folder), _summary(job, result, {}, "")
 
 
@@ -268,10 +272,7 @@ def _next_image(frames: Iterator[Volume], series: Series) -> Volume | NotAnalyse
 
 def _instance_number(instance: Instance) -> int:
     """Instance Number (0020,0013), 0 where there is none."""
-    try:
-        return int(instance.header.get("InstanceNumber") or 0)
-    except (TypeError, ValueError):
-        return 0
+    return whole(instance.header, "InstanceNumber")
 
 
 def _run(pipeline: Pipeline, model: Any, interlock: Interlock, told: Mapping[str, float | str], volume: Volume) -> Result:
@@ -291,6 +292,16 @@ def _check(result: Result, job: Job) -> None:
         raise JobFailed("the pipeline gave a probability that is not between 0 and 1", job=job.id)
     if not all(math.isfinite(one.value) for finding in result.findings for one in finding.measurements):
         raise JobFailed("the pipeline gave a measurement that is not a number", job=job.id)
+
+
+def _as_viewers_name(result: Result, series: Series) -> Result:
+    """Images in sentences by their Instance Number: a clean UID in words stays clean on the way home, and nobody at the archive can look it up."""
+    numbers = {i.sop_instance_uid: f"image {_instance_number(i)}" if _instance_number(i) else "an image" for i in series.instances}
+
+    def seen(text: str) -> str:
+        return _UID.sub(lambda uid: numbers.get(CleanUid(uid[0]), uid[0]), text)
+
+    return replace(result, reason=seen(result.reason), notes=tuple(seen(note) for note in result.notes))
 
 
 def _suspicion(result: Result) -> float:
@@ -322,8 +333,8 @@ def _write(
     provenance = Provenance(
         job=job,
         node_uid=node_uid(results_folder),
-        written_at=written_at.astimezone(),  # DICOM writes local time; the zone is this machine's
-        used_series_numbers=[int(s.header.SeriesNumber) for s in study if s.header.get("SeriesNumber") is not None],
+        written_at=written_at.astimezone(zone_of(series.header)),  # DICOM writes local time: the images' zone, else this machine's
+        used_series_numbers=[whole(s.header, "SeriesNumber") for s in study],
     )
     objects = written(study, series, volume, result, provenance, predecessor)
     folder = results_folder / job.id

@@ -133,8 +133,11 @@ def _chance(finding: Finding) -> str:
 
 
 def percent(probability: float) -> str:
-    """As the structured report says it: two decimals of a hundred."""
-    return f"{round(100 * probability, 2):g}"
+    """As the structured report says it: two decimals of a hundred; but no chance is quite 0 or 100."""
+    shown = round(100 * probability, 2)
+    if shown >= 100:
+        return ">99.99"
+    return "<0.01" if shown <= 0 else f"{shown:g}"
 
 
 def number(value: float) -> str:

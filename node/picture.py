@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from node import codes
 from node.domain import Algorithm, Finding, Result
+from node.imaging.decode import frame_count
+from node.imaging.spacing import pixel_aspect
 from node.imaging.volume import Volume
 from node.imaging.window import told_window
 from node.lettering import AMBER, BACKGROUND, GREY, SMALL, TEXT, WHITE, Line, cut, text_height, text_width, wrapped, write_lines
@@ -118,7 +120,8 @@ def place(volume: Volume, frame: int) -> str:
     """Where the frame is: its number, and its position along the patient's main axis nearest to the normal."""
     number = volume.frames[frame].number
     if volume.affine is None:
-        return f"Frame {number} of {len(volume.frames)}" if len(volume.frames) > 1 else "Single image"
+        every = max(len(volume.frames), frame_count(volume.frames[frame].instance.header))  # a clip may be read frame by frame
+        return f"Frame {number} of {every}" if every > 1 else "Single image"
     normal = np.cross(volume.affine[:3, 0], volume.affine[:3, 1])
     axis = int(np.abs(normal).argmax())
     position = (volume.affine @ [0, 0, frame, 1])[axis]
@@ -211,8 +214,7 @@ def shown_as(volume: Volume, at: int, window: tuple[float, float] | None) -> tup
 def _size(volume: Volume) -> tuple[int, int]:
     """Columns and rows of a panel."""
     rows, columns = (float(n) for n in volume.pixels.shape[1:3])
-    if volume.pixel_spacing_mm and min(volume.pixel_spacing_mm) > 0:
-        rows *= volume.pixel_spacing_mm[0] / volume.pixel_spacing_mm[1]
+    rows *= pixel_aspect(volume.frames[0].instance.header, volume.pixel_spacing_mm)
     scale = PANEL / max(rows, columns)
     return max(PANEL // 2, round(columns * scale)), max(64, round(rows * scale))
 

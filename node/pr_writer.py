@@ -21,6 +21,8 @@ from node.domain import Finding, Result, Role, Segment, Study
 from node.errors import ResultInvalid
 from node.imaging.decode import frame_count
 from node.imaging.functional import number_of, value_of
+from node.imaging.rescale import turned
+from node.imaging.spacing import aspect_ratio
 from node.imaging.volume import Frame, Volume
 from node.imaging.window import told_window
 from node.picture import RESEARCH, headline, key_frames, maker, outlines_of, said_briefly, window_of
@@ -125,7 +127,7 @@ def _references(volume: Volume, shown: Sequence[int]) -> list[Dataset]:
 
 
 def _displayed_area(volume: Volume) -> Dataset:
-    """All of the image, as large as it fits, with square millimetres."""
+    """All of the image, as large as it fits, with square millimetres; pixels of an unknown size in the ratio that the image tells."""
     rows, columns = (int(n) for n in volume.pixels.shape[1:3])
     area = Dataset()
     area.DisplayedAreaTopLeftHandCorner, area.DisplayedAreaBottomRightHandCorner = [1, 1], [columns, rows]
@@ -134,7 +136,7 @@ def _displayed_area(volume: Volume) -> Dataset:
     if spacing and min(spacing) > 0:
         area.PresentationPixelSpacing = [decimal(spacing[0]), decimal(spacing[1])]
     else:
-        area.PresentationPixelAspectRatio = [1, 1]
+        area.PresentationPixelAspectRatio = list(aspect_ratio(volume.frames[0].instance.header))
     return area
 
 
@@ -150,12 +152,12 @@ def _grey(ds: Dataset, volume: Volume, shown: Sequence[int], result: Result) -> 
         ds.RescaleType = "HU" if volume.unit == "HU" else "US"
     inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
     window = told_window(header, frame.number) if inverted else window_of(volume, result)
-    if window is None and not inverted:
+    if window is None:
         low, high = (float(v) for v in np.percentile(volume.pixels[list(shown)], (0.5, 99.5)))
-        window = ((low + high) / 2, max(high - low, 1.0))
-    if window is not None:
-        item = VOILUTTransformation(window_center=round(window[0], 3), window_width=round(max(window[1], 1.0), 3))
-        ds.SoftcopyVOILUTSequence = [item]
+        middle = (low + high) / 2
+        window = (turned(middle, header, frame.number) if inverted else middle, max(high - low, 1.0))
+    item = VOILUTTransformation(window_center=round(window[0], 3), window_width=round(max(window[1], 1.0), 3))
+    ds.SoftcopyVOILUTSequence = [item]
     ds.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
 
 

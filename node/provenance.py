@@ -22,6 +22,7 @@ from pydicom.valuerep import validate_value
 from node import __version__
 from node.codes import PROCESSING_EQUIPMENT
 from node.domain import Algorithm, Finding, Job, ReadingLink, Result, Role
+from node.sr_reader import zone_of
 
 MANUFACTURER = "Radnode"
 MODEL = "Radnode DICOM inference node"
@@ -204,6 +205,8 @@ class Provenance:
         ds.SpecificCharacterSet = "ISO_IR 192"
         ds.SOPClassUID, ds.SOPInstanceUID = sop_class_uid, self.uid(role)
         ds.InstanceCreationDate, ds.InstanceCreationTime = self.date, self.time
+        if (zone := zone_of(source)) and self.written_at.tzinfo and self.written_at.utcoffset() == zone.utcoffset(None):
+            ds.TimezoneOffsetFromUTC = f"{self.written_at:%z}"  # of the Study Time too, which is the images' own
         for keyword in TYPE_2:
             setattr(ds, keyword, None)
         _copy_text(source, ds, (*PATIENT, *STUDY))

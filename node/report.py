@@ -9,7 +9,7 @@ from highdicom.sr import RelationshipTypeValues as Relation
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
 
-from node.codes import Code
+from node.codes import IMAGING, Code
 from node.domain import Finding, Instance, Result, Role, Series
 from node.imaging.volume import Volume
 from node.picture import headline, said
@@ -23,7 +23,6 @@ PROCEDURES = {  # Procedure Reported when the images name none, CID 100
     "CR": standard.LN.XRUnspecifiedBodyRegion,
     "DX": standard.LN.XRUnspecifiedBodyRegion,
 }
-IMAGING = Code("363679005", "SCT", "Imaging")
 NORMAL = {"normal"}  #: labels that are no finding
 NO_OUTLINE = "A finding without a place has a short mark at the left edge of the key image, so that viewers show its numbers: no outline."
 

@@ -30,6 +30,8 @@ def check(volume: Volume | None, result: Result) -> None:
         _text(note, "A remark", MOST_TEXT)
     for segment in result.segments:
         _text(segment.label, f"The label of segment {segment.number}", LABEL)
+        if not segment.label.strip():
+            raise ResultInvalid("A segment has no label.", segment=segment.number)
         for code in (segment.category, segment.type):
             _code(code)
         if len(segment.color) != 3 or not all(0 <= part <= 255 for part in segment.color):
@@ -51,6 +53,8 @@ def check(volume: Volume | None, result: Result) -> None:
 
 def _finding(at: int, finding: Finding, volume: Volume | None) -> None:
     _text(finding.name, f"The name of finding {at}", LABEL)
+    if not finding.name.strip():
+        raise ResultInvalid("A finding has no name.", finding=at)
     for code in (
         finding.code,
         finding.site,
@@ -79,5 +83,6 @@ def _code(code: Code) -> None:
 def _text(text: str, what: str, most: int) -> None:
     if len(text) > most:
         raise ResultInvalid(f"{what} is longer than {most} characters.", characters=len(text))
-    if any(ord(letter) < 32 and letter not in "\n\r\t" for letter in text) or (most == LABEL and "\\" in text):
+    breaks = "\n\r\t" if most == MOST_TEXT else ""
+    if any(ord(letter) < 32 and letter not in breaks for letter in text) or (most == LABEL and "\\" in text):
         raise ResultInvalid(f"{what} holds a character that DICOM text can't: a control character, or a backslash.")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentDescription
+from highdicom.sr.coding import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
@@ -217,8 +218,9 @@ def _image_pixel(ds: Dataset, volume: Volume, storage: Storage) -> None:
 # --- segments -------------------------------------------------------------------------------------------------------------
 def _description(segment: Segment, result: Result, provenance: Provenance) -> SegmentDescription:
     tracking_id, tracking_uid = provenance.segment_tracking(result, segment.number)
-    sites = [finding.site for finding in result.findings if finding.segment == segment.number and finding.site is not None]
-    return SegmentDescription(
+    placed = [finding for finding in result.findings if finding.segment == segment.number and finding.site is not None]
+    sites = [finding.site for finding in placed if finding.site is not None]
+    description = SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.label[:64],
         segmented_property_category=segment.category,
@@ -230,3 +232,9 @@ def _description(segment: Segment, result: Result, provenance: Provenance) -> Se
         anatomic_regions=sites[:1] or None,
         display_color=CIELabColor.from_rgb(*segment.color),
     )
+    if placed and (side := placed[0].laterality) is not None:
+        description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [CodedConcept.from_code(side)]
+        if segment.type == sites[0]:  # an organ by itself: the left kidney
+            kind = description.SegmentedPropertyTypeCodeSequence[0]
+            kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(side)]
+    return description

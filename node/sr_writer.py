@@ -98,7 +98,7 @@ def write_sr(
 
 def comprehensive(volume: Volume) -> UID:
     """SOP Class UID: Comprehensive 3D SR where the images have a frame of reference, else Comprehensive SR."""
-    in_space = "FrameOfReferenceUID" in volume.frames[0].instance.header and volume.affine is not None
+    in_space = volume.frames[0].instance.header.get("FrameOfReferenceUID") and volume.affine is not None
     return Comprehensive3DSRStorage if in_space else ComprehensiveSRStorage
 
 
@@ -212,8 +212,8 @@ def _probability(finding: Finding) -> Code:
     if finding.code.value in CANCER:
         return PROBABILITY_OF_CANCER
     name = re.sub(r"[^A-Z0-9]+", "_", finding.name.upper()).strip("_")
-    if len(name) > 14:  # Code Value has 16 characters
-        name = f"{name[:7]}_{sha256(finding.name.encode()).hexdigest()[:6].upper()}"
+    if len(name) > 14 or not finding.name.isascii():  # Code Value has 16 characters, and none of most scripts
+        name = f"{name[:7]}_{sha256(finding.name.encode()).hexdigest()[:6].upper()}".lstrip("_")
     return codes.private(f"P_{name}", f"Probability of {finding.name}"[:64])
 
 
@@ -226,7 +226,7 @@ def _library(images: Sequence[Instance], seg: Dataset | None, sc: Dataset | None
     """TID 1600: the images that were analysed, then what was made of them; descriptors once for a group (TID 1602)."""
     library = sr.ContainerContentItem(standard.DCM.ImageLibrary, relationship_type=Relation.CONTAINS)
     groups = [_library_group([i.header for i in images])]
-    groups += [_library_group([o]) for o in (seg, sc) if o is not None]
+    groups += [_library_group([o]) for o in (seg, sc) if o is not None and o.SOPClassUID != codes.LABEL_MAP]  # DCMTK loses a report over it
     library.ContentSequence = sr.ContentSequence(groups)
     return library
 

@@ -8,6 +8,7 @@ from functools import partial
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
+from node.codes import LABEL_MAP
 from node.domain import Result, Role, Series, Study
 from node.editable_sr_writer import write_editable_sr
 from node.imaging.volume import Volume
@@ -85,7 +86,7 @@ def written(
         made[Role.TEXT] = write_text_sr(study, volume, result, provenance, pictures=pictures, series=series, predecessor=replaces)
     for role in (one for one in (Role.SR, Role.SR_ENHANCED) if one in kinds):
         seen = there(role)
-        seg = next(iter(_first(seen, SEGMENTS)), None)
+        seg = next(iter(_first(_well_known(seen), SEGMENTS) or _first(seen, SEGMENTS)), None)
         replaces = predecessor if predecessor and predecessor[0] != BasicTextSRStorage else None
         shown = {"seg": seg, "sc": seen.get(Role.SC)}
         made[role] = write_sr(study, volume, result, provenance, **shown, series=series, predecessor=replaces, role=role)
@@ -97,9 +98,15 @@ def written(
 
 
 def _without_twins(there: Mapping[Role, Dataset]) -> list[Dataset]:
-    """One segmentation is enough to look at, and programs that don't know a label map lose a document over it."""
+    """One segmentation is enough to look at."""
+    there = _well_known(there)
     seg = _first(there, SEGMENTS)
     return [*seg, *(ds for role, ds in there.items() if role not in SEGMENTS)]
+
+
+def _well_known(there: Mapping[Role, Dataset]) -> dict[Role, Dataset]:
+    """Without label maps: programs that don't know one lose a document over it."""
+    return {role: ds for role, ds in there.items() if ds.SOPClassUID != LABEL_MAP}
 
 
 def _first(there: Mapping[Role, Dataset], *choices: Iterable[Role]) -> list[Dataset]:

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.valuerep import validate_value
 
+from node.codes import IMAGING
 from node.domain import CleanUid
 from node.errors import NodeError
 from node.identified.cleaning import shifted
@@ -56,6 +57,10 @@ WHO = (
 )
 WHEN = ("PatientBirthDate", "StudyDate", "StudyTime")  #: of these, what is no date or time says nothing, and a new object leaves it empty
 AS_IT_CAME = frozenset(WHO) - frozenset(WHEN)
+PROCEDURE_REPORTED = "121058"  #: DCM; TID 1500, row 4
+LOCAL = "99LOCAL"  #: the scheme in which a house's own codes stand in the hall
+CODE = ("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion")
+MEANING = 64  # characters, VR LO
 _CHARSET = Tag("SpecificCharacterSet")
 
 
@@ -88,6 +93,7 @@ class Reidentifier:
         _uids_back(data_set, identity.original_uid)
         _dates_back(data_set, identity.date_shift_days)
         _modules_back(data_set, identity)
+        _procedure_back(data_set, identity.attributes)
         for keyword in MARKS:
             if keyword in data_set and keyword not in identity.attributes:
                 del data_set[keyword]
@@ -141,6 +147,30 @@ def _modules_back(data_set: Dataset, identity: Identity) -> None:
             setattr(data_set, keyword, "")  # scanners leave out what must be there, if empty
     if data_set.get("PatientIdentityRemoved") == "YES" and not any(keyword in data_set for keyword in METHODS):
         del data_set.PatientIdentityRemoved  # YES must say how (Type 1C), and the source does not
+
+
+def _procedure_back(data_set: Dataset, attributes: Dataset) -> None:
+    """Procedure Reported as the study names it: a report could take a house's own code only as the hall had it, without value and scheme."""
+    for item in data_set.get("ContentSequence") or ():
+        names, codes = (item.get(keyword) or [Dataset()] for keyword in ("ConceptNameCodeSequence", "ConceptCodeSequence"))
+        if names[0].get("CodeValue") == PROCEDURE_REPORTED and codes[0].get("CodingSchemeDesignator") == LOCAL:
+            item.ConceptCodeSequence = [_procedure(attributes)]
+
+
+def _procedure(attributes: Dataset) -> Dataset:
+    """The first whole code of the study's own; without one, imaging of some kind."""
+    for item in attributes.get("ProcedureCodeSequence") or ():
+        if _is_code(item):
+            code = Dataset()
+            for keyword in CODE:
+                if item.get(keyword):
+                    setattr(code, keyword, item.get(keyword))
+            code.CodeMeaning = str(item.CodeMeaning)[:MEANING]  # a house's own may be longer than a new object may say
+            if all(_valid(one) for one in code):
+                return code
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = IMAGING.value, IMAGING.scheme_designator, IMAGING.meaning
+    return code
 
 
 def _as_today(element: Any) -> DataElement:

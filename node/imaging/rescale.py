@@ -65,8 +65,13 @@ def turned_window(ds: Dataset, frame: int = 1) -> tuple[float, float] | None:
     told = told_window(ds, frame)
     if told is None or ds.get("PhotometricInterpretation") != "MONOCHROME1":
         return told
+    return turned(told[0], ds, frame), told[1]
+
+
+def turned(value: float, ds: Dataset, frame: int = 1) -> float:
+    """A value of a MONOCHROME1 image as `grey_of` gives it, from what it was before; and the other way round."""
     slope, intercept = (1.0, 0.0) if ds.get("ModalityLUTSequence") else _rescale(ds, frame)
-    return _ends(ds, slope, intercept) - told[0], told[1]
+    return _ends(ds, slope, intercept) - value
 
 
 def _rescale(ds: Dataset, frame: int) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydicom.dataset import Dataset
 
 from node.imaging.functional import number_of, numbers_of
@@ -27,6 +29,18 @@ def image_spacing(ds: Dataset, told: tuple[float, float] | None, notes: list[str
             return float(spacing[0]), float(spacing[1])
     notes.append("the image is not calibrated: sizes in mm are not known")
     return None
+
+
+def aspect_ratio(ds: Dataset) -> tuple[int, int]:
+    """Height and width of a pixel where only their ratio is told, PS3.3 C.7.6.3.1.7; 1 and 1 where it is not."""
+    told = numbers_of(ds, 1, "", "PixelAspectRatio", 2)
+    return (1, 1) if told is None or (told < 1).any() else (int(told[0]), int(told[1]))
+
+
+def pixel_aspect(ds: Dataset, spacing: Sequence[float] | None) -> float:
+    """Height of a pixel by its width: by its size (between rows, between columns), else by the ratio that the image tells."""
+    height, width = spacing if spacing is not None and min(spacing) > 0 else aspect_ratio(ds)
+    return float(height / width)
 
 
 def _ultrasound(ds: Dataset, notes: list[str]) -> tuple[float, float] | None:

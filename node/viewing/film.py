@@ -21,6 +21,7 @@ from node.imaging.decode import LIMIT_BYTES, check_declared, frame_count, is_ima
 from node.imaging.functional import numbers_of, value_of
 from node.imaging.order import at_one_place, slices_of
 from node.imaging.rescale import grey_of, is_colour, rgb_of
+from node.imaging.spacing import image_spacing, pixel_aspect
 from node.imaging.study import instance_path
 from node.imaging.volume import Frame
 from node.viewing.overlays import Layer, Overlays, open_overlays, painted
@@ -124,7 +125,7 @@ def open_film(job: Job, objects: Collection[WrittenObject], sites: Collection[st
         if grey
         else {},
         edges=edges_of(header, first.number),
-        aspect=float(spacing[0] / spacing[1]) if spacing is not None and (spacing > 0).all() else 1.0,
+        aspect=pixel_aspect(header, image_spacing(header, None if spacing is None else (spacing[0], spacing[1]), [])),
         overlays=open_overlays(seg, where) if seg else None,
         captures=_captured(capture.header, where) if capture else (),
         capture=capture,

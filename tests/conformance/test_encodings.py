@@ -15,9 +15,9 @@ import highdicom as hd
 import numpy as np
 import pypdfium2 as pdfium
 import pytest
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import ComprehensiveSRStorage, ComputedRadiographyImageStorage, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from skimage.draw import polygon2mask
 
 from node import codes
@@ -381,6 +381,38 @@ def test_dcmtk_finds_nothing_wrong_with_a_grey_presentation_state_and_shows_the_
         assert made.read[Role.PR].PresentationLUTShape == "INVERSE"
 
 
+def test_a_film_with_low_values_white_and_no_window_is_not_flat_in_its_presentation_state(tmp_path):
+    """Films that use a sixteenth of the values that they may: without a window of its own the state would show them all white."""
+    path = cases.cine_file(tmp_path / "film.dcm", frames=1)
+    ds = dcmread(path)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    ds.Modality, ds.PhotometricInterpretation, ds.SamplesPerPixel, ds.BitsAllocated, ds.BitsStored, ds.HighBit = (
+        "CR",
+        "MONOCHROME1",
+        1,
+        16,
+        16,
+        15,
+    )
+    stored = np.tile(np.linspace(3900, 100, 128), (96, 1)).astype("<u2")  # dark at the left
+    ds.PixelData = stored.tobytes()
+    for keyword in ("PlanarConfiguration", "NumberOfFrames", "FrameTime", "FrameIncrementPointer"):
+        del ds[keyword]
+    ds.save_as(path)
+    study = cases.study_of([path])
+    state, shown = tmp_path / "state.dcm", tmp_path / "shown.pgm"
+    made = written(study, study.series[0], cases.still(study), Result(analysed=True, label="nothing"), everything(study))
+    state.write_bytes(cases.bytes_of(made[Role.PR]))
+
+    drawn = subprocess.run([need("dcmp2pgm", "dcmtk"), "-p", str(state), str(path), str(shown)], capture_output=True, text=True)
+
+    assert drawn.returncode == 0, drawn.stderr
+    grey = cv2.imread(str(shown), cv2.IMREAD_GRAYSCALE)
+    row = grey[grey.shape[0] // 2].astype(int)
+    assert row[: len(row) // 10].max() < 40
+    assert row[-len(row) // 10 :].min() > 215
+
+
 def test_a_state_on_an_image_with_many_findings_keeps_its_labels_apart(case):
     made = case("phantom")
     masks = np.zeros((40, *made.mask.shape), bool)
@@ -425,6 +457,70 @@ def test_key_objects_are_the_key_slices_and_what_was_made_of_them(case, tmp_path
         dump = subprocess.run([need("dsrdump", "dcmtk"), "+Pl", str(tmp_path / "report.dcm")], capture_output=True, text=True)
         assert dump.returncode == 0, dump.stderr
         assert "RESEARCH USE ONLY" in dump.stdout
+
+
+def test_documents_stay_readable_where_the_segmentation_is_a_label_map(tmp_path):
+    """On images whose frames do not end with a byte. DCMTK, and every PACS that is made with it, loses a document over an image it does not know."""
+    study = cases.study_of(cases.ct_files(tmp_path / "ct", size=63, columns=61))
+    volume = cases.stack(study)
+    mask = cases.opacity(volume.pixels.shape)
+
+    made = written(study, study.series[0], volume, a_result(volume, mask), everything(study))
+    route = replace(everything(study).job.route, kinds=(("pacs", (Role.SEG, Role.SC, Role.SR, Role.KO)),))
+    alone = replace(everything(study), job=replace(everything(study).job, route=route))
+    few = written(study, study.series[0], volume, a_result(volume, mask), alone)
+
+    assert made[Role.SEG].SOPClassUID == codes.LABEL_MAP
+    for role, ds in [*made.items(), *few.items()]:
+        if role in (Role.SR, Role.SR_ENHANCED, Role.SR_EDITABLE, Role.TEXT, Role.KO):
+            (tmp_path / "report.dcm").write_bytes(cases.bytes_of(ds))
+            dump = subprocess.run([need("dsrdump", "dcmtk"), str(tmp_path / "report.dcm")], capture_output=True, text=True)
+            assert dump.returncode == 0, (role, dump.stderr)
+    assert few[Role.SEG].SOPInstanceUID in evidence_of(few[Role.SR])
+
+
+def evidence_of(ds: Dataset) -> list[str]:
+    """SOP Instance UIDs of everything that a document is about."""
+    [study] = ds.CurrentRequestedProcedureEvidenceSequence
+    return [str(r.ReferencedSOPInstanceUID) for series in study.ReferencedSeriesSequence for r in series.ReferencedSOPSequence]
+
+
+def test_evidence_names_an_image_once_however_many_findings_lie_on_it(tmp_path):
+    study = cases.study_of([cases.cine_file(tmp_path / "one.dcm", frames=1)])
+    volume = cases.still(study)
+
+    made = written(
+        study, study.series[0], volume, a_result(volume, cases.ball((1, 96, 128), (0, 0.1, 0.3), (1, 0.2, 0.15))), everything(study)
+    )
+
+    for role in (Role.SR, Role.SR_EDITABLE, Role.TEXT, Role.KO):
+        assert len(evidence_of(made[role])) == len(set(evidence_of(made[role]))), role
+
+
+@pytest.mark.parametrize(
+    ("change", "then"),
+    [
+        ({"BodyPartExamined": "CHEST/ABD."}, {"BodyPartExamined": None}),
+        ({"BodyPartExamined": "chest"}, {"BodyPartExamined": "CHEST"}),
+        ({"FrameOfReferenceUID": ""}, {"SOPClassUID": ComprehensiveSRStorage}),
+    ],
+)
+def test_what_is_wrong_in_the_images_is_not_wrong_in_their_results(tmp_path, change, then):
+    paths = cases.ct_files(tmp_path / "ct")
+    with config.disable_value_validation():
+        for path in paths:
+            ds = dcmread(path)
+            ds.update(change)
+            ds.save_as(path)
+        study = cases.study_of(paths)
+        volume = cases.stack(study)
+        made = written(study, study.series[0], volume, a_result(volume, cases.opacity(volume.pixels.shape)), everything(study))
+
+    for role, ds in made.items():
+        (tmp_path / role).mkdir()
+        assert [*cases.dciodvfy_errors(cases.reread(ds), tmp_path / role), *iod_errors(cases.reread(ds))] == [] or role is Role.SEG_LABELMAP
+    shown = made[Role.SR] if "SOPClassUID" in then else made[Role.SC]
+    assert {keyword: shown.get(keyword) for keyword in then} == then
 
 
 def test_where_nothing_was_found_no_slice_is_called_important(case):
@@ -513,8 +609,11 @@ def test_words_of_any_script_come_back_as_they_were(case, tmp_path):
         (lambda r: replace(r, heatmap=replace(r.heatmap, values=np.full_like(r.heatmap.values, np.nan))), "no number"),
         (lambda r: replace(r, findings=(replace(r.findings[0], segment=7),)), "segment"),
         (lambda r: replace(r, findings=(replace(r.findings[0], probability=1.2),)), "probability"),
+        (lambda r: replace(r, segments=(replace(r.segments[0], label="left\nlung"),)), "control character"),
+        (lambda r: replace(r, segments=(replace(r.segments[0], label=" "),)), "no label"),
+        (lambda r: replace(r, findings=(replace(r.findings[0], name=""),)), "no name"),
     ],
-    ids=["NaN", "no such frame", "300 characters", "300 characters in a label", "backslash", "mask", "heat map", "NaN heat", "no such segment", "120 %"],
+    ids=["NaN", "no such frame", "300 characters", "300 characters in a label", "backslash", "mask", "heat map", "NaN heat", "no such segment", "120 %", "two lines", "no label", "no name"],
 )  # fmt: skip
 @pytest.mark.parametrize("profile", ["default", "basic-pacs", "archive"])
 def test_what_no_object_can_say_is_refused_before_anything_is_written(case, change, why, profile):

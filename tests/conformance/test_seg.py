@@ -109,6 +109,25 @@ def test_a_segment_says_what_it_shows_and_who_found_it(ct, tmp_path):
     assert np.abs(np.subtract(shown, (230, 159, 0))).max() <= 2
 
 
+@pytest.mark.parametrize("kind", ["organ", "lesion"])
+def test_a_segment_is_as_left_as_its_finding(ct, tmp_path, kind):
+    """Programs read codes: two segments that are both "kidney" are told apart by the words of their label alone."""
+    study, volume, mask = ct
+    result = cases.infection(mask)
+    [finding] = (replace(one, laterality=codes.LEFT) for one in result.findings)
+    if kind == "organ":
+        result = replace(result, segments=(replace(result.segments[0], category=codes.ANATOMICAL_STRUCTURE, type=codes.LUNG),))
+
+    ds = cases.reread(write_seg(study, volume, replace(result, findings=(finding,)), cases.provenance(study)))
+
+    assert [*cases.dciodvfy_errors(ds, tmp_path), *iod_errors(ds)] == []
+    [segment] = ds.SegmentSequence
+    [region], [shown] = segment.AnatomicRegionSequence, segment.SegmentedPropertyTypeCodeSequence
+    assert [one.CodeMeaning for one in region.AnatomicRegionModifierSequence] == ["Left"]
+    modifiers = shown.get("SegmentedPropertyTypeModifierCodeSequence", ())
+    assert [one.CodeMeaning for one in modifiers] == (["Left"] if kind == "organ" else [])
+
+
 def test_it_stands_in_the_patient_s_own_study_in_a_series_of_its_own(ct, tmp_path):
     study, volume, mask = ct
     header = study.series[0].header

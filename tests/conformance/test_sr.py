@@ -237,6 +237,19 @@ def test_long_names_keep_codes_of_their_own(ct):
     assert [g.finding_sites[0].laterality.meaning for g in groups_of(report)] == ["Left", "Right"]
 
 
+def test_names_in_other_scripts_keep_codes_of_their_own(ct):
+    """A program that reads codes takes two findings with one code for the same."""
+    study, volume, mask = ct
+    result = cases.infection(mask)
+    names = ("肺炎", "腫瘤", "пневмония", "opacity (右)", "opacity (左)", "opacity")
+    _, _, report = all_three(study, volume, replace(result, findings=tuple(replace(result.findings[0], name=name) for name in names)))
+
+    concepts = [g.get_measurements()[0].name for g in groups_of(report)]
+    assert len({concept.value for concept in concepts}) == len(names)
+    assert all(len(concept.value) <= 16 for concept in concepts)
+    assert [concept.meaning for concept in concepts] == [f"Probability of {name}" for name in names]
+
+
 # --- not analysed ----------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("opened", [True, False])
 def test_not_analysed_gives_the_reason_as_a_page_of_text(ct, tmp_path, opened):

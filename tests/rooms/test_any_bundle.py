@@ -118,6 +118,18 @@ def test_labels_become_coded_segments_with_volumes_and_what_is_not_there_is_said
     assert result.findings[2].code == Code("THING_7", "99RADNODE", "Thing 7")
 
 
+def test_what_is_there_has_a_volume(tmp_path: Path, chest: Volume) -> None:
+    """One voxel of a fine MR is less than the third decimal of a millilitre."""
+    labels = np.zeros(chest.pixels.shape, np.uint16)
+    labels[3, 10, 10] = 1
+    fine = replace(chest, spacing_mm=(0.5, 0.5, 0.5))
+    pipeline = a_guest(tmp_path, {"task": "segmentation", "labels": {"lesion": 1}})
+
+    result = pipeline.run(fine, Told({"kind": "labels"}, labels=labels))  # type: ignore[arg-type]
+
+    assert [(f.present, f.measurements[0].value) for f in result.findings] == [(True, 0.000125)]
+
+
 def test_masks_may_overlap(tmp_path: Path, chest: Volume) -> None:
     masks = np.zeros((2, *chest.pixels.shape), np.uint8)
     masks[0, 2:8, 10:40, 10:40] = 1

@@ -167,6 +167,65 @@ def test_slices_that_form_no_volume_are_refused_with_the_reason_in_the_report(tm
     assert summary["reason"].startswith("The slices do not form one regular volume")
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_reason_names_images_as_a_viewer_does(tmp_path: Path, numbered: bool) -> None:
+    """A clean UID in a sentence would come home as it is, and the reader's archive knows no such image."""
+    datasets = a_study("CT", slices=6, rows=64)
+    for at, ds in enumerate(datasets):
+        ds.ImagePositionPatient = [0, 0, 5.0 * (at + (at > 2))]
+        ds.InstanceNumber = at + 1 if numbered else None
+    desk = Desk(tmp_path, datasets)
+
+    made, summary = desk.carry(desk.job("works"))
+
+    pair = "image 3 and image 4" if numbered else "an image and an image"
+    said = text_of(dcmread(made[0].object.path))
+    assert f"1 slice is missing between {pair}: 10.00 mm apart" in summary["reason"]
+    assert summary["reason"] in said
+    assert not any(ds.SOPInstanceUID in said for ds in datasets)
+
+
+def test_a_note_names_images_as_a_viewer_does(tmp_path: Path) -> None:
+    datasets = a_study("CT", slices=6, rows=64)
+    [double] = [ds for ds in a_study("CT", slices=6, rows=64) if ds.InstanceNumber == 4]
+    double.SOPInstanceUID = double.file_meta.MediaStorageSOPInstanceUID = "2.25.9"
+    double.InstanceNumber = 7
+    desk = Desk(tmp_path, [*datasets, double])
+
+    _, summary = desk.carry(desk.job("works"))
+
+    assert "1 images came twice and were left out: image 7" in summary["notes"]
+
+
+def test_a_series_number_that_is_none_does_not_keep_a_result_from_its_reader(tmp_path: Path) -> None:
+    """Scanners write two values where one belongs."""
+    datasets = a_study("CT", slices=6, rows=64)
+    for ds in datasets:
+        ds.SeriesNumber = [3, 4]
+    desk = Desk(tmp_path, datasets)
+
+    made, _ = desk.carry(desk.job("works"))
+
+    assert roles(made) == [Role.SEG, Role.SC, Role.SR]
+    assert dcmread(made[0].object.path).SeriesNumber > 9000
+
+
+@pytest.mark.parametrize(("zone", "clock"), [("+0900", "183000"), ("-0330", "060000"), ("here", None)])
+def test_a_result_tells_the_time_as_its_images_do(tmp_path: Path, zone: str, clock: str | None) -> None:
+    """Beside a Study Time of Tokyo, a result made at the same moment in UTC would seem nine hours older than its images."""
+    datasets = a_study("CT", slices=6, rows=64)
+    for ds in datasets:
+        ds.add_new("TimezoneOffsetFromUTC", "SH", zone)
+    desk = Desk(tmp_path, datasets)
+
+    made, _ = desk.carry(desk.job("works"))
+
+    for one in made:
+        ds = dcmread(one.object.path)
+        assert ds.InstanceCreationTime == (clock or WHEN.astimezone().strftime("%H%M%S"))
+        assert ds.get("TimezoneOffsetFromUTC") == (zone if clock else None)
+
+
 @pytest.mark.parametrize(("age", "analysed"), [("017Y", False), ("018Y", True), ("215M", False), ("216M", True), ("", True), ("0Y", True)])
 def test_a_patient_too_young_for_the_model_is_not_analysed(tmp_path: Path, age: str, analysed: bool) -> None:
     datasets = a_study("CT", slices=6, rows=64)

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from node import codes
 from node.domain import Finding, Measurement, Result
+from node.imaging.build import images_of
 from node.inference import _finding
-from node.page import _findings
-from node.picture import LUNG_WINDOW, PANEL, frame_round, headline, key_frames, outline_of, said, shown_as, summary_picture, window_of
+from node.page import _findings, number
+from node.picture import (
+    LUNG_WINDOW,
+    PANEL,
+    frame_round,
+    headline,
+    key_frames,
+    outline_of,
+    place,
+    said,
+    shown_as,
+    summary_picture,
+    window_of,
+)
+from node.pr_writer import write_pr
 from node.web.ui.told import found_words
 from tests.conformance import cases
 
@@ -114,6 +130,31 @@ def test_pixels_that_are_not_square_are_shown_in_proportion(ct):
     assert shown.shape[:2] == (PANEL // 2, PANEL)
 
 
+def test_pixels_of_an_unknown_size_are_shown_in_the_ratio_that_the_image_tells(tmp_path):
+    """Screens of old ultrasound machines have no square pixels: a round cyst would be an egg, in the capture and through the presentation state."""
+    path = cases.cine_file(tmp_path / "still.dcm", frames=1, rows=96, columns=128)
+    ds = dcmread(path)
+    ds.PixelAspectRatio = [4, 3]
+    ds.save_as(path)
+    study = cases.study_of([path])
+    volume = cases.still(study)
+
+    _, shown = shown_as(volume, 0, None)
+    state = write_pr(study, volume, Result(analysed=True), cases.provenance(study))
+
+    assert shown.shape[:2] == (PANEL, PANEL)  # 96 rows of 4, 128 columns of 3
+    [area] = state.DisplayedAreaSelectionSequence
+    assert area.PresentationPixelAspectRatio == [4, 3]
+
+
+def test_a_frame_of_a_clip_that_is_read_frame_by_frame_says_which_it_is(tmp_path):
+    study = cases.study_of([cases.cine_file(tmp_path / "clip.dcm", frames=5)])
+    third = list(images_of(study.series[0]))[2]
+
+    assert place(third, 0) == "Frame 3 of 5"
+    assert place(cases.cine(study), 2) == "Frame 3 of 5"
+
+
 # --- outlines ----------------------------------------------------------------------------------------------------------------------
 def test_an_outline_goes_round_the_largest_part_through_pixel_centres():
     mask = np.zeros((40, 50), bool)
@@ -170,6 +211,25 @@ def test_what_is_not_quite_sure_is_not_rounded_to_certainty():
     assert [codes.chance_said(one, decimals=1) for one in (0.9987, 0.99999, 0.0001, 1.0)] == ["99.9 %", ">99.9 %", "<0.1 %", ">99.9 %"]
 
 
+def test_large_numbers_are_written_out():
+    """The lungs of a chest film have more than 10 000 mm²."""
+    area = Measurement(name=codes.AREA, value=60123.4, unit=codes.SQUARE_MILLIMETER)
+    lungs = Finding(name="lungs", code=codes.LESION, probability=None, present=True, measurements=(area,))
+    shown = found_words(SimpleNamespace(analysed=True, pipeline="any", result={"findings": [_finding(lungs)]}))
+
+    assert said(lungs) == "lungs: present; Area 60120 mm²"
+    assert _findings([lungs])._cellvalues[1][3][0].text == "Area: 60123.4 mm²"
+    assert "Area 60120" in str(shown)
+    assert [codes.number_said(one) for one in (1234567.0, 9999.5, 0.001234, 0.0, -54321.0)] == [
+        "1235000",
+        "10000",
+        "0.001234",
+        "0",
+        "-54320",
+    ]
+    assert number(1234567.8) == "1234570"
+
+
 def test_an_outline_or_a_number_without_a_probability_is_not_called_untrained():
     """A segmentation says where, a regression how much: neither how likely."""
     spleen = Finding(name="spleen", code=codes.LESION, probability=None, present=True)
@@ -183,3 +243,14 @@ def test_an_outline_or_a_number_without_a_probability_is_not_called_untrained():
 
     assert str(shown).count("not trained") == 1
     assert page == ["–", "–", "not trained"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "printed"), [(0.999999, ">99.99 %"), (0.9999, "99.99 %"), (1e-9, "<0.01 %"), (0.0001, "0.01 %"), (0.5, "50 %")]
+)
+def test_no_chance_is_printed_as_certainty(probability, printed):
+    finding = Finding(name="tumor", code=codes.LESION, probability=probability, present=True)
+
+    [_, row] = _findings([finding])._cellvalues
+
+    assert row[1][0].text in (printed, escape(printed))

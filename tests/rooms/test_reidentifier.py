@@ -16,11 +16,14 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
-from node.domain import Study
+from node.domain import Result, Study
 from node.errors import KeyMissing
 from node.identified.folders import REPORT, Folders
 from node.identified.profile import Profile
 from node.identified.reidentifier import CleanUidLeft, Reidentifier
+from node.sr_reader import read_report
+from node.sr_writer import write_sr
+from tests.conformance import cases
 from tests.rooms.test_deidentifier import Wing, a_slice
 
 MAKER = {"manufacturer": "Example", "manufacturer_model_name": "node", "software_versions": "1", "device_serial_number": "1"}
@@ -195,6 +198,36 @@ def test_what_is_broken_in_the_source_does_not_break_the_result(wing: Wing) -> N
     assert "ProcedureCodeSequence" not in home
     assert home.PatientSpeciesCodeSequence[0].CodeValue == "448771007"
     assert [str(item.ReferencedSOPInstanceUID) for item in home.ReferencedStudySequence] == ["1.2.3.5"]
+
+
+@pytest.mark.parametrize(
+    ("code", "comes_home"),
+    [
+        (("CTTHX", "99KIS", "CT Thorax mit KM"), ("CTTHX", "99KIS", "CT Thorax mit KM")),
+        (("CT101", "L", "Thorax 胸部"), ("CT101", "L", "Thorax 胸部")),
+        (("24627-2", "LN", "CT Chest"), ("24627-2", "LN", "CT Chest")),
+        (("CT1", "99KIS", 80 * "x"), ("CT1", "99KIS", 64 * "x")),
+        (("CTTHX", "", "CT Thorax"), ("363679005", "SCT", "Imaging")),
+        (None, ("25045-6", "LN", "CT unspecified body region")),
+    ],
+)
+def test_a_report_names_the_procedure_as_the_study_does(
+    wing: Wing, code: tuple[str, str, str] | None, comes_home: tuple[str, str, str]
+) -> None:
+    """In the hall a house's own code has neither its value nor its scheme; a record system that reads UNKNOWN finds no order."""
+    procedure = Dataset()
+    with config.disable_value_validation():
+        if code:
+            procedure.CodeValue, procedure.CodingSchemeDesignator, procedure.CodeMeaning = code
+        study = wing.deidentify(*slices(SpecificCharacterSet="ISO_IR 192", ProcedureCodeSequence=[procedure] if code else []))
+        result = Result(analysed=False, reason="too few slices")
+        report = write_sr(study, None, result, cases.provenance(study), seg=None, sc=None, series=study.series[0])
+
+        home = Reidentifier(wing.identities).name_again(cases.bytes_of(report), study.ref.study)
+
+    told = read_report(home)
+    assert told is not None
+    assert told.procedure == Code(*comes_home)
 
 
 def test_what_the_source_left_out_is_there_and_empty(wing: Wing) -> None:

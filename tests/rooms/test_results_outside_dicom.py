@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
 from node.destinations.fhir import Fhir, FhirSettings
@@ -24,6 +26,7 @@ from node.hl7_writer import control_id, escaped, lines_of
 from node.provenance import RESEARCH
 from node.report import NO_OUTLINE
 from node.sr_reader import MARK, read_report
+from tests.conformance import cases
 from tests.record_systems import FhirServer, Listener, a_report, outcome, results
 from tests.rooms.test_destinations import Authority
 
@@ -61,6 +64,69 @@ def message_of(listening: Listener) -> hl7.Message:
 
 def obx_of(message: hl7.Message, code: str) -> list[hl7.Segment]:
     return [obx for obx in message.segments("OBX") if str(obx[3]).split("^")[0] == code]
+
+
+# --- who, and when ---------------------------------------------------------------------------------------------------------------
+def spoilt(**values: tuple[str, bytes]) -> bytes:
+    """A report of a study whose header holds such bytes: VR and value."""
+    ds = dcmread(BytesIO(a_report("nothing")))
+    for keyword, (vr, value) in values.items():
+        ds[keyword] = convert_raw_data_element(RawDataElement(Tag(keyword), vr, len(value), value, 0, False, True))
+    return cases.bytes_of(ds)
+
+
+def test_an_id_with_a_backslash_is_one_id(records, listener):
+    """DICOM reads two values; a list of Python's in place of the number would be nobody's."""
+    sent = spoilt(PatientID=("LO", rb"4711\12"), AccessionNumber=("SH", rb"A1\A2"), PatientName=("PN", rb"GRAY^ALICE\GREY^ALICE"))
+
+    to_fhir(records).send(sent)
+    to_hl7(listener).send(sent)
+
+    [report] = records.of("DiagnosticReport")
+    assert report["subject"]["identifier"]["value"] == r"4711\12"
+    assert report["basedOn"][0]["identifier"]["value"] == r"A1\A2"
+    message = message_of(listener)
+    [pid], [obr] = message.segments("PID"), message.segments("OBR")
+    assert str(pid[3]) == r"4711\E\12^^^^MR"
+    assert str(pid[5]) == "GRAY^ALICE^^^^^L^A~GREY^ALICE^^^^^L^A"
+    assert str(obr[18]) == r"A1\E\A2"
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "born", "in_hl7", "in_fhir"),
+    [
+        (b"20240229", b"101559", b"19600229", "20240229101559", "2024-02-29T10:15:59"),
+        (b"20240230", b"101500", b"19990231", "", None),
+        (b"20240229", b"101560", b"19990000", "20240229", "2024-02-29"),
+        (b"20240229", b"1015", b"99999999", "20240229", "2024-02-29"),
+        (b"00010101", b"000000", b"00010101", "", None),
+    ],
+)
+def test_a_day_that_is_in_no_calendar_keeps_no_report_from_the_record(records, listener, date, time, born, in_hl7, in_fhir):
+    sent = spoilt(StudyDate=("DA", date), StudyTime=("TM", time), PatientBirthDate=("DA", born))
+
+    to_fhir(records).send(sent)
+    to_hl7(listener).send(sent)
+
+    [report] = records.of("DiagnosticReport")
+    assert str(report.get("effectiveDateTime", ""))[: len(in_fhir or "")] == (in_fhir or "")
+    message = message_of(listener)
+    assert str(message.segments("OBR")[0][7]) == in_hl7
+    assert str(message.segments("PID")[0][7]) == (born.decode() if born == b"19600229" else "")
+
+
+def test_times_are_told_with_the_zone_of_the_images(records, listener):
+    sent = spoilt(TimezoneOffsetFromUTC=("SH", b"+0900 "), StudyDate=("DA", b"20240229"), StudyTime=("TM", b"101500"))
+
+    to_fhir(records).send(sent)
+    to_hl7(listener).send(sent)
+
+    [report] = records.of("DiagnosticReport")
+    assert report["effectiveDateTime"] == "2024-02-29T10:15:00+09:00"
+    assert report["issued"] == "2026-03-01T10:30:00+09:00"
+    message = message_of(listener)
+    assert str(message.segments("OBR")[0][7]) == "20240229101500+0900"
+    assert str(message.segments("MSH")[0][7]) == "20260301103000+0900"
 
 
 # --- the same values -------------------------------------------------------------------------------------------------------------

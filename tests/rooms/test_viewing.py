@@ -148,6 +148,13 @@ def test_pixels_that_are_not_square_are_told(tmp_path):
     assert Case(tmp_path, datasets).film().aspect == 2.0
 
 
+def test_pixels_of_an_unknown_size_are_told_in_the_ratio_of_the_image(tmp_path):
+    still = dcmread(cases.cine_file(tmp_path / "still.dcm", frames=1))
+    still.PixelAspectRatio = [4, 3]
+
+    assert Case(tmp_path, [still], cases.still).film().aspect == pytest.approx(4 / 3)
+
+
 # --- segments -----------------------------------------------------------------------------------------------------------------
 def masks(shape) -> tuple[np.ndarray, np.ndarray]:
     """Two segments that touch the corners, so that a shift or a flip shows."""
