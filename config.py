@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from datetime import time
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -42,6 +44,16 @@ class Caller(Room):
 
     ae_title: str
     addresses: tuple[str, ...] = ()  #: networks in CIDR form the caller may come from; empty: any
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_networks(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for number, address in enumerate(addresses, 1):
+            try:
+                ip_network(address, strict=False)
+            except ValueError:
+                raise ValueError(f"number {number} is no network; write as in 10.20.0.0/16 or 10.20.1.5") from None
+        return addresses
 
 
 class ScpSettings(Room):
@@ -176,11 +188,16 @@ class DatabaseSettings(Room):
     @field_validator("url", "identified_url")
     @classmethod
     def _of_a_kind_that_is_used(cls, url: str) -> str:
-        if re.match(r"postgres(ql)?://", url):
-            return f"postgresql+psycopg://{url.partition('://')[2]}"  # the driver that is there
-        if not re.match(r"$|sqlite:|postgresql\+\w+:", url):
+        kind, _, rest = url.partition("://")
+        if url and not re.fullmatch(r"sqlite|postgres(ql)?(\+psycopg)?", kind):
             raise ValueError("write as in postgresql://USER:PASSWORD@HOST/NAME, or sqlite:////PATH")
-        return url
+        if not kind.startswith("postgres"):
+            return url
+        if rest.partition("?")[0].count("@") > 1:
+            raise ValueError("an @, : or / in a password is written as %40, %3A or %2F")
+        if not re.fullmatch(r"([^@]*@)?(\[[^]]*\]|[^:/?]*)(:\d+)?(/[^?]*)?(\?.*)?", rest):
+            raise ValueError("after the host stand a port, which is a number, and the name of the database")
+        return f"postgresql+psycopg://{rest}"  # the driver that is there
 
 
 class OrthancSettings(Room):
@@ -404,6 +421,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else path
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_a_level(cls, level: str) -> str:
+        if level not in logging.getLevelNamesMapping():
+            raise ValueError("one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+        return level
 
     @classmethod
     def settings_customise_sources(

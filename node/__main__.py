@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from node.errors import NodeError, RulesInvalid, SettingsInvalid
+from node.errors import DatabaseAway, NodeError, RulesInvalid, SettingsInvalid
 
 #: each command's file below `commands/` and its name there; an `app` has commands of its own
 COMMANDS = {
@@ -90,11 +90,25 @@ def main() -> None:
         gc.freeze()
         gc.enable()
         door()
-    except NodeError as why:
+    except Exception as why:
+        known = _known(why)
+        if known is None:
+            raise
         from rich.console import Console
 
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"radnode: {why}", markup=False)
-        sys.exit(2 if isinstance(why, SettingsInvalid | RulesInvalid) else 1)
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"radnode: {known}", markup=False)
+        sys.exit(2 if isinstance(known, SettingsInvalid | RulesInvalid) else 1)
+
+
+def _known(why: Exception) -> NodeError | None:
+    """A failure that the node has a sentence for: one of its own, or what a database says of itself."""
+    if isinstance(why, NodeError):
+        return why
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from node.ledger.database import said
+
+    return DatabaseAway(words) if (words := said(why)) else None
 
 
 if __name__ == "__main__":

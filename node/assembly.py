@@ -984,7 +984,8 @@ class House:
     def free_bytes(self) -> int:
         """Bytes above the disk watermark; 0 or less: nothing more is taken."""
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
-        return shutil.disk_usage(self.settings.data_dir).free - (self.settings.intake.min_free_mb << 20)
+        folders = [self.settings.data_dir, *(one for one in (self.identified, self.clean) if one.is_dir())]  # each may be a disk of its own
+        return min(shutil.disk_usage(folder).free for folder in folders) - (self.settings.intake.min_free_mb << 20)
 
     def door(self, name: str) -> scp.Door:
         """What one receiver process needs."""
@@ -1153,7 +1154,7 @@ class House:
         )
 
     def _asked_for(self) -> set[str]:
-        """The pipelines that rules name; a machine that only computes need not know the destinations. Empty: any may be wanted."""
+        """The pipelines that rules name. Empty: any may be wanted."""
         try:
             return {pipeline for rule in self.rules.rules for pipeline in rule.run}
         except RulesInvalid as why:

@@ -29,6 +29,10 @@ class SettingsInvalid(NodeError):
     """The settings can't be used; correct the key that is named and start again."""
 
 
+class DatabaseAway(NodeError):
+    """The database can't be used now; see that it runs and that the user of `database.url` (`database.identified_url`) may make tables there."""
+
+
 class RulesInvalid(NodeError):
     """The rules can't be used; correct the line that is named."""
 

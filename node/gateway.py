@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -14,9 +16,10 @@ from node import inference, log
 from node.assembly import House, now
 from node.audit import Action, AuditEvent, Event, Outcome
 from node.domain import Algorithm, CleanUid, Job, Route, Study, StudyRef, WrittenObject
-from node.errors import NodeError, ProcessingFailed, StudyRefused
+from node.errors import DiskFull, NodeError, ProcessingFailed, StudyRefused
 from node.housekeeping import Chore
 from node.imaging.study import read_study
+from node.ledger.database import is_away
 from node.ledger.jobs import job_id
 from node.off_peak import next_open
 from node.profiles import takers
@@ -31,6 +34,7 @@ _log = log.get(__name__)
 
 _JOB = re.compile("[0-9a-f]{32}")  #: a folder of results has the name of its job
 MOST_TRIES = 3  #: a study that our own fault stops so often is set aside
+REST_S = 5.0  #: until the paths of studies are tried again that a database or the disk stopped
 
 
 class _Noted(NamedTuple):
@@ -57,6 +61,7 @@ class Gateway:
     def __init__(self, house: House) -> None:
         self._house = house
         self._tries: dict[StudyRef, int] = {}
+        self._rests_until = 0.0
         self._caught_up = False
         self._began = now()
         self._trail: tuple[bool, int | None] | None = None  #: what its last verification said
@@ -240,22 +245,43 @@ class Gateway:
                 self._house.intake.expect(study, count or 0)
 
     def settle(self) -> int:
-        """Begin the path of every study that has settled. Our own fault in one study does not stop the others."""
+        """Begin the path of every study that has settled. Our own fault in one study does not stop the others.
+
+        While a database is away or the disk is full nothing begins: no study is to blame, and all are given again.
+        """
+        if time.monotonic() < self._rests_until:
+            return 0
         refs = self._house.intake.settled()
-        for ref in refs:
+        for number, ref in enumerate(refs):
             try:
-                self._arrived(ref)
-                self._house.cards.keep(self._house.arrivals.of([ref.study]))
-                self.workflow.study_is_stable(ref)
-            except Exception as why:
-                self._failed(ref, why)
-            else:
-                self._tries.pop(ref, None)
-            there = self._house.arrivals.of([ref.study])
-            self._house.cards.keep(there)
-            if not there:  # purged meanwhile: what was written of it since goes too
-                self.purge(ref.study)
+                self._set_out(ref)
+            except Exception:
+                for left in refs[number:]:
+                    self._house.intake.give_again(left)
+                self._rests_until = time.monotonic() + REST_S
+                raise
         return len(refs)
+
+    def _set_out(self, ref: StudyRef) -> None:
+        try:
+            self._arrived(ref)
+            self._house.cards.keep(self._house.arrivals.of([ref.study]))
+            self.workflow.study_is_stable(ref)
+        except Exception as why:
+            if self._passes(why):
+                raise
+            self._failed(ref, why)
+        else:
+            self._tries.pop(ref, None)
+        there = self._house.arrivals.of([ref.study])
+        self._house.cards.keep(there)
+        if not there:  # purged meanwhile: what was written of it since goes too
+            self.purge(ref.study)
+
+    def _passes(self, why: Exception) -> bool:
+        """Whether a database is away or the disk full, which `/readyz` says as well: no fault of the study."""
+        full = isinstance(why, OSError) and why.errno in {errno.ENOSPC, errno.EDQUOT}
+        return (full or isinstance(why, DiskFull) or is_away(why)) and not all(self._house.ready().values())
 
     def follow(self) -> None:
         """Bring the cards that lists show up to what the wing knows; at the first call those of all studies, as after an update."""

@@ -13,13 +13,20 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
-from node.assembly import House
+from node import log
+from node.assembly import AnyName, House
 from node.commands.options import EXAMPLE_RULES, Config, house
+from node.ledger.database import is_away
 from node.supervisor import end_with_parent, say_ready, say_where_when_asked
 
 if TYPE_CHECKING:
     from uvicorn import Server
+
+AWAY_S = 2.0  #: until the worker asks a ledger again that did not answer
+
+_log = log.get(__name__)
 
 
 def part(
@@ -41,7 +48,7 @@ def part(
         case "web":
             _serve_web(home)
         case "worker":
-            _work(home)
+            _work(House(home.settings, known_destinations=AnyName()))  # whoever only computes need not know where results go
         case _:
             raise typer.BadParameter(f"{name} is no part of a node")
 
@@ -107,5 +114,14 @@ def _work(home: House) -> None:
     ending = _EndAsked()
     with home.runner() as runner:
         say_ready()
-        while not ending.wait(0.1):
-            runner.run_waiting()
+        away = False
+        while not ending.wait(AWAY_S if away else 0.1):
+            try:
+                runner.run_waiting()
+                away = False
+            except SQLAlchemyError as why:  # the models stay warm, and what they are at goes on
+                if not is_away(why):
+                    raise
+                if not away:
+                    _log.error("the ledger is away; jobs wait for it", extra={"where": log.where_it_failed(why)})
+                away = True

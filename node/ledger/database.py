@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.types import TypeDecorator
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_S = 60
 MIGRATING = 7_236_001  #: advisory lock in PostgreSQL: one process migrates, the others wait
+NOT_ALLOWED = "42501"  #: SQLSTATE, insufficient privilege
 LEDGER = Path(__file__).parent / "migrations"
 IDENTIFIED = Path(__file__).parents[1] / "identified" / "migrations"
 READING = {"reading": True}
@@ -82,6 +84,19 @@ def insert_of(connection: Connection) -> Any:
     else:
         from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
     return insert
+
+
+def is_away(why: BaseException) -> bool:
+    """Whether a database can't be reached or can't work now: no fault of what was asked of it, which may be asked again."""
+    return isinstance(why, OperationalError | InterfaceError | NoConnectionFree)
+
+
+def said(why: BaseException) -> str:
+    """What a database says that is away, or that lets this user do nothing: one line without values. Empty: it is something else."""
+    original = getattr(why, "orig", None)
+    if not is_away(why) and getattr(original, "sqlstate", "") != NOT_ALLOWED:
+        return ""
+    return " ".join(str(original or type(why).__name__).split())
 
 
 def forget_pages(engine: Engine) -> None:

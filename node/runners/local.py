@@ -127,7 +127,7 @@ class LocalRunner(Runner):
             for worker in self._workers:
                 if worker.free and (job := self._jobs.claim(self.name, self._lease_s)):
                     self._hand(job, worker)
-            return sum(worker.job is not None for worker in self._workers)
+            return sum(worker.held is not None for worker in self._workers)
 
     def wait(self, timeout_s: float) -> None:
         """Return when a worker has something to say, or after `timeout_s`."""
@@ -141,19 +141,19 @@ class LocalRunner(Runner):
     def close(self, drain_s: float = 0) -> None:
         """Give running jobs `drain_s` to end; give the rest back, and end the workers."""
         until = time.monotonic() + drain_s
-        while time.monotonic() < until and any(worker.job for worker in self._workers):
+        while time.monotonic() < until and any(worker.held for worker in self._workers):
             with self._lock:
                 for worker in self._workers:
                     self._look_after(worker)
             self.wait(0.1)
         with self._lock:
             self._closed = True
+            unfinished = [worker.held for worker in self._workers if worker.held]
             for worker in self._workers:
-                job = worker.job
                 worker.stop()
-                if job is not None:
-                    self._jobs.give_back(job, worker=self.name)
             self._nursery.shutdown()
+            for job in unfinished:
+                self._jobs.give_back(job, worker=self.name)
 
     def _hand(self, job: Job, worker: _Worker) -> None:
         written_at = self._jobs.scheduled_at(job.id)
@@ -166,13 +166,20 @@ class LocalRunner(Runner):
         _log.info("job started", extra={"job": job.id, "pipeline": job.route.pipeline, "attempt": job.attempts})
 
     def _look_after(self, worker: _Worker) -> None:
-        job = worker.job
-        answer = worker.look()
-        if job is None or not answer:
-            if job is not None and worker.lease_is_due(self._lease_s / 3) and not self._jobs.renew(job.id, self.name, self._lease_s):
-                _log.warning("job was taken over by another runner", extra={"job": job.id})
-                worker.replace("its job was taken over")
-            return
+        if worker.untold is None:
+            job = worker.job
+            answer = worker.look()
+            if job is None or not answer:
+                if job is not None and worker.lease_is_due(self._lease_s / 3) and not self._jobs.renew(job.id, self.name, self._lease_s):
+                    _log.warning("job was taken over by another runner", extra={"job": job.id})
+                    worker.replace("its job was taken over")
+                return
+            worker.untold = job, answer
+        self._tell(*worker.untold)  # again by the next look, when the ledger is away
+        worker.untold = None
+
+    def _tell(self, job: Job, answer: dict[str, Any]) -> None:
+        """The ledger hears how a job ended."""
         if "returned" in answer:
             self._jobs.give_back(job, worker=self.name, counted=True)
             return
@@ -198,6 +205,7 @@ class _Worker:
         memory_mb: int,
     ) -> None:
         self.job: Job | None = None
+        self.untold: tuple[Job, dict[str, Any]] | None = None  #: how a job ended, until the ledger has heard it
         self._settings = settings
         self._start = start
         self._threads = threads
@@ -213,7 +221,12 @@ class _Worker:
 
     @property
     def free(self) -> bool:
-        return self._ready and self.job is None and not self._leaving
+        return self._ready and self.held is None and not self._leaving
+
+    @property
+    def held(self) -> Job | None:
+        """The job it is on, or whose end the ledger has not heard yet."""
+        return self.untold[0] if self.untold else self.job
 
     @property
     def stream(self) -> Any:

@@ -49,9 +49,8 @@ def create_app(parts: WebParts) -> FastAPI:
         if parts.reading and parts.api:
             ui.reading(app, parts, alarm)
         ui.furnish(app, parts, alarm)  # the last of the rooms: it answers for every path that is left
-    app.add_middleware(Calm)  # the last one added is the first one met
     knocks = {orthanc_hook.PATH: orthanc_hook.knock(parts, counted, alarm)}
-    app.add_middleware(
+    app.add_middleware(  # the last one added is the first one met
         Doorkeeper,
         check_token=parts.bearer,
         check_session=parts.reception.signed if parts.reception else None,
@@ -59,6 +58,7 @@ def create_app(parts: WebParts) -> FastAPI:
         open_paths=OPEN if parts.reception else (),
         alarm=alarm,
     )
+    app.add_middleware(Calm)
     app.add_middleware(metrics.Counting, metrics=counted)
     app.add_middleware(Safe)
     return app

@@ -14,9 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node import log
 from node.errors import DiskFull, NodeError
+from node.ledger.database import is_away
 
 _log = log.get(__name__)
 
+AWAY = "A database of the node does not answer now; send the request again in a moment."
 _WHAT_TO_DO = {
     401: "Send `Authorization: Bearer TOKEN`; `radnode tokens create` makes a token.",
     403: "Use a token whose role may do this.",
@@ -85,5 +87,8 @@ class Calm:
             _log.error("a request failed", extra={"where": log.where_it_failed(why)})
             if begun or scope["type"] != "http":
                 raise
+            if is_away(why):
+                await document(503, AWAY, headers={"Retry-After": "10"})(scope, receive, send)
+                return
             sorry = "The node failed on this request; its log says where. Try again, then tell the administrator."
             await document(500, sorry)(scope, receive, send)
