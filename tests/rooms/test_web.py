@@ -340,7 +340,8 @@ def test_a_hook_that_can_not_write_it_down_does_not_say_202(web, house, caplog):
 
     answer = tell(web, {"orthanc": "archive", "study": STUDY})
 
-    assert answer.status_code == 500
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "10"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "GRAY" not in problem(answer)["detail"]
     assert "GRAY" not in "".join(record.getMessage() for record in caplog.records if record.name.startswith("node"))
