@@ -19,8 +19,8 @@ from node.bundle import GUEST, SUMS, sha256
 from node.commands.options import Config, house
 from node.errors import BundleRefused, NodeError
 from node.guests import allowed
-from node.guests.arrival import read_metadata, unpack
-from node.guests.description import description, modalities_of
+from node.guests.arrival import read_metadata, slices_itself, unpack, with_weights
+from node.guests.description import GENERATOR, description, modalities_of
 from node.guests.licence import licence_of
 from node.pipelines.interface import Pipeline
 from node.registry import Registry
@@ -78,9 +78,16 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
     staged = folder / name / version
     staged.parent.mkdir()
     (folder / ".arrived").rename(staged)
-    sidecar = description(metadata, mapping, name=name, modality=modalities_of(modality), bare=bare)
+    sidecar = description(metadata, mapping, name=name, modality=modalities_of(modality), bare=bare, volume=slices_itself(staged))
+    try:
+        with_weights(staged)
+    except BundleRefused:
+        if sidecar["task"] == "generation":  # fetched weights would not help
+            raise BundleRefused(GENERATOR) from None
+        raise
     sidecar["version"] = version
     sidecar["licence"] = licence_of(staged, metadata, mapping.get("licence"))
+    typer.echo(f"Trying {name} {version} on a phantom; a large network takes minutes without a GPU.", err=True)
     trial = tried(staged, metadata, sidecar)
     there = bundles_dir / name / version
     if trial.usable and there.exists():

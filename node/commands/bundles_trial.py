@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from pydicom import dcmread
 
 from node.bundle import GUEST, Bundle, write_sums
 from node.domain import CleanUid, Instance, Result, Series
-from node.errors import BundleRefused, NodeError, NotAnalysed
+from node.errors import BundleRefused, GuestFailed, NodeError, NotAnalysed
 from node.guests import allowed
-from node.guests.host import Guest
+from node.guests.description import GENERATOR
+from node.guests.host import Guest, Limits
 from node.imaging.build import build_volume, images_of
 from node.imaging.volume import Volume
 from node.picture import said
@@ -30,6 +32,7 @@ PHANTOMS: Mapping[str, Mapping[str, Any]] = {  #: modality → arguments of `a_s
     "US": {"modality": "US"},
     "CR": {"modality": "CR", "slices": 64, "rows": 160},
 }
+RESAMPLES = re.compile(r"^(Resize|Zoom|Resample|Spatial|Affine)")  #: transforms after which an image has another spacing
 PROJECTIONS = {"CR", "DX", "MG", "XA", "RF", "IO", "PX"}
 
 
@@ -68,6 +71,10 @@ def tried(staged: Path, metadata: Mapping[str, Any], sidecar: dict[str, Any]) ->
         accepts = _accepts(sidecar, guest.told)
     except NotAnalysed as why:
         raise BundleRefused(f"it did not take a phantom of its modality: {why.detail or why.message}") from None
+    except GuestFailed as why:
+        if why.detail and re.search(r"MB of memory|did not end within", why.detail):
+            raise BundleRefused(f"{why.detail}; where it may cost more, the mapping file says so: {_limits(sidecar)}") from None
+        raise
     finally:
         guest.close()
     sidecar["checked"] = {"accepts": accepts, "gives": gives, "network": guest.told.get("network", "")}
@@ -83,6 +90,12 @@ def tried(staged: Path, metadata: Mapping[str, Any], sidecar: dict[str, Any]) ->
         *(f"              {note}" for note in result.notes[len(volume.notes) :]),
     ]
     return trial
+
+
+def _limits(sidecar: Mapping[str, Any]) -> str:
+    """Twice what it may cost now, as the mapping file says it."""
+    now = Limits.of(sidecar.get("limits", {}))
+    return f"limits: {{memory_mb: {2 * now.memory_mb}, time_s: {2 * now.time_s:g}}}"
 
 
 def phantom(modality: str, takes: Takes, folder: Path) -> Volume:
@@ -121,10 +134,7 @@ def _generator(bundle: Bundle, sidecar: Mapping[str, Any], trial: Trial) -> Tria
         f"  gives     an image ({shape})",
     ]
     trial.usable = False
-    trial.reason = (
-        "it is intact and runs, but it draws images from random numbers: it takes nothing of a study,"
-        " and what it gives is no segment, finding or measurement, so there is nothing that a node could report"
-    )
+    trial.reason = f"it is intact and runs, but {GENERATOR}"
     return trial
 
 
@@ -167,6 +177,8 @@ def _accepts(sidecar: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     )
     if told.get("spacing_mm"):
         parts.append(f"resampled to {' x '.join(f'{mm:g}' for mm in told['spacing_mm'])} mm")
+    elif sidecar["dims"] == 3 and not any(RESAMPLES.match(name) for name in told.get("preprocessing", ())):
+        parts.append("in its own spacing")
     if told.get("orientation"):
         parts.append(f"axes {told['orientation']}")
     if "min_slices" in sidecar["intended_use"]:

@@ -20,6 +20,16 @@ from node.guests import brainchop
 METADATA = "configs/metadata.json"
 CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts", "models/model.onnx")
+KINDS = {
+    ".safetensors": ".safetensors",
+    ".pt": ".pt",
+    ".pth": ".pt",
+    ".ckpt": ".pt",
+    ".ts": ".ts",
+    ".onnx": ".onnx",
+}  #: of weights: suffix → that of WEIGHTS
+NETWORKS = {"network_def", "network", "net"}  #: where a configuration describes its network
+LARGE = tuple(f"{word}.{suffix}" for word in ("large_files", "large-files", "large_file") for suffix in ("yml", "yaml"))
 SMP_CONFIG = "config.json"  #: what `save_pretrained` of segmentation_models_pytorch writes beside the weights
 FIT = "fit_input"  #: in a configuration that was made here: resize to what an ONNX file asks for
 POINTER = b"version https://git-lfs"  #: what a clone without Git LFS has in place of a large file
@@ -49,7 +59,10 @@ def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> bool:
         raise BundleRefused(f"{path.name} is no bundle folder, zip of one, TorchScript, ONNX or state dict")
     bare = (to / CONFIGS[0]).exists() and FIT in _json(to / CONFIGS[0])
     _with_mapping(to, mapping)
-    _whole(to)
+    if "version" not in read_metadata(to):
+        raise BundleRefused("metadata.json has no version")
+    if not any((to / name).exists() for name in CONFIGS):
+        raise BundleRefused(f"it has no {' or '.join(CONFIGS)}")
     return bare
 
 
@@ -181,11 +194,13 @@ def _with_mapping(to: Path, mapping: Mapping[str, Any]) -> None:
 
 
 # --- is it whole? ---------------------------------------------------------------------------------------------------------------
-def _whole(to: Path) -> None:
-    """Metadata, a configuration and weights are there, and are those that `large_files.yml` names."""
-    metadata = read_metadata(to)
-    if not any((to / name).exists() for name in CONFIGS):
-        raise BundleRefused(f"it has no {' or '.join(CONFIGS)}")
+def with_weights(to: Path) -> None:
+    """The weights are there, are those that `large_files.yml` names, and have the name by which a node knows them.
+
+    Asked after what the bundle takes and gives is known: nobody should fetch gigabytes for a bundle that no node can use.
+    """
+    if not NETWORKS & set(config_of(to)) and not _holds_its_network(to):
+        raise BundleRefused("its inference configuration has no network_def, so nobody knows which network the weights are of")
     large = _large_files(to)
     for one in large:
         path = to / one["path"]
@@ -196,15 +211,80 @@ def _whole(to: Path) -> None:
                 f"{one['path']} is not the file that large_files.yml names (md5 {one['md5']}); fetch it again: {one['url']}"
             )
     if not any((to / name).exists() for name in WEIGHTS):
-        wanted = [one for one in large if one["path"].startswith("models/")]
-        if wanted:
-            what = "; ".join(f"{one['url']} to {one['path']}{' (md5 ' + one['md5'] + ')' if one['md5'] else ''}" for one in wanted)
-            raise BundleRefused(f"its weights are not in it. Fetch {what}, and add it again")
-        raise BundleRefused(f"it has none of {', '.join(WEIGHTS)}")
+        _rename(to, large)
     if pointer := next((name for name in WEIGHTS if (to / name).exists() and _is_pointer(to / name)), ""):
         raise BundleRefused(f"{pointer} is a pointer of Git LFS and not the weights; fetch them with `git lfs pull`, and add it again")
-    if "version" not in metadata:
-        raise BundleRefused("metadata.json has no version")
+
+
+def _rename(to: Path, large: list[dict[str, str]]) -> None:
+    """The weights lie in `models/` under another name, and get the usual one."""
+    config = config_of(to)
+    there = [file for file in sorted((to / "models").rglob("*")) if file.is_file() and file.suffix.lower() in KINDS]
+    missing = [one for one in large if one["path"].startswith("models/") and not (to / one["path"]).exists()]
+    loaded, text = _loaded(config), json.dumps(config, default=str)
+    wanted = [file for file in there if file.name in loaded]
+    if not wanted and not any(one["path"] in WEIGHTS for one in missing):
+        wanted = [file for file in there if file.name not in text]  # what it names in another place is something else
+    if wanted and len({file.stem for file in wanted}) == 1:
+        best = min(wanted, key=lambda file: list(KINDS).index(file.suffix.lower()))
+        best.rename(to / f"models/model{KINDS[best.suffix.lower()]}")
+    elif wanted:
+        names = ", ".join(file.relative_to(to).as_posix() for file in wanted[:6])
+        raise BundleRefused(f"nobody knows which of {names} are its weights: call them models/model.pt, and add it again")
+    elif missing:
+        either = " or ".join(_where(one) for one in missing if one["path"] in WEIGHTS)  # one is enough
+        rest = [_where(one) for one in missing if one["path"] not in WEIGHTS]
+        raise BundleRefused(f"its weights are not in it. Fetch {'; '.join(filter(None, [either, *rest]))}, and add it again")
+    else:
+        raise BundleRefused(f"it has none of {', '.join(WEIGHTS)}")
+
+
+def _holds_its_network(to: Path) -> bool:
+    """Whether the weights, here or where they are fetched from, are a TorchScript or ONNX file."""
+    here = [to / name for name in WEIGHTS if (to / name).exists()]
+    elsewhere = [Path(one["path"]) for one in _large_files(to)]
+    return any(file.suffix in (".ts", ".onnx") for file in here + elsewhere) or any(
+        zipfile.is_zipfile(file) and _is_scripted(file) for file in here
+    )
+
+
+def _where(one: Mapping[str, str]) -> str:
+    return f"{one['url']} to {one['path']}{' (md5 ' + one['md5'] + ')' if one['md5'] else ''}"
+
+
+def _loaded(config: Mapping[str, Any]) -> str:
+    """What its `CheckpointLoader` says of the file it loads, with the keys of the configuration that this refers to."""
+    said = " ".join(str(one.get("load_path", "")) for one in _components(config) if str(one["_target_"]).endswith("CheckpointLoader"))
+    for _ in range(4):
+        more = {str(config[key]) for key in re.findall(r"@(\w+)", said) if isinstance(config.get(key), str)}
+        if all(one in said for one in more):
+            break
+        said = " ".join([said, *sorted(more)])
+    return said
+
+
+def slices_itself(folder: Path) -> bool:
+    """Whether its inferer takes a volume and shows a flat network one slice after the other."""
+    inferer = config_of(folder).get("inferer")
+    return isinstance(inferer, Mapping) and str(inferer.get("_target_", "")).rpartition(".")[2] == "SliceInferer"
+
+
+def _components(config: Any) -> Iterator[Mapping[str, Any]]:
+    """Every object of the configuration that names what it is."""
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            yield config
+        for value in config.values():
+            yield from _components(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _components(value)
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The inference configuration as it is written: nothing in it is followed or evaluated. Raises BundleRefused."""
+    file = next(folder / name for name in CONFIGS if (folder / name).exists())
+    return _json(file) if file.suffix == ".json" else _yaml(file)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -214,7 +294,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 def _large_files(to: Path) -> list[dict[str, str]]:
     """Path, URL and MD5 of each file that lies elsewhere."""
-    file = next((to / name for name in ("large_files.yml", "large_files.yaml") if (to / name).exists()), None)
+    file = next((to / name for name in LARGE if (to / name).exists()), None)
     if file is None:
         return []
     try:

@@ -22,11 +22,21 @@ MODALITIES = {
         "ULTRASOUND": ("US",),
         "MAMMOGRAPHY": ("MG",),
         "MAMMOGRAM": ("MG",),
+        "OCT": ("OPT",),
     },
     **dict.fromkeys(("XRAY", "XR", "RADIOGRAPH", "CXR", "DX", "CR", "RADIOGRAPHY"), ("DX", "CR")),
-    **{name: (name,) for name in ("CT", "MR", "US", "PT", "MG", "NM", "XA", "RF", "OP", "ES", "SM", "OT", "XC", "IO", "PX")},
+    **{name: (name,) for name in ("CT", "MR", "US", "PT", "MG", "NM", "XA", "RF", "OP", "ES", "SM", "OT", "XC", "IO", "PX", "OPT")},
 }
 VOLUMES = {"CT", "MR", "PT", "NM"}  #: modalities whose slices form a volume
+GENERATOR = (
+    "it draws images from random numbers: it takes nothing of a study, and what it gives is no segment, finding or measurement,"
+    " so there is nothing that a node could report"
+)
+EXAMPLES = {
+    "segmentation": "{1: spleen}",
+    "classification": "{0: normal, 1: pneumonia}",
+    "detection": "{0: nodule}",
+}  #: of names for outputs
 NOTHING = {"bg", "none", "unknown", "unlabeled", "clear label"}  #: what label 0 is called when it is the background
 KEYS = {  #: of a mapping file
     *(
@@ -50,7 +60,13 @@ KEYS = {  #: of a mapping file
 
 
 def description(
-    metadata: Mapping[str, Any], mapping: Mapping[str, Any], *, name: str, modality: tuple[str, ...], bare: bool = False
+    metadata: Mapping[str, Any],
+    mapping: Mapping[str, Any],
+    *,
+    name: str,
+    modality: tuple[str, ...],
+    bare: bool = False,
+    volume: bool = False,
 ) -> dict[str, Any]:
     """The draft of `node.json`.
 
@@ -64,6 +80,8 @@ def description(
         From the command line; else the mapping's, else the metadata's.
     bare
         A network came without a configuration: its axes are those of plain PyTorch unless the mapping says otherwise.
+    volume
+        Its inferer takes a volume whatever its network does: it goes through the slices itself.
 
     Raises
     ------
@@ -73,6 +91,8 @@ def description(
     if unknown := sorted(set(mapping) - KEYS):
         raise BundleRefused(f"the mapping file has keys that are not known: {', '.join(unknown)}; known: {', '.join(sorted(KEYS))}")
     formats = metadata.get("network_data_format") or {}
+    if not formats and "generator_data_format" in metadata:  # as the zoo writes it of latent diffusion
+        raise BundleRefused(GENERATOR)
     inputs, outputs = _described(formats.get("inputs")), _described(formats.get("outputs"))
     if len(inputs) > 1 and "task" not in mapping:
         raise BundleRefused(f"its network takes {len(inputs)} inputs ({', '.join(inputs)}); a node has one image to give")
@@ -80,6 +100,8 @@ def description(
     task = str(mapping.get("task") or _task(metadata, given, output))
     if task not in (*TASKS, "generation"):
         raise BundleRefused(f"the task {task!r} is not known; it is one of {', '.join(TASKS)}")
+    if len(outputs) > 1 and "pred" not in outputs and task in ("segmentation", "classification") and "task" not in mapping:
+        raise BundleRefused(f"its network gives {len(outputs)} outputs at once ({', '.join(outputs)}); a node reads one")
     if task == "generation":
         return {"pipeline": name, "task": task, "latent": _numbers(given.get("spatial_shape")) or [1]}
     modalities = modality or _modalities(mapping.get("modality")) or _modalities(given.get("modality"))
@@ -87,11 +109,12 @@ def description(
         raise BundleRefused("it does not say which modality it is for; say it with --modality")
     channels = int(mapping.get("channels") or _whole(given.get("num_channels")) or 1)
     shape = mapping.get("input_shape") or given.get("spatial_shape") or []
-    dims = int(mapping.get("dims") or (len(shape) if len(shape) in (2, 3) else 3 if modalities[0] in VOLUMES else 2))
+    dims = int(mapping.get("dims") or (3 if volume else len(shape) if len(shape) in (2, 3) else 3 if modalities[0] in VOLUMES else 2))
     if channels != 1 and not (channels == 3 and dims == 2):
         named = ", ".join(str(v) for v in (given.get("channel_def") or {}).values())
         raise BundleRefused(
-            f"its network takes {channels} channels{f' ({named})' if named else ''}: several series at once, and a job has one"
+            f"its network takes {channels} channels{f' ({named})' if named else ''}: several series at once, or marks beside the image;"
+            " a job has one series, of one channel or in colour"
         )
     by_slice = dims == 2 and task == "segmentation" and modalities[0] in VOLUMES
     takes = str(mapping.get("takes") or ("volume" if dims == 3 or by_slice else "image"))
@@ -162,12 +185,13 @@ def _task(metadata: Mapping[str, Any], given: Mapping[str, Any], output: Mapping
 def _labels(task: str, mapping: Mapping[str, Any], output: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One entry an output that is reported: its value or channel, name, codes and colour. Background is none."""
     told = mapping.get("labels")
-    named = _named(told if told is not None else output.get("channel_def") or metadata.get("label_classes") or metadata.get("pred_classes"))
+    own = output.get("channel_def") or output.get("label_def") or metadata.get("label_classes") or metadata.get("pred_classes")
+    named = _named(own if told is None else told)
     if task == "regression":
         name = str((mapping.get("measurement") or {}).get("name") or "value")
         return [{"value": 0, "name": name, "type": _code(None, finding(name))}]
     if not named:
-        raise BundleRefused("it does not name its outputs; name them in the mapping file: labels: {1: spleen}")
+        raise BundleRefused(f"it does not name its outputs; name them in the mapping file: labels: {EXAMPLES[task]}")
     out: list[dict[str, Any]] = []
     for value, entry in named.items():
         chosen = dict(entry) if isinstance(entry, Mapping) else {"name": str(entry)}

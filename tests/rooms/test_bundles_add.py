@@ -212,6 +212,79 @@ def test_weights_that_lie_elsewhere_are_named_with_where_to_fetch_them(tmp_path:
     assert list(models.iterdir()) == []
 
 
+def test_one_of_several_forms_of_the_weights_is_enough(tmp_path: Path, add: Add) -> None:
+    """As the zoo lists them: a state dict, the same as TorchScript; in a list that a bundle may spell another way."""
+    folder = guest_bundles.bright(tmp_path / "zoo")
+    (folder / "models" / "model.pt").unlink()
+    large = [
+        {"path": f"models/model.{kind}", "url": f"https://example.org/{kind}", "hash_val": "", "hash_type": ""} for kind in ("pt", "ts")
+    ]
+    (folder / "large-files.yaml").write_text(yaml.safe_dump({"large_files": large}))
+
+    assert "Fetch https://example.org/pt to models/model.pt or https://example.org/ts to models/model.ts, and add it again" in reason(
+        add(folder)
+    )
+
+
+LOADED = {"_target_": "CheckpointLoader", "load_path": "$@ckpt_dir + '/' + @ckpt_name", "load_dict": {"model": "@network"}}
+
+
+@pytest.mark.parametrize(
+    ("files", "config"),
+    [
+        (("fine_tuned.pt",), {}),
+        (("fine_tuned.pt", "fine_tuned.ts"), {}),
+        (("coarse.pt", "fine_tuned.pth"), {"handlers": [LOADED], "ckpt_dir": "$@bundle_root + '/models'", "ckpt_name": "fine_tuned.pth"}),
+        (("search_code.pt", "fine_tuned.pt"), {"arch_ckpt": "$torch.load(@bundle_root + '/models/search_code.pt')"}),
+    ],
+    ids=["alone", "in two forms", "the one that is loaded", "beside what is loaded elsewhere"],
+)
+def test_weights_may_have_any_name(tmp_path: Path, add: Add, models: Path, files: tuple[str, ...], config: dict[str, Any]) -> None:
+    """They are those that its `CheckpointLoader` names, else the only ones there are."""
+    folder = guest_bundles.bright(tmp_path / "zoo", level=300.0, form="json")
+    weights = (folder / "models" / "model.pt").read_bytes()
+    (folder / "models" / "model.pt").unlink()
+    for file in files:
+        (folder / "models" / file).write_bytes(weights if file.startswith("fine_tuned.pt") else b"not these")
+    inference = json.loads((folder / "configs" / "inference.json").read_text()) | config
+    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
+
+    done = add(folder, "--name", "spleen_ct")
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert (models / "spleen_ct" / "0.5.1" / "models" / "model.pt").read_bytes() == weights
+
+
+def test_which_of_several_files_are_the_weights_is_asked_and_not_guessed(tmp_path: Path, add: Add, models: Path) -> None:
+    folder = guest_bundles.bright(tmp_path / "zoo")
+    (folder / "models" / "model.pt").rename(folder / "models" / "one.pt")
+    (folder / "models" / "other.pt").write_bytes(b"not these")
+
+    assert "nobody knows which of models/one.pt, models/other.pt are its weights: call them models/model.pt" in reason(add(folder))
+    assert list(models.iterdir()) == []
+
+
+def test_nobody_is_sent_for_the_weights_of_what_no_node_can_use(tmp_path: Path, add: Add) -> None:
+    """What a bundle takes and gives is known without its gigabytes."""
+    large = [{"path": "models/model.pt", "url": "https://example.org/model.pt", "hash_val": "", "hash_type": ""}]
+    latent = {"inputs": {"latent": {"type": "tuples", "format": "latent", "spatial_shape": [8]}}, "outputs": {"pred": {"type": "image"}}}
+    diffusion = {"network_data_format": {}, "generator_data_format": latent, "task": "CT image synthesis", "name": "CT diffusion"}
+    for number, (more, said) in enumerate(
+        ((MANY, "its network takes 4 channels"), ({"network_data_format": latent}, DRAWS), (diffusion, DRAWS))
+    ):
+        folder = guest_bundles.bright(tmp_path / f"zoo{number}", **more)
+        (folder / "models" / "model.pt").unlink()
+        (folder / "large_files.yml").write_text(yaml.safe_dump({"large_files": large}))
+
+        refusal = reason(add(folder))
+
+        assert said in refusal
+        assert "example.org" not in refusal
+
+
+DRAWS = "it draws images from random numbers: it takes nothing of a study"
+
+
 def test_weights_that_are_not_those_of_the_bundle_are_refused(tmp_path: Path, add: Add) -> None:
     folder = guest_bundles.bright(tmp_path / "zoo")
     large = [{"path": "models/model.pt", "url": "https://example.org/model.pt", "hash_val": "f00d" * 8}]
@@ -241,6 +314,22 @@ SHAPELESS = {
     "task": "Super resolution",
     "name": "Super resolution",
 }
+SEVERAL = {
+    "network_data_format": {
+        "inputs": {"image": {"num_channels": 3, "modality": "SM", "spatial_shape": [256, 256]}},
+        "outputs": {
+            "nuclei": {"type": "probability", "format": "segmentation", "channel_def": {"0": "background", "1": "nuclei"}},
+            "distances": {"type": "probability", "format": "regression", "channel_def": {"0": "across", "1": "down"}},
+            "kinds": {"type": "probability", "format": "classification", "channel_def": {"0": "background", "1": "kind"}},
+        },
+    }
+}
+NAMELESS = {
+    "network_data_format": {
+        "inputs": {"image": {"num_channels": 1, "modality": "CT", "spatial_shape": ["16*n", "16*n", "8*n"]}},
+        "outputs": {"pred": {"type": "object", "format": "dict", "num_channels": 1, "spatial_shape": ["n", "n", "n"]}},
+    }
+}
 NOWHERE = {
     "network_data_format": {
         "inputs": {"image": {"num_channels": 1, "spatial_shape": [8, 8, 8]}},
@@ -254,6 +343,8 @@ NOWHERE = {
     [
         (MANY, [], "its network takes 4 channels (T1c, T1, T2, FLAIR): several series at once"),
         (SHAPELESS, [], "its output is magnitude, which can't be reported as segments, findings or measurements"),
+        (SEVERAL, [], "its network gives 3 outputs at once (nuclei, distances, kinds); a node reads one"),
+        (NAMELESS, [], "it does not name its outputs; name them in the mapping file: labels: {0: nodule}"),
         (NOWHERE, [], "it does not say which modality it is for; say it with --modality"),
         ({}, ["--modality", "TELEPATHY"], "the modality 'TELEPATHY' is not known"),
         ({}, ["--name", "covid_ct"], "covid_ct is the name of a pipeline with code of its own"),
@@ -274,6 +365,8 @@ NOWHERE = {
     ids=[
         "four series",
         "no report",
+        "three outputs",
+        "boxes without a name",
         "no modality",
         "no such modality",
         "taken",
@@ -309,6 +402,34 @@ def test_a_folder_with_a_link_is_refused(tmp_path: Path, add: Add) -> None:
     (folder / "docs" / "secret").symlink_to("/etc/passwd")
 
     assert "docs/secret is a link" in reason(add(folder))
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "said"),
+    [
+        ("import no_such_thing\n" + guest_bundles.BRIGHT, {}, "it needs the Python package no_such_thing, which is not installed here"),
+        (
+            guest_bundles.BRIGHT.replace("def forward(self, x):", "def forward(self, x):\n        import time\n        time.sleep(60)"),
+            {"time_s": 2},
+            "did not end within 2 s; where it may cost more, the mapping file says so: limits: {memory_mb: 12288, time_s: 4}",
+        ),
+    ],
+    ids=["a package", "time"],
+)
+def test_what_a_bundle_needs_and_does_not_have_is_named(tmp_path: Path, add: Add, code: str, limits: dict[str, int], said: str) -> None:
+    done = add(guest_bundles.bright(tmp_path / "zoo", code=code), mapping={"limits": limits})
+
+    assert said in reason(done)
+
+
+def test_a_bundle_that_only_runs_a_program_of_its_own_is_refused_before_anybody_fetches_its_weights(tmp_path: Path, add: Add) -> None:
+    folder = guest_bundles.bright(tmp_path / "zoo")
+    (folder / "models" / "model.pt").unlink()
+    (folder / "configs" / "inference.yaml").write_text("imports: [$import scripts.inference]\ninference: [$scripts.inference.main()]\n")
+    large = [{"path": f"models/fold{n}.pth", "url": f"https://example.org/{n}"} for n in range(5)]
+    (folder / "large_files.yaml").write_text(yaml.safe_dump({"large_files": large}))
+
+    assert "its inference configuration has no network_def" in reason(add(folder))
 
 
 # --- the list -----------------------------------------------------------------------------------------------------------------

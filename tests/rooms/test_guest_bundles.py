@@ -24,7 +24,8 @@ from node.guests._process.answers import Given, answered
 from node.guests._process.endings import ending
 from node.guests._process.monai_bundle import Ready
 from node.guests._process.refusal import Refusal
-from node.guests.arrival import unpack
+from node.guests.arrival import slices_itself, unpack, with_weights
+from node.guests.description import description
 from node.imaging.build import build_volume
 from tests.rooms import guest_bundles
 
@@ -236,6 +237,63 @@ def test_a_mask_of_another_resolution_is_not_brought_back_as_if_it_were_of_the_s
     _, arrays = asked(Ready.load(without, SEGMENTATION, "cpu"), pixels)
 
     assert dice(arrays["labels"] == 1, mask) > 0.6
+
+
+def test_a_bundle_that_names_a_gpu_outright_runs_where_there_is_none(tmp_path: Path) -> None:
+    """And reads what else it has beside its weights: a search wrote its architecture as arrays of numpy."""
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    torch.save({"code": np.arange(6.0).reshape(2, 3), "best": np.float64(0.5)}, path / "models" / "search_code.pt")
+    config = json.loads((path / "configs" / "inference.json").read_text())
+    config["searched"] = "$torch.load(@bundle_root + '/models/search_code.pt', map_location=torch.device('cuda'))"
+    config["preprocessing"]["transforms"].append(
+        {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x + float(@searched['code'].max()) - 5"}
+    )
+    config["preprocessing"]["transforms"].append({"_target_": "EnsureTyped", "keys": "image", "device": "cuda:0"})
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+    pixels, mask = a_volume()
+
+    _, arrays = asked(Ready.load(path, SEGMENTATION, "cpu"), pixels)
+
+    assert dice(arrays["labels"] == 1, mask) > 0.8
+
+
+def test_an_inferer_that_asks_for_clicks_is_refused_with_what_it_asks_for(tmp_path: Path) -> None:
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    (path / "scripts" / "clicks.py").write_text(CLICKS)
+    config = json.loads((path / "configs" / "inference.json").read_text()) | {"inferer": {"_target_": "scripts.clicks.Clicked"}}
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+
+    with pytest.raises(
+        Refusal, match="its inferer asks for more than an image: point_coords, point_labels; a job has nothing of it to give"
+    ):
+        Ready.load(path, SEGMENTATION, "cpu")
+
+
+CLICKS = """
+from monai.inferers import Inferer
+
+class Clicked(Inferer):
+    def __call__(self, inputs, network, point_coords, point_labels, labels=None, *more, **others):
+        return network(inputs)
+"""
+
+
+def test_a_flat_network_whose_inferer_goes_through_the_slices_gets_the_volume(tmp_path: Path) -> None:
+    """Its metadata describes what the network takes, one slice; its inferer takes them all."""
+    path = guest_bundles.bright(tmp_path / "bundle", form="json")
+    config = json.loads((path / "configs" / "inference.json").read_text())
+    config["preprocessing"]["transforms"] = config["preprocessing"]["transforms"][-1:]
+    config["inferer"] = {"_target_": "SliceInferer", "roi_size": [16, 16], "spatial_dim": 2}
+    (path / "configs" / "inference.json").write_text(json.dumps(config))
+    told = guest_bundles.metadata()
+    told["network_data_format"]["inputs"]["image"]["spatial_shape"] = [16, 16]
+    pixels, mask = a_volume()
+
+    sidecar = description(told, {}, name="spleen", modality=(), volume=slices_itself(path))
+    _, arrays = asked(Ready.load(path, sidecar, "cpu"), pixels)
+
+    assert (sidecar["dims"], sidecar["takes"]) == (3, "volume")
+    assert dice(arrays["labels"] == 1, mask) == 1.0
 
 
 def test_weights_that_are_no_numbers_are_refused_and_named(tmp_path: Path) -> None:
@@ -534,8 +592,10 @@ def test_a_pointer_in_place_of_the_weights_is_refused_with_how_to_fetch_them(tmp
     path = guest_bundles.bright(tmp_path / "zoo")
     (path / "models" / "model.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:f00d\nsize 19304\n")
 
+    unpack(path, tmp_path / "bundle", {})
+
     with pytest.raises(BundleRefused, match="a pointer of Git LFS and not the weights; fetch them with `git lfs pull`"):
-        unpack(path, tmp_path / "bundle", {})
+        with_weights(tmp_path / "bundle")
 
 
 @pytest.mark.parametrize(

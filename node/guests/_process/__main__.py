@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from pydoc import ErrorDuringImport
 from typing import Any
 
@@ -73,6 +74,10 @@ def _in_words(why: BaseException) -> str:
         chain.append(cause)
     if len(chain) > 1 and "did you mean" in str(chain[-1]):  # a guess of MONAI's; before it stands which reference leads nowhere
         chain.pop()
+    if isinstance(chain[-1], ModuleNotFoundError) and chain[-1].name and not Path(package := chain[-1].name.partition(".")[0]).exists():
+        return f"it needs the Python package {package}, which is not installed here"
+    if isinstance(chain[-1], UnpicklingError):
+        return "a file that it loads holds more than tensors and numbers, and could run code (weights_only=True refuses it)"
     said = str(chain[-1]).strip().splitlines()
     shut_in = isinstance(chain[-1], OSError) and not isinstance(chain[-1], FileNotFoundError)
     return f"{where_it_failed(chain[-1])}{f': {said[0][:240]}' if said else ''}{SHUT_IN if shut_in else ''}"

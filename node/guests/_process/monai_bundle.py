@@ -36,6 +36,7 @@ PRETRAINED = {"encoder_weights": None, "pretrained": False, "load_pretrain": Fal
 GONE = {
     "SwinUNETR": {"img_size"}
 }  #: arguments that MONAI no longer takes and that never changed what is computed; the zoo's bundles still name them
+GPU = re.compile(r"torch\.device\(\s*(['\"])cuda(:\d+)?\1\s*\)|^cuda(:\d+)?$")  #: a device by its name, where the node decides which it is
 READS_OR_WRITES = re.compile(r"^(Load|Save)[A-Z]\w*$")  #: LoadImaged, SaveImaged, SaveClassificationd …
 #: of what a reader gave; the node's image has its channels first. Old names too, which MONAI has no more
 CHANNEL_FIRST = re.compile(r"^(EnsureChannelFirst|AsChannelFirst|AddChannel)(d|D|Dict)?$")
@@ -68,9 +69,11 @@ class Ready:
         """Everything built once. Raises Refusal with what is wrong in the bundle."""
         if any(bundle.rglob("*.py")):  # most call the folder `scripts`
             sys.path.insert(0, str(bundle))
+        networks.read_numpy_too()
         config = _config(bundle)
         task = str(sidecar["task"])
         config = _without(config, lambda name: bool(READS_OR_WRITES.match(name) or CHANNEL_FIRST.match(name)))
+        config = _on_device(config, device)
         config |= {"bundle_root": str(bundle), "device": f"$torch.device('{device}')"}
         config |= {key: "." for key in ("output_dir", "dataset_dir", "data_file_base_dir") if key in config}
         parser = ConfigParser(config)
@@ -78,6 +81,8 @@ class Ready:
         pre = _composed(parser, config, "preprocessing", CHANNEL_FIRST)
         post = _composed(parser, config, "postprocessing", UNWANTED.get(task))
         inferer = parser.get_parsed_content("inferer") if "inferer" in config else SimpleInferer()
+        if asked := _asked_beside(inferer):
+            raise Refusal(f"its inferer asks for more than an image: {', '.join(asked)}; a job has nothing of it to give")
         evaluator = config.get("evaluator")
         _required(parser, config, evaluator)
         told = {
@@ -169,6 +174,17 @@ def _without(config: Any, unwanted: Callable[[str], bool]) -> Any:
     return out
 
 
+def _on_device(config: Any, device: str) -> Any:
+    """The configuration with the node's device wherever a bundle names a GPU outright."""
+    if isinstance(config, dict):
+        return {key: _on_device(value, device) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_on_device(value, device) for value in config]
+    if not isinstance(config, str):
+        return config
+    return GPU.sub(lambda found: f"torch.device('{device}')" if found[1] else device, config)
+
+
 def _as_it_runs_here(config: Any) -> Any:
     """The configuration of a network without weights from the net, and for the MONAI that is installed."""
     if isinstance(config, list):
@@ -243,6 +259,15 @@ def _required(parser: ConfigParser, config: Mapping[str, Any], evaluator: Any) -
         key = one[1:] if isinstance(one, str) and one.startswith("@") else ""
         if key and "Checkpoint" not in str(config.get(key)):
             parser.get_parsed_content(key)
+
+
+def _asked_beside(inferer: Callable[..., Any]) -> list[str]:
+    """What an inferer must be told beside the image and the network, such as the points that a reader clicked."""
+    try:
+        parameters = list(signature(inferer).parameters.values())[2:]
+    except (TypeError, ValueError):
+        return []
+    return [one.name for one in parameters if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
 
 
 def _first_key(compose: Compose, otherwise: Any) -> str:

@@ -11,12 +11,15 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core import multiarray
 
 from node.guests._process.endings import of_onnx
 from node.guests._process.refusal import Refusal
 
 MOST_NAMED = 4
+NUMPYS = ("numpy.core.multiarray", "numpy._core.multiarray")  #: as numpy 1 and numpy 2 wrote it
 
 
 def scripted(path: Path) -> bool:
@@ -104,6 +107,13 @@ def state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(read, dict) or not all(isinstance(value, torch.Tensor) for value in read.values()):
         raise Refusal(f"{path.name} is no state dict: tensors by name")
     return read
+
+
+def read_numpy_too() -> None:
+    """Let `weights_only=True` read numpy's arrays and numbers, by the names that numpy 1 and 2 give them: they are data as tensors are."""
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    named = [(getattr(multiarray, name), f"{home}.{name}") for name in ("_reconstruct", "scalar") for home in NUMPYS]
+    torch.serialization.add_safe_globals([np.ndarray, np.dtype, *dtypes, *named])
 
 
 def fill(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], file: str) -> None:
