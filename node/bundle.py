@@ -204,7 +204,7 @@ class Bundle:
 
     # --- the network ----------------------------------------------------------------------------------------------------
     def network(self, device: str = "cpu", *, engine: str = "torch") -> Callable[[torch.Tensor], Any]:
-        """The network with its weights, ready to be called with a float32 batch; outputs are float32.
+        """The network with its weights, ready to be called with a float32 batch, wherever that lies; outputs are float32, on `device`.
 
         `engine="openvino"` compiles it for this CPU (bfloat16 where the CPU has it) and checks it against torch on one input;
         on another device, without OpenVINO, or when the two disagree, it is torch all the same.
@@ -403,11 +403,17 @@ def _plain(value: Any, config: Mapping[str, Any], bundle: str, depth: int = 0) -
 
 
 def _ready(module: torch.nn.Module, shape: tuple[int, ...] | None, device: str, engine: str) -> Callable[[torch.Tensor], Any]:
-    """The module to be called: compiled where that was asked for and is the same, else as it is."""
+    """The module to be called: compiled where that was asked for and is the same, else as it is, with what it is given on its device."""
+    import torch
+
     if engine == "openvino" and device == "cpu" and shape is not None:
         compiled = _compiled(module, shape)
         if compiled is not None:
             return compiled
+    if isinstance(module, torch.jit.ScriptModule) and device != "cpu":  # takes no hooks
+        return lambda *given: module(*(one.to(device) for one in given))
+    if device != "cpu":
+        module.register_forward_pre_hook(lambda _, given: tuple(one.to(device) for one in given))
     plain: Callable[[torch.Tensor], Any] = module
     return plain
 
