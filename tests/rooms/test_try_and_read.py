@@ -17,7 +17,7 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 from pydicom import Dataset
 
 from node.annotations.drawn import Drawn, answers, proposals
@@ -204,6 +204,30 @@ def test_a_picture_becomes_a_heat_map_in_three_clicks_and_is_gone(clinic: Clinic
     expect(page.get_by_role("button", name="Analyse")).to_be_disabled()
     page.context.close()
     clinic.complaints.clear()  # of the uploads that were refused
+
+
+def test_what_is_nearly_sure_is_not_said_to_be_sure(clinic: Clinic) -> None:
+    def surer(route: Route) -> None:
+        answer = route.fetch()
+        said = answer.json()
+        said["prediction"]["confidence"] = 0.9996
+        for one, probability in zip(said["prediction"]["findings"], (0.99996, 0.00001, 0.25), strict=True):
+            one["probability"] = probability
+        route.fulfill(response=answer, json=said)
+
+    page = clinic.signed_in(Role.RADIOLOGIST)
+    page.route("**/try/upload*", surer)
+    page.goto(clinic.url + "/try")
+    page.get_by_role("button", name="I accept").click()
+    page.get_by_label("Pipeline").select_option("breast_ultrasound")
+    chooses(page, "a.png", a_picture(), "image/png")
+    page.get_by_role("button", name="Analyse").click()
+
+    found = page.get_by_role("region", name="Result")
+    expect(found.get_by_role("heading", level=2)).to_contain_text(", >99 %", timeout=120_000)
+    for chance in (">99.9 %", "<0.1 %", "25.0 %"):
+        expect(found.get_by_role("cell", name=chance, exact=True)).to_be_visible()
+    page.context.close()
 
 
 def test_a_picture_is_tried_by_the_keyboard_alone(clinic: Clinic) -> None:

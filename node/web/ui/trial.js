@@ -63,7 +63,7 @@ export default {
             <thead><tr><th scope="col">Finding</th><th scope="col">Probability</th><th scope="col">Decision</th><th scope="col">Where</th><th scope="col">Measured</th></tr></thead>
             <tbody><tr v-for="one in found.findings">
               <th scope="row">{{ one.name }}</th>
-              <td>{{ one.probability === null ? '' : (100 * one.probability).toFixed(1) + ' %' }}</td>
+              <td>{{ one.probability === null ? '' : chance(one.probability, 1) }}</td>
               <td><span v-if="one.present !== null" :class="['chip', one.present ? 'bad' : 'good']">{{ one.present ? 'present' : 'not present' }}</span>
                 <span v-else :title="one.remark">{{ one.trained ? 'nothing is said' : 'not trained: nothing is said' }}</span></td>
               <td>{{ [one.laterality, one.site].filter(Boolean).join(' ') }}</td>
@@ -105,11 +105,17 @@ export default {
     },
     headline() {
       if (!this.found.analysed) return "Not analysed";
-      const sure = this.found.confidence === null ? "" : `, ${Math.round(100 * this.found.confidence)} %`;
+      const sure = this.found.confidence === null ? "" : `, ${this.chance(this.found.confidence, 0)}`;
       return (this.found.label || "No label") + sure;
     },
   },
   methods: {
+    chance(probability, decimals) {  // as in reports: what is not quite sure is not rounded to 0 or 100
+      const said = (100 * probability).toFixed(decimals);
+      const least = 10 ** -decimals;
+      if (Number(said) >= 100) return `>${(100 - least).toFixed(decimals)} %`;
+      return Number(said) <= 0 ? `<${least.toFixed(decimals)} %` : `${said} %`;
+    },
     measured(one) {
       const unit = one.unit.startsWith("{") ? "" : one.unit.replace(/(?<=[a-z])[23]$/, (power) => "²³"[power - 2]);
       return `${one.name} ${Number(one.value.toPrecision(4))} ${unit}`.trim();
