@@ -70,7 +70,7 @@ class ScpSettings(Room):
     processes: int = Field(2, ge=1, le=64)
     max_pdu_bytes: int = Field(131072, ge=4096)
     max_associations: int = Field(64, ge=1)  #: per process
-    idle_timeout_s: float = 60
+    idle_timeout_s: float = Field(60, gt=0)
 
     @model_validator(mode="after")
     def _some_way_in(self) -> ScpSettings:
@@ -123,7 +123,7 @@ class WebSettings(Room):
     host: str = "127.0.0.1"
     port: Port = 8080
     hook_secret: SecretStr | None = None  #: shared with Orthanc's script; the hook is closed without it
-    max_upload_mb: int = 4096
+    max_upload_mb: int = Field(4096, ge=1)
     address: str = ""  #: of this node as people see it, e.g. https://radnode.hospital.example; empty: as each request says
     reading_links: Literal["off", "report"] = "off"  #: whether reports carry a link to the reading page: it opens without a password
     reading_link_days: float = Field(30, gt=0)  #: how long such a link is good
@@ -206,8 +206,8 @@ class OrthancSettings(Room):
     url: str
     username: str = ""
     password: SecretStr | None = None
-    catch_up_every_s: float = 30
-    timeout_s: float = 60
+    catch_up_every_s: float = Field(30, gt=0)
+    timeout_s: float = Field(60, gt=0)
 
 
 class SourceSettings(Room):
@@ -218,7 +218,7 @@ class SourceSettings(Room):
     port: Port = 104
     ae_title: str = ""
     url: str = ""
-    timeout_s: float = 10
+    timeout_s: float = Field(10, gt=0)
     tls: Tls | None = None  #: of kind dimse
 
 
@@ -227,7 +227,7 @@ class WorkersSettings(Room):
 
     count: int = Field(1, ge=1)
     device: str = "auto"
-    job_timeout_s: float = 1800
+    job_timeout_s: float = Field(1800, gt=0)
     memory_mb: int = Field(8192, ge=256)  #: a worker above this is replaced
     model_memory_mb: int = Field(2048, ge=0)  #: of a worker, for models that stay warm: the least recently used leaves first
 
@@ -235,15 +235,15 @@ class WorkersSettings(Room):
 class DeliverySettings(Room):
     """The outbox (`node/identified/delivery.py`)."""
 
-    first_retry_s: float = 2
-    longest_retry_s: float = 900
-    give_up_after_hours: float = 72
+    first_retry_s: float = Field(2, gt=0)
+    longest_retry_s: float = Field(900, gt=0)
+    give_up_after_hours: float = Field(72, gt=0)
 
 
 class RetentionSettings(Room):
     """What is forgotten, and when (`node/housekeeping.py`)."""
 
-    keep_days: float = 14
+    keep_days: float = Field(14, ge=0)
     keep_headers_days: float = Field(90, ge=0)  #: what rules can ask about past studies, for `radnode rules replay`
 
 
@@ -464,13 +464,13 @@ def load(config: Path | None = None, **arguments: Any) -> Settings:
     config = config or (Path(os.environ["RADNODE_CONFIG"]) if os.environ.get("RADNODE_CONFIG") else None)
     _Yaml.content = _read_yaml(config) if config else {}
     _no_unknown_environment()
-    secrets = os.environ.get("RADNODE_SECRETS_DIR") or (
-        "/run/secrets" if Path("/run/secrets").is_dir() else None
-    )  # files: radnode_web__hook_secret
+    secrets = _secrets_folder()
     try:
         return Settings(_secrets_dir=secrets, **arguments)
     except ValidationError as why:
         raise SettingsInvalid("; ".join(_sentence(error) for error in why.errors())) from None
+    except OSError as why:
+        raise SettingsInvalid(f"the secret file {why.filename} can't be read: {why.strerror}") from None
     except SettingsError as why:
         named = re.search(r'field "(\w+)"', str(why))
         key = named[1] if named else "a key"
@@ -492,8 +492,27 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _secrets_folder() -> str | None:
+    """Where secret files lie (`radnode_web__hook_secret`). One whose room is not known would be passed over, and a key be made in its place."""
+    named = os.environ.get("RADNODE_SECRETS_DIR")
+    folder = Path(named or "/run/secrets")
+    if not folder.is_dir():
+        if named:
+            raise SettingsInvalid(f"RADNODE_SECRETS_DIR: there is no folder {named}")
+        return None
+    for file in sorted(folder.iterdir()):
+        name = file.name.upper()
+        if name.startswith(PREFIX) and "__" in name and name.split("__")[0] not in _known_variables():
+            raise SettingsInvalid(f"the secret file {file} is not of a setting; known: {', '.join(sorted(_known_variables())).lower()}")
+    return str(folder)
+
+
+def _known_variables() -> set[str]:
+    return {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+
+
 def _no_unknown_environment() -> None:
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    known = _known_variables()
     for variable in os.environ:
         name = variable.upper()
         if name.startswith(PREFIX) and name not in NOT_SETTINGS and name.split("__")[0] not in known:

@@ -131,6 +131,10 @@ class MasterKeyWrong(VaultError):
     """The master key does not open this vault; give the key that the vault was made with."""
 
 
+class MasterKeyUnreadable(MasterKeyWrong, SettingsInvalid):
+    """The master key can't be read; give 32 random bytes in base64 (`openssl rand -base64 32`), in a file that the node may read."""
+
+
 class RecordDamaged(VaultError):
     """A sealed record fails its authentication; restore it from the sender."""
 

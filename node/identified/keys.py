@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from node import log
 from node.domain import CleanUid
-from node.errors import KeyMissing, MasterKeyWrong
+from node.errors import KeyMissing, MasterKeyUnreadable, MasterKeyWrong
 from node.identified.masters import NONCE_BYTES, TAG_BYTES, Masters, seal, unseal
 from node.identified.tables import KeyRow
 from node.identified.tombstones import Tombstones
@@ -41,8 +41,8 @@ def read_master_key(file: Path | None, secret: str | None, default_file: Path) -
 
     Raises
     ------
-    MasterKeyWrong
-        When what is given is not 32 bytes in base64, or a file that the settings name is not there.
+    MasterKeyUnreadable
+        When what is given is not 32 bytes in base64, or a file that the settings name is not there or can't be read.
     """
     if secret is not None:
         return _decoded(secret.encode(), "vault.master_key")
@@ -51,7 +51,9 @@ def read_master_key(file: Path | None, secret: str | None, default_file: Path) -
         return _decoded(path.read_bytes(), str(path))
     except FileNotFoundError:
         if file is not None:
-            raise MasterKeyWrong("the file of vault.master_key_file is not there", file=str(file)) from None
+            raise MasterKeyUnreadable("the file of vault.master_key_file is not there", file=str(file)) from None
+    except OSError as why:
+        raise MasterKeyUnreadable(f"{why.strerror}", file=str(path)) from None
     return _made(default_file)
 
 
@@ -61,7 +63,7 @@ def _decoded(text: bytes, where: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != KEY_BYTES:
-        raise MasterKeyWrong(f"{where} must hold 32 bytes in base64")
+        raise MasterKeyUnreadable(f"{where} must hold 32 bytes in base64")
     return key
 
 

@@ -225,6 +225,45 @@ def test_a_folder_that_may_not_be_read_has_its_line(settings: Path, tmp_path: Pa
     assert "DOE" not in (json.dumps(report) + done.stdout + done.stderr).upper()
 
 
+@pytest.mark.parametrize("left", ["unreadable", "missing", "short"])
+def test_a_key_that_can_not_be_read_is_a_wrong_setting(settings: Path, tmp_path: Path, left: str):
+    key = tmp_path / "master.key"
+    if left == "unreadable":
+        key.mkdir()
+    elif left == "short":
+        key.write_text("c2hvcnQ=")
+    settings.write_text(settings.read_text() + f"\nvault: {{master_key_file: {key}}}\n")
+
+    done = radnode("keys", "list", config=settings)
+
+    assert done.returncode == 2
+    assert str(key) in done.stderr
+    assert "openssl rand" in done.stderr
+    assert "c2hvcnQ" not in done.stderr
+
+
+def test_a_secret_file_that_the_node_may_not_read_is_named(settings: Path, tmp_path: Path):
+    """As in a container whose secrets belong to another user."""
+    secret = tmp_path / "secrets" / "radnode_web__hook_secret"
+    secret.parent.mkdir()
+    secret.write_text("SECRETVALUE")
+    secret.chmod(0)
+    as_anybody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+    done = subprocess.run(
+        [*as_anybody, sys.executable, "-m", "node", "status", "--config", str(settings)],
+        cwd=ROOT,
+        env={**os.environ, "RADNODE_SECRETS_DIR": str(secret.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 2
+    assert f"{secret} can't be read: Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_folder_with_nothing_in_it_is_said_to_hold_nothing(settings: Path, tmp_path: Path):
     (tmp_path / "in").mkdir()
 

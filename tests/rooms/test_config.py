@@ -102,6 +102,9 @@ def test_a_wrong_value_is_named_but_not_repeated(monkeypatch):
             "addresses: .*number 2 is no network",
         ),
         ("RADNODE_LOG_LEVEL", "SECRETVALUE", "log_level: .*INFO"),
+        ("RADNODE_RETENTION__KEEP_DAYS", "-1", "retention.keep_days"),  # not "for ever": all would be purged at once
+        ("RADNODE_WORKERS__JOB_TIMEOUT_S", "0", "workers.job_timeout_s"),
+        ("RADNODE_ORTHANCS", '{"main": {"url": "http://x", "catch_up_every_s": 0}}', "orthancs.main.catch_up_every_s"),
         ("RADNODE_SCP__PORT", "65536", "scp.port"),
         ("RADNODE_WEB__PORT", "-1", "web.port"),
     ],
@@ -113,6 +116,24 @@ def test_a_value_that_can_not_be_used_stops_the_start(monkeypatch, variable: str
         config.load()
 
     assert "SECRETVALUE" not in str(why.value)
+
+
+def test_a_mistyped_secret_file_stops_the_start(tmp_path: Path, monkeypatch):
+    """Passed over, it would leave the vault with a key of its own making."""
+    monkeypatch.setenv("RADNODE_SECRETS_DIR", str(tmp_path))
+    (tmp_path / "radnode_vualt__master_key").write_text("SECRETVALUE")
+
+    with pytest.raises(SettingsInvalid, match=r"radnode_vualt__master_key is not of a setting; known: .*radnode_vault") as why:
+        config.load()
+
+    assert "SECRETVALUE" not in str(why.value)
+
+
+def test_a_folder_of_secrets_that_is_not_there_stops_the_start(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("RADNODE_SECRETS_DIR", str(tmp_path / "absent"))
+
+    with pytest.raises(SettingsInvalid, match="RADNODE_SECRETS_DIR: there is no folder"):
+        config.load()
 
 
 @pytest.mark.parametrize("kind", ["postgres", "postgresql", "postgresql+psycopg"])
