@@ -124,7 +124,7 @@ def _as_refusal() -> Iterator[None]:
         raise
     except NodeError as why:
         raise BundleRefused(why.detail or why.message) from None
-    except (AttributeError, TypeError, ValueError, KeyError, IndexError) as why:  # metadata of any shape
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError, ArithmeticError) as why:  # metadata of any shape
         raise BundleRefused(f"its metadata or the mapping file holds something unexpected: {log.where_it_failed(why)}") from why
 
 

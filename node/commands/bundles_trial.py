@@ -24,6 +24,7 @@ from node.imaging.volume import Volume
 from node.picture import said
 from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Takes
+from node.result_check import check
 from node.testing.studies import a_study, write_study
 
 PHANTOMS: Mapping[str, Mapping[str, Any]] = {  #: modality → arguments of `a_study`; other modalities: the nearest of these
@@ -67,6 +68,7 @@ def tried(staged: Path, metadata: Mapping[str, Any], sidecar: dict[str, Any]) ->
             begun = time.monotonic()
             result = pipeline.run(volume, guest)
             seconds = time.monotonic() - begun
+        check(volume, result)  # what no object can hold is known now and not at the first study
         gives = _gives(sidecar, result)
         accepts = _accepts(sidecar, guest.told)
     except NotAnalysed as why:

@@ -33,7 +33,7 @@ LARGE = tuple(f"{word}.{suffix}" for word in ("large_files", "large-files", "lar
 SMP_CONFIG = "config.json"  #: what `save_pretrained` of segmentation_models_pytorch writes beside the weights
 FIT = "fit_input"  #: in a configuration that was made here: resize to what an ONNX file asks for
 POINTER = b"version https://git-lfs"  #: what a clone without Git LFS has in place of a large file
-SKIPPED = {"__pycache__", ".git", ".DS_Store", "node.json", "SHA256SUMS"}
+SKIPPED = {"__pycache__", "__MACOSX", ".git", ".DS_Store", "node.json", "SHA256SUMS"}
 MOST_FILES, MOST_BYTES = 2000, 8 << 30
 
 
@@ -59,7 +59,7 @@ def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> bool:
         raise BundleRefused(f"{path.name} is no bundle folder, zip of one, TorchScript, ONNX or state dict")
     bare = (to / CONFIGS[0]).exists() and FIT in _json(to / CONFIGS[0])
     _with_mapping(to, mapping)
-    if "version" not in read_metadata(to):
+    if not (mapping.get("version") or read_metadata(to).get("version")):
         raise BundleRefused("metadata.json has no version")
     if not any((to / name).exists() for name in CONFIGS):
         raise BundleRefused(f"it has no {' or '.join(CONFIGS)}")

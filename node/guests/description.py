@@ -23,6 +23,8 @@ MODALITIES = {
         "MAMMOGRAPHY": ("MG",),
         "MAMMOGRAM": ("MG",),
         "OCT": ("OPT",),
+        "COMPUTEDTOMOGRAPHY": ("CT",),
+        "MAGNETICRESONANCE": ("MR",),
     },
     **dict.fromkeys(("XRAY", "XR", "RADIOGRAPH", "CXR", "DX", "CR", "RADIOGRAPHY"), ("DX", "CR")),
     **{name: (name,) for name in ("CT", "MR", "US", "PT", "MG", "NM", "XA", "RF", "OP", "ES", "SM", "OT", "XC", "IO", "PX", "OPT")},
@@ -37,6 +39,7 @@ EXAMPLES = {
     "classification": "{0: normal, 1: pneumonia}",
     "detection": "{0: nodule}",
 }  #: of names for outputs
+LONGEST = 64  #: characters of a segment's label
 NOTHING = {"bg", "none", "unknown", "unlabeled", "clear label"}  #: what label 0 is called when it is the background
 KEYS = {  #: of a mapping file
     *(
@@ -195,7 +198,7 @@ def _labels(task: str, mapping: Mapping[str, Any], output: Mapping[str, Any], me
     out: list[dict[str, Any]] = []
     for value, entry in named.items():
         chosen = dict(entry) if isinstance(entry, Mapping) else {"name": str(entry)}
-        name = str(chosen.get("name") or chosen.get("label") or value)
+        name = _told_apart(str(chosen.get("name") or chosen.get("label") or value), value, out)
         if name.lower() == "background" or (task == "segmentation" and value == 0 and name.lower() in NOTHING):
             continue
         meant = concept(name)
@@ -212,6 +215,14 @@ def _labels(task: str, mapping: Mapping[str, Any], output: Mapping[str, Any], me
     if not out:
         raise BundleRefused("all its outputs are background")
     return out
+
+
+def _told_apart(name: str, value: int, others: list[dict[str, Any]]) -> str:
+    """A name as objects can hold it: one line, no backslash, at most 64 characters (VR LO), and of no other output."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in name.replace("\\", "/")).split())[:LONGEST] or str(value)
+    if any(other["name"] == name for other in others):
+        name = f"{name[: LONGEST - 8]} ({value})"
+    return name
 
 
 def _named(told: Any) -> dict[int, Any]:
@@ -246,7 +257,9 @@ def _modalities(told: Any) -> tuple[str, ...]:
     words = told if isinstance(told, list | tuple) else re.split(r"[,/;]|\bor\b", str(told or ""))
     found: list[str] = []
     for word in words:
-        found += MODALITIES.get(re.sub(r"[^A-Z0-9]", "", str(word).upper()), ())
+        whole = re.sub(r"[^A-Z0-9]", "", str(word).upper())
+        for one in [whole] if whole in MODALITIES else re.findall(r"[A-Z0-9]+", str(word).upper()):  # "CT scan", "MRI (T2)"
+            found += MODALITIES.get(one, ())
     return tuple(dict.fromkeys(found))
 
 
@@ -267,7 +280,7 @@ def _values(given: Mapping[str, Any], channels: int) -> str:
 def _whole(value: Any) -> int | None:
     try:
         return int(float(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # JSON as Python writes it knows Infinity
         return None
 
 

@@ -24,6 +24,7 @@ from node.commands.options import house
 from node.domain import Job, JobState, Study
 from node.errors import BundleDamaged, BundleInvalid, NodeError
 from node.guests import allowed
+from node.guests.description import description
 from node.imaging.study import read_study
 from node.ledger.jobs import Jobs
 from node.router import decide
@@ -210,6 +211,57 @@ def test_weights_that_lie_elsewhere_are_named_with_where_to_fetch_them(tmp_path:
 
     assert f"Fetch https://example.org/model.pt to models/model.pt (md5 {'f00d' * 8}), and add it again" in reason(done)
     assert list(models.iterdir()) == []
+
+
+def test_names_that_no_object_can_hold_are_made_such_that_one_can(tmp_path: Path, add: Add, models: Path, department: Department) -> None:
+    """As a template or a careless hand writes them: twice the same, in two lines, longer than a label may be."""
+    names = {"0": "background", "1": "category", "2": "category", "3": "left\\right\n" + "kidney " * 12}
+    told = guest_bundles.metadata()["network_data_format"]
+    told["outputs"]["pred"]["channel_def"] = names
+    three = guest_bundles.BRIGHT.replace("x - self.level]", "x - self.level, 2 * (x - self.level) - 200, 3 * (x - self.level) - 600]")
+
+    done = add(guest_bundles.bright(tmp_path / "zoo", level=0.0, code=three, network_data_format=told), "--name", "parts")
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+    job, summary, objects = department.analyses("parts", a_study("CT", slices=12, rows=64, slice_mm=10.0))
+    assert job.state is JobState.COMPLETED, summary
+    labels = [finding["name"] for finding in summary["findings"]]
+    assert labels[:2] == ["category", "category (2)"]
+    assert labels[2].startswith("left/right kidney kidney")
+    assert len(labels[2]) <= 64
+    assert {segment.SegmentLabel for segment in objects["SEG"].SegmentSequence} <= set(labels)
+
+
+def test_a_zip_as_a_mac_makes_it_drops_in(tmp_path: Path, add: Add) -> None:
+    guest_bundles.bright(tmp_path / "zoo" / "Spleen_CT_v0.5.1", level=300.0)
+    archive = Path(shutil.make_archive(str(tmp_path / "spleen"), "zip", tmp_path / "zoo"))
+    with zipfile.ZipFile(archive, "a") as more:
+        more.writestr("__MACOSX/Spleen_CT_v0.5.1/._configs", b"\0\5\x16\7")
+
+    done = add(archive)
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("image", "modality"),
+    [
+        ({"modality": "CT scan", "value_range": [float("-inf"), float("inf")]}, ["CT"]),
+        ({"modality": "Computed Tomography"}, ["CT"]),
+        ({"modality": "MRI (T2)"}, ["MR"]),
+        ({"modality": "X-ray"}, ["DX", "CR"]),
+    ],
+    ids=["CT scan", "in words", "MRI", "X-ray"],
+)
+def test_metadata_of_any_hand_is_understood(image: dict[str, Any], modality: list[str]) -> None:
+    told = guest_bundles.metadata()
+    told["network_data_format"]["inputs"]["image"] |= image
+
+    assert description(told, {}, name="spleen", modality=())["intended_use"]["modality"] == modality
+
+
+def test_a_version_that_is_none_is_not_called_none(tmp_path: Path, add: Add) -> None:
+    assert "metadata.json has no version" in reason(add(guest_bundles.bright(tmp_path / "zoo", version=None)))
 
 
 def test_one_of_several_forms_of_the_weights_is_enough(tmp_path: Path, add: Add) -> None:
