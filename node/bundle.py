@@ -21,6 +21,7 @@ from packaging.version import InvalidVersion, Version
 from pydicom.dataset import Dataset
 
 from node import codes
+from node.device import check
 from node.domain import Algorithm
 from node.errors import BundleDamaged, BundleInvalid
 
@@ -225,8 +226,10 @@ class Bundle:
         return {name: _ready(one, shapes.get(name), device, engine) for name, one in held.items()}
 
     def module(self, device: str = "cpu") -> torch.nn.Module:
-        """The network as a torch module in evaluation mode, float32, weights strictly loaded."""
+        """The network as a torch module in evaluation mode, float32, weights strictly loaded. Raises DeviceUnusable where it can't lie there."""
         import torch
+
+        check(device)
 
         data = self._weights()
         if self.weights.endswith(".ts"):

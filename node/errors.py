@@ -164,6 +164,10 @@ class BundleInvalid(NodeError):
     """The folder is not a model bundle that the node can run."""
 
 
+class DeviceUnusable(NodeError):
+    """Nothing can be computed on the device of `workers.device`: no such GPU, no driver, or none for this torch; docs/operations.md tells more."""
+
+
 class VersionRefused(NodeError):
     """The version can't be given that state; `radnode bundles list` shows what is installed and how it stands."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -86,7 +87,10 @@ class WarmModels:
 
 
 def _give_memory_back() -> None:
-    """What python let go of goes back to the system: glibc keeps freed memory for itself otherwise."""
+    """What python let go of goes back to the system: glibc keeps freed memory for itself otherwise, and torch that of a GPU."""
     gc.collect()  # networks refer to themselves
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

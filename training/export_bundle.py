@@ -78,7 +78,7 @@ def bundle_of(
     import torch
 
     recipe = importlib.import_module(f"training.bundles.{pipeline}")
-    state = torch.load(weights, weights_only=True)
+    state = torch.load(weights, weights_only=True, map_location="cpu")  # a checkpoint may come from a GPU
     run = {"steps": state["step"], "minutes": round(state["spent"] / 60, 1)} if "average" in state else {}
     state = state.get("average", state)
     if (notes := weights.with_name("notes.json")).exists():

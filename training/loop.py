@@ -62,8 +62,10 @@ def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
 
 
 @cache
-def _has_bfloat16() -> bool:
-    """Whether this processor counts in bfloat16 itself: where it does not, torch imitates it."""
+def _has_bfloat16(kind: str) -> bool:
+    """Whether this processor, or this process's GPU, counts in bfloat16 itself: where it does not, torch imitates it."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
@@ -77,7 +79,7 @@ class Loss(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         kind = batch["image"].device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind != "cpu" or _has_bfloat16()):
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=_has_bfloat16(kind)):
             return self.loss_of(self.model, batch)
 
 

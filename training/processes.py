@@ -24,6 +24,11 @@ def together() -> Iterator[None]:
         yield
         return
     on_gpu = torch.cuda.is_available()
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if on_gpu and here > gpus:
+        raise SystemExit(
+            f"{here} processes for {gpus} GPU(s): --nproc-per-node {gpus} at most, or CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
     if on_gpu:
         torch.cuda.set_device(device())
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)

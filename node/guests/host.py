@@ -33,7 +33,7 @@ START_S = 300.0  #: for the libraries and the weights
 LOOK_EVERY_S = 0.25
 MOST_SCRATCH_MB = 256
 ROOM_MB = 512  #: resident memory above the limit on what may be asked for: libraries are mapped, not asked for
-KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -82,7 +82,7 @@ class Guest:
             "bundle": str(self.bundle.path.absolute()),
             "scratch": str(self._scratch),
             "device": self._device,
-            "memory_mb": None if self._device.startswith("cuda") else self.limits.memory_mb,
+            "memory_mb": self.limits.memory_mb,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "node.guests._process", json.dumps(settings)],
@@ -100,6 +100,10 @@ class Guest:
             raise BundleInvalid(why.detail, bundle=self.bundle.name) from None
         except NotAnalysed as why:
             raise BundleInvalid(why.detail, bundle=self.bundle.name) from None
+        if self.told["device"] != self._device:
+            _log.warning(
+                "a bundle computes on the CPU: its process can't use the GPU", extra={"bundle": self.bundle.name, "gpu": self._device}
+            )
 
     def ask(self, facts: Mapping[str, Any], arrays: Arrays) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """The answer to one question.

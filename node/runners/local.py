@@ -33,7 +33,10 @@ LEASE_S = 60.0
 START_TIMEOUT_S = 180.0
 LONGEST_PAUSE_S = 30.0  #: between starts of a worker that does not come up
 MEMORY_EVERY_S = 0.25
-WORKERS_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
+WORKERS_ENVIRONMENT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),  # the numbers of the first are counted in the order of the second
+)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 MB = 1024 * 1024
 
@@ -323,6 +326,7 @@ class _Worker:
             said = json.loads(line)
             if "ready" in said:
                 self._ready, self._pause_s = True, 0.0
+                _log.info("a worker is ready", extra={"number": self._settings["number"], "device": said["device"]})
                 if not said["network"]:
                     _log.warning("this machine does not let a worker go without a network", extra={"number": self._settings["number"]})
             elif "warm" in said:

@@ -19,7 +19,7 @@ from pathlib import Path
 from node.guests._process import cell
 if sys.argv[4] == "no landlock":
     cell._fence = lambda *_: False
-how = cell.lock(Path(sys.argv[1]), Path(sys.argv[2]), memory_mb=1024)
+how = cell.lock(Path(sys.argv[1]), Path(sys.argv[2]), memory_mb=1024, gpu=sys.argv[6] == "gpu")
 outside, port, parent = Path(sys.argv[3]), int(sys.argv[5]), os.getppid()
 
 def tried(act):
@@ -38,6 +38,13 @@ def thread():
     one.start()
     one.join()
 
+def as_cuda_does(then):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as one:
+        one.setblocking(False)
+        one.bind(chr(0) + f"cuda-uvmfd-{os.getpid()}")
+        one.listen()
+        then(one)
+
 print(json.dumps({"how": how} | {name: tried(act) for name, act in {
     "read its own": lambda: (Path(sys.argv[1]) / "weights").read_text(),
     "write its scratch": lambda: (Path(sys.argv[2]) / "note").write_text("x"),
@@ -54,27 +61,38 @@ print(json.dumps({"how": how} | {name: tried(act) for name, act in {
     "change a mode": lambda: outside.chmod(0o777),
     "connect": lambda: socket.create_connection(("127.0.0.1", port), timeout=5),
     "open a local socket": lambda: socket.socket(socket.AF_UNIX),
+    "open a local socket for messages": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
+    "open a socket of the network": lambda: socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET),
+    "bind CUDA's socket": lambda: as_cuda_does(lambda one: None),
+    "answer at CUDA's socket": lambda: as_cuda_does(lambda one: one.accept()),
+    "call another's": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(chr(0) + sys.argv[7]),
+    "read which drivers there are": lambda: Path("/proc/devices").read_text(),
     "start a program": lambda: subprocess.run(["/bin/true"]),
     "fork": forked,
     "kill the parent": lambda: os.kill(parent, signal.SIGKILL),
     "take memory": lambda: bytearray(2 << 30),
 }.items()}))
 """
-MAY = {"read its own", "write its scratch", "start a thread"}
+MAY = {"read its own", "write its scratch", "start a thread", "read which drivers there are"}
 #: without Landlock: the filter can't tell paths apart, so nothing is written and everything that the worker may read is read
 WIDER = {"read a secret", "list the folder", "read the users"}
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize("kernel", ["as it is", "no landlock"])
-def test_code_of_a_bundle_reaches_nothing_and_changes_nothing(tmp_path: Path, kernel: str) -> None:
+def test_code_of_a_bundle_reaches_nothing_and_changes_nothing(tmp_path: Path, kernel: str, device: str) -> None:
+    """With a GPU it may have the socket that CUDA does not begin without, and do nothing with it."""
     bundle, scratch, outside = tmp_path / "bundle", tmp_path / "scratch", tmp_path / "wing" / "secret"
     for folder in (bundle, scratch, outside.parent):
         folder.mkdir()
     (bundle / "weights").write_text("numbers")
     outside.write_text("CANARY")
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        command = [sys.executable, "-P", "-c", TRIES, str(bundle), str(scratch), str(outside), kernel, str(server.getsockname()[1])]
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as local:
+        local.bind(f"\0radnode-test-{os.getpid()}")
+        local.listen()
+        words = [str(bundle), str(scratch), str(outside), kernel, str(server.getsockname()[1]), device, f"radnode-test-{os.getpid()}"]
+        command = [sys.executable, "-P", "-c", TRIES, *words]
         environment = {"PYTHONPATH": str(ROOT), "SECRET": "CANARY", "PATH": os.environ["PATH"]}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", timeout=120)
     assert done.returncode == 0, done.stderr
@@ -85,6 +103,9 @@ def test_code_of_a_bundle_reaches_nothing_and_changes_nothing(tmp_path: Path, ke
         pytest.skip("this kernel has no Landlock")
     assert how == ("landlock" if kernel == "as it is" else "filter"), done.stderr
     may = MAY if how == "landlock" else (MAY | WIDER) - {"write its scratch"}
+    if how == "landlock" and device == "gpu":
+        may = may | {"bind CUDA's socket"}
+        assert {said["answer at CUDA's socket"], said["call another's"]} == {"PermissionError"}
     if how == "filter":
         said.pop("read the parent's environment")  # of a parent without more privileges it may be read
     assert {name for name, outcome in said.items() if outcome == "done"} == may

@@ -16,7 +16,8 @@ from pydoc import ErrorDuringImport
 from typing import Any
 
 from node.confinement import end_with_parent, step_back, without_network
-from node.guests._process.cell import lock
+from node.device import computes
+from node.guests._process.cell import limit_memory, lock
 from node.guests._process.refusal import Refusal
 from node.guests.wire import packed, unpacked
 from node.log import where_it_failed
@@ -31,7 +32,8 @@ def main(settings: dict[str, Any]) -> int:
     questions, answers = _take_over_standard_streams()
     bundle, scratch = Path(settings["bundle"]), Path(settings["scratch"])
     without_network()
-    how = lock(bundle, scratch, memory_mb=settings["memory_mb"])
+    on_gpu = settings["device"].startswith("cuda")
+    how = lock(bundle, scratch, memory_mb=None if on_gpu else settings["memory_mb"], gpu=on_gpu)
     if how == "filter":  # a compiler would be asked where a library lies, with a file that can't be written
         ctypes.util._findLib_gcc = lambda _name: None  # type: ignore[attr-defined]
     if not how:
@@ -43,8 +45,11 @@ def main(settings: dict[str, Any]) -> int:
     try:
         from node.guests._process.monai_bundle import Ready  # the libraries too are imported inside the cell
 
-        ready = Ready.load(bundle, json.loads((bundle / "node.json").read_text()), settings["device"])
-        _say(answers, ready.told)
+        device = settings["device"] if not on_gpu or computes(settings["device"]) else "cpu"
+        if device != settings["device"]:
+            limit_memory(settings["memory_mb"])
+        ready = Ready.load(bundle, json.loads((bundle / "node.json").read_text()), device)
+        _say(answers, {**ready.told, "device": device})
     except Refusal as why:
         _say(answers, {"failed": str(why)})
         return 0
@@ -61,10 +66,15 @@ def main(settings: dict[str, Any]) -> int:
             _say(answers, {"failed": f"it asked for more than {settings['memory_mb']} MB of memory"})
             return BROKEN
         except BaseException as why:
-            if "allocate memory" in str(why) or "out of memory" in str(why):
-                why = MemoryError(f"more than {settings['memory_mb']} MB of memory")
-            _say(answers, {"failed": f"its code failed: {_in_words(why)}"})
+            _say(answers, {"failed": _failure(why, settings["memory_mb"])})
             return BROKEN
+
+
+def _failure(why: BaseException, memory_mb: int) -> str:
+    """What went wrong in the bundle's code. What a GPU has no room for is told in its own words: they name both sizes."""
+    if type(why).__name__ != "OutOfMemoryError" and ("allocate memory" in str(why) or "out of memory" in str(why)):
+        why = MemoryError(f"more than {memory_mb} MB of memory")
+    return f"its code failed: {_in_words(why)}"
 
 
 def _in_words(why: BaseException) -> str:

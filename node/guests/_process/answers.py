@@ -57,7 +57,7 @@ def answered(
     if said is None:
         raise Refusal(f"its postprocessing leaves no {pred_key}")
     tensor = torch.as_tensor(np.asarray(said) if not isinstance(said, torch.Tensor) else said)
-    tensor = _certain(tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor)
+    tensor = _certain(tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor).cpu()  # its transforms ran where the network is
     match task:
         case "segmentation":
             return _segmentation(tensor, sidecar, post, given)

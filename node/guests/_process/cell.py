@@ -29,8 +29,9 @@ RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}
 EVERYWHERE = (
     *("/usr", "/lib", "/lib64", "/sys", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/zero", "/dev/urandom"),
     *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "version", "filesystems", "driver", "sys")),  # of no other process
+    *("/proc/devices", "/proc/modules"),  # where CUDA looks for its driver
 )
-DEVICES = ("nvidia*", "dri", "kfd", "null")  #: below /dev: opened for writing by their drivers
+DEVICES = ("nvidia*", "dxg", "dri", "kfd", "null")  #: below /dev: opened for writing by their drivers
 
 #: Linux system calls by name → number (x86_64, aarch64); None: the architecture does not have it
 BY_MACHINE = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
@@ -45,7 +46,8 @@ NEVER = {  # programs, other processes, privileges, modes and owners of files
         "setns": (308, 268),
     },
     **{"mount": (165, 40), "umount2": (166, 39), "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241)},
-    **{"keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218), "io_uring_setup": (425, 425), "socket": (41, 198)},
+    **{"keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218), "io_uring_setup": (425, 425)},
+    **{"connect": (42, 203), "accept": (43, 202), "accept4": (288, 242)},
     **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
     **{"chown": (92, None), "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54)},
 }
@@ -57,6 +59,7 @@ CHANGES = {  # without Landlock: whatever changes a file system
 OPEN, OPENAT = (2, None), (257, 56)
 CLONE, CLONE3, TGKILL = (56, 220), (435, 435), (234, 131)
 CLONE_THREAD = 0x10000
+SOCKET, AF_UNIX, SEQPACKET = (41, 198), 1, 4  #: the bit that tells SOCK_SEQPACKET (5) from the two other kinds of local sockets
 OPEN_TO_CHANGE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 Instruction = tuple[int, int, int, int]
@@ -64,7 +67,7 @@ LOAD, EQUAL, AT_LEAST, ANY_BIT, GIVE = 0x20, 0x15, 0x35, 0x45, 0x06  #: BPF: LD|
 ALLOW, REFUSE, UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EACCES, 0x00050000 | errno.ENOSYS
 
 
-def lock(bundle: Path, scratch: Path, *, memory_mb: int | None) -> str:
+def lock(bundle: Path, scratch: Path, *, memory_mb: int | None, gpu: bool = False) -> str:
     """Shut the cell for good. Must run before any thread begins.
 
     Parameters
@@ -75,22 +78,30 @@ def lock(bundle: Path, scratch: Path, *, memory_mb: int | None) -> str:
         The one folder that may be written.
     memory_mb
         How much memory the process may ask for; None where it can't be counted (a GPU's driver reserves far more than it uses).
+    gpu
+        Whether CUDA is to begin in here: it binds a local socket of its own (`cuda-uvmfd-…`, where other processes could ask it for memory)
+        and gives up without. Nobody is answered there, and no other socket is reached. A kernel without Landlock refuses it all the same.
 
     Returns
     -------
     "landlock", or "filter" on a kernel without it; "" when this machine has neither, and nothing may run.
     """
     _drop_privileges()
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 64 << 20)]
-    if memory_mb is not None:
-        limits.append((resource.RLIMIT_DATA, memory_mb << 20))
-    for kind, most in limits:
+    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 64 << 20)):
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (most, most))
+    if memory_mb is not None:
+        limit_memory(memory_mb)
     fenced = _fence([bundle, *_libraries()], scratch)
-    if not _filter(refuse_changes=not fenced):
+    if not _filter(refuse_changes=not fenced, sockets=gpu and fenced):
         return ""
     return "landlock" if fenced else "filter"
+
+
+def limit_memory(memory_mb: int) -> None:
+    """What the process may ask for from here on."""
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
 
 
 def _drop_privileges() -> None:
@@ -153,7 +164,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
 
 
 # --- seccomp --------------------------------------------------------------------------------------------------------------
-def _filter(*, refuse_changes: bool) -> bool:
+def _filter(*, refuse_changes: bool, sockets: bool) -> bool:
     """Take the calls away; False on a machine whose numbers are not known here, or that has no filters."""
     if platform.machine() not in BY_MACHINE:
         return False
@@ -170,6 +181,11 @@ def _filter(*, refuse_changes: bool) -> bool:
         number = numbers[column]
         if number is not None:
             program += [(EQUAL, 0, 1, number), (GIVE, 0, 0, REFUSE)]
+    if sockets:  # local ones that only speak with whom they accept, and none is accepted
+        program += _unless(SOCKET[column], argument=0, test=(EQUAL, 1, 0, AF_UNIX))
+        program += _unless(SOCKET[column], argument=1, test=(ANY_BIT, 1, 0, SEQPACKET))
+    else:
+        program += [(EQUAL, 0, 1, SOCKET[column]), (GIVE, 0, 0, REFUSE)]
     program += [(EQUAL, 0, 1, CLONE3[column]), (GIVE, 0, 0, UNKNOWN)]  # its flags lie in memory: libraries fall back to clone
     program += _unless(CLONE[column], argument=0, test=(ANY_BIT, 1, 0, CLONE_THREAD))  # threads, no processes
     program += _unless(TGKILL[column], argument=0, test=(EQUAL, 1, 0, os.getpid()))  # abort(3) of itself

@@ -129,6 +129,8 @@ class Ready:
         with torch.no_grad(), torch.autocast("cuda", enabled=self.half):
             try:
                 out = self.inferer(batch, self.network)
+            except torch.OutOfMemoryError:  # of a GPU
+                raise
             except (RuntimeError, ValueError) as why:
                 if isinstance(self.network, torch.nn.Module) and "allocate memory" not in str(why) and _about_shape(why):
                     said = str(why).strip().splitlines()[-1][:200]

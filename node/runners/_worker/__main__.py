@@ -15,7 +15,8 @@ from typing import IO, Any
 
 from node import log
 from node.confinement import end_with_parent, step_back, without_network
-from node.errors import NodeError
+from node.device import chosen
+from node.errors import DeviceUnusable, NodeError
 from node.ledger.payload import job_from_json, made_to_dict
 from node.warm_models import WarmModels
 
@@ -31,7 +32,7 @@ def main(settings: dict[str, Any]) -> int:
     module, _, name = settings["act"].partition(":")
     room = importlib.import_module(module)
     carry_out = getattr(room, name)
-    device = _device(settings["device"], settings["number"])
+    device = chosen(settings["device"], settings["number"])
     _say(answers, ready=True, network=confined, device=device)
     loaded = WarmModels(settings["model_memory_mb"])
     if settings["warm"] and hasattr(room, "warm_up"):
@@ -69,6 +70,9 @@ def _carry(
             progress=lambda step: _say(answers, step=step),
             **settings["act_arguments"],
         )
+    except DeviceUnusable as why:  # a GPU that failed once fails this process for good
+        _say(answers, failed=str(why), leaving=True)
+        return False
     except NodeError as why:
         _say(answers, failed=str(why))
         return True
@@ -86,18 +90,6 @@ def _take_over_standard_streams() -> tuple[IO[str], IO[str]]:
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     return orders, answers
-
-
-def _device(wanted: str, number: int) -> str:
-    """The device of this worker: with "auto" the GPUs in turn, or the CPU where there is none."""
-    if wanted != "auto":
-        return wanted
-    if not Path("/dev/nvidia0").exists():
-        return "cpu"
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return f"cuda:{number % count}" if count else "cpu"
 
 
 def _say(answers: IO[str], **facts: Any) -> None:
