@@ -33,6 +33,10 @@ class DatabaseAway(NodeError):
     """The database can't be used now; see that it runs and that the user of `database.url` (`database.identified_url`) may make tables there."""
 
 
+class DatabaseNewer(NodeError):
+    """A newer version of the node has changed this database; install that version again, or restore a backup from before it."""
+
+
 class RulesInvalid(NodeError):
     """The rules can't be used; correct the line that is named."""
 

@@ -18,6 +18,8 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.types import TypeDecorator
 
+from node.errors import DatabaseNewer
+
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -128,7 +130,9 @@ def migrate(engine: Engine, migrations: Path) -> None:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
-        if revision_of(connection, migrations) != _newest_revision(migrations):
+        if (at := revision_of(connection, migrations)) != _newest_revision(migrations):
+            if at is not None and at not in {name for what, name in _revisions(migrations) if what == "revision"}:
+                raise DatabaseNewer(revision=at)
             from alembic import command
 
             with _alembic:
@@ -170,9 +174,14 @@ def version_table(migrations: Path) -> str:
 _REVISION = re.compile(r"""^(revision|down_revision)\b[^=\n]*= *["']([^"']+)["']""", re.MULTILINE)
 
 
+def _revisions(migrations: Path) -> list[tuple[str, str]]:
+    """What the files say: (revision or down_revision, its name)."""
+    return [(found[1], found[2]) for path in (migrations / "versions").glob("*.py") for found in _REVISION.finditer(path.read_text())]
+
+
 def _newest_revision(migrations: Path) -> str | None:
-    """The revision that none follows, as the files say. Alembic knows as well, but it takes longer to load than a database to open."""
-    said = [match.groups() for path in (migrations / "versions").glob("*.py") for match in _REVISION.finditer(path.read_text())]
+    """The revision that none follows. Alembic knows as well, but it takes longer to load than a database to open."""
+    said = _revisions(migrations)
     newest = {name for what, name in said if what == "revision"} - {name for what, name in said if what == "down_revision"}
     return newest.pop() if len(newest) == 1 else None  # branches: Alembic says what is wrong
 

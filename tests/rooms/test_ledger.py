@@ -34,6 +34,7 @@ from node.domain import (
     VersionState,
     WrittenObject,
 )
+from node.errors import DatabaseNewer
 from node.identified.arrivals import Arrivals
 from node.identified.tables import Base as IdentifiedBase
 from node.ledger.database import (
@@ -568,6 +569,20 @@ def test_both_sides_may_stand_in_one_postgresql(server: str) -> None:
 def test_the_newest_revision_is_known_without_alembic(migrations: Path) -> None:
     """A start asks the files; what they say must be what Alembic would say."""
     assert _newest_revision(migrations) == ScriptDirectory.from_config(alembic_config(migrations)).get_current_head()
+
+
+def test_a_database_of_a_newer_node_is_left_alone_and_says_what_to_do(tmp_path: Path) -> None:
+    """Somebody went back to the version before an update."""
+    engine = open_ledger(sqlite_url(tmp_path / "ledger.sqlite"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE ledger_revision SET version_num = '9999_future'"))
+
+    with pytest.raises(DatabaseNewer, match="restore a backup"):
+        migrate(engine, LEDGER)
+
+    with engine.begin() as connection:
+        assert revision_of(connection, LEDGER) == "9999_future"
+    engine.dispose()
 
 
 def test_migrating_again_and_from_several_threads_changes_nothing(tmp_path: Path) -> None:
