@@ -66,6 +66,7 @@ print(json.dumps({"how": how} | {name: tried(act) for name, act in {
     "bind CUDA's socket": lambda: as_cuda_does(lambda one: None),
     "answer at CUDA's socket": lambda: as_cuda_does(lambda one: one.accept()),
     "call another's": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(chr(0) + sys.argv[7]),
+    "write to another's from one end of a pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", sys.argv[8]),
     "read which drivers there are": lambda: Path("/proc/devices").read_text(),
     "start a program": lambda: subprocess.run(["/bin/true"]),
     "fork": forked,
@@ -88,10 +89,16 @@ def test_code_of_a_bundle_reaches_nothing_and_changes_nothing(tmp_path: Path, ke
     (bundle / "weights").write_text("numbers")
     outside.write_text("CANARY")
 
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as local:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as local,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear,
+    ):
         local.bind(f"\0radnode-test-{os.getpid()}")
         local.listen()
-        words = [str(bundle), str(scratch), str(outside), kernel, str(server.getsockname()[1]), device, f"radnode-test-{os.getpid()}"]
+        ear.bind(str(tmp_path / "ear"))
+        words = [str(bundle), str(scratch), str(outside), kernel, str(server.getsockname()[1]), device]
+        words += [f"radnode-test-{os.getpid()}", str(tmp_path / "ear")]
         command = [sys.executable, "-P", "-c", TRIES, *words]
         environment = {"PYTHONPATH": str(ROOT), "SECRET": "CANARY", "PATH": os.environ["PATH"]}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", timeout=120)

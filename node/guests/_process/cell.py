@@ -47,7 +47,7 @@ NEVER = {  # programs, other processes, privileges, modes and owners of files
     },
     **{"mount": (165, 40), "umount2": (166, 39), "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241)},
     **{"keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218), "io_uring_setup": (425, 425)},
-    **{"connect": (42, 203), "accept": (43, 202), "accept4": (288, 242)},
+    **{"connect": (42, 203), "accept": (43, 202), "accept4": (288, 242), "socketpair": (53, 199)},
     **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
     **{"chown": (92, None), "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54)},
 }
