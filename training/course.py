@@ -9,8 +9,25 @@ FACTORS = ("peak_rate", "weight_decay", "averaging")  #: what may be tuned, each
 Watch = Callable[[int, Mapping[str, float]], None]
 
 
+class RunRefused(ValueError):
+    """The run can't begin or go on as it was asked for; the message says why."""
+
+
+class Diverged(ArithmeticError):
+    """Step after step gave no numbers; the message says how many."""
+
+
+class Stopped(Exception):
+    """The run was asked to end before its time; its checkpoint holds where it was."""
+
+
 def _nobody(look: int, figures: Mapping[str, float]) -> None:
     """Nobody looks on."""
+
+
+def _never() -> bool:
+    """Nobody stops the run."""
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +36,8 @@ class Course:
 
     `factors` multiply the recipe's own values: its peak learning rate, its weight decay, and how fast the averaged weights follow
     (1 - decay). `looks` is how often the run is evaluated, evenly, its end included; None leaves that to the recipe. `watch` is told
-    the number and the figures of each look and may end the run by raising.
+    the number and the figures of each look and may end the run by raising. When `stopped` says so, the run leaves a checkpoint after the
+    step it is at and ends with `Stopped`.
     """
 
     minutes: float
@@ -27,6 +45,7 @@ class Course:
     factors: Mapping[str, float] = field(default_factory=dict)
     looks: int | None = None
     watch: Watch = _nobody
+    stopped: Callable[[], bool] = _never
 
     def part(self, share: float, *, watched: bool = False) -> Course:
         """One step of a recipe that trains in several: its share of the minutes. Only the step that makes the weights is watched."""

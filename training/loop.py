@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training import processes
-from training.course import Course
+from training.course import Course, Diverged, RunRefused, Stopped
 
 Batch = dict[str, torch.Tensor]
 CHECKPOINT_EVERY_S = 120.0
@@ -102,6 +102,19 @@ def drawn(draw: Callable[[], Batch]) -> Iterator[Callable[[], Batch]]:
             thread.shutdown(cancel_futures=True)
 
 
+def whole(checkpoint: Path) -> dict[str, Any]:
+    """What a run has left. Raises RunRefused when it was cut off, or is no checkpoint."""
+    try:
+        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        if {"model", "optimizer", "average", "average_steps", "spent", "step"} <= set(saved):
+            return saved
+    except OSError:
+        raise
+    except Exception:  # a damaged file may fail in any way
+        pass
+    raise RunRefused(f"{checkpoint} is damaged or no checkpoint of a run: take it away, and the run begins anew")
+
+
 def train(
     model: nn.Module,
     *,
@@ -120,7 +133,8 @@ def train(
 
     `draw(rng, progress)` makes one batch (runs in a second thread); `evaluate` gets a copy of the model
     with the averaged weights, on the CPU. Writes `checkpoint.pt` and `log.jsonl` into `out`. A step whose gradients are no numbers
-    changes nothing; ArithmeticError after `MOST_LOST` of them in a row.
+    changes nothing; Diverged after `MOST_LOST` of them in a row. Raises RunRefused when the checkpoint to go on from can't be read or is
+    of another network.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -135,9 +149,12 @@ def train(
     checkpoint = out / "checkpoint.pt"
     saved: dict[str, Any] | None = None
     if course.resume and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        saved = whole(checkpoint)
+        try:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError):
+            raise RunRefused(f"{checkpoint} is of another recipe: go on with that, or take another --out") from None
         spent, step = saved["spent"], saved["step"]
     loss = Loss(model, loss_of)
     several: nn.Module = DistributedDataParallel(loss, find_unused_parameters=True) if processes.count() > 1 else loss
@@ -155,17 +172,19 @@ def train(
 
     def save() -> None:
         part = checkpoint.with_suffix(".part")
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.state,
-                "average_steps": average.steps,
-                "spent": time.monotonic() - begun,
-                "step": step,
-            },
-            part,
-        )
+        facts = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average.state,
+            "average_steps": average.steps,
+            "spent": time.monotonic() - begun,
+            "step": step,
+        }
+        try:
+            torch.save(facts, part)
+        except (OSError, RuntimeError) as why:  # RuntimeError: of torch's own writer, when the disk is full
+            part.unlink(missing_ok=True)
+            raise OSError(f"{checkpoint} can't be written; the one before is as it was: {why}") from why
         part.replace(checkpoint)
 
     def look(**facts: Any) -> None:
@@ -197,7 +216,7 @@ def train(
             else:
                 lost += 1
             if lost == MOST_LOST:
-                raise ArithmeticError(f"{lost} steps in a row gave no numbers; --resume goes on from the last checkpoint, if there is one")
+                raise Diverged(f"{lost} steps in a row gave no numbers; --resume goes on from the last checkpoint, if there is one")
             step += 1
             images += int(batch["image"].shape[0]) * processes.count()
             now = time.monotonic()
@@ -215,7 +234,12 @@ def train(
                 )
                 recent.clear()
                 last_evaluated = time.monotonic()
-            progress = processes.agreed((time.monotonic() - begun) / 60 / minutes)
+            done = (time.monotonic() - begun) / 60
+            progress = processes.agreed(math.inf if course.stopped() else done / minutes)
+            if math.isinf(progress):
+                if processes.first():
+                    save()
+                raise Stopped(f"stopped after {done:.1f} of {minutes:.1f} minutes: --resume goes on from there")
     if processes.first():
         save()
         look(minutes=minutes, step=step, images=images, final=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.course import FACTORS, Course
+from training.course import FACTORS, Course, Diverged
 
 if TYPE_CHECKING:
     import optuna
@@ -42,7 +42,7 @@ def search(pipeline: str, run: Run, out: Path, *, trials: int, minutes: float, a
     Raises
     ------
     SearchRefused
-        When `out` holds a search of another pipeline or of other minutes, or a run reports no figure.
+        When `out` holds a search of another pipeline or of other minutes, a run reports no figure, or every one diverged.
     """
     import optuna
 
@@ -72,6 +72,8 @@ def search(pipeline: str, run: Run, out: Path, *, trials: int, minutes: float, a
         folder = out / "trials" / str(trial.number)
         try:
             run(folder, Course(minutes=minutes, factors=factors, looks=LOOKS, watch=watch))
+        except Diverged:  # of a rate that is too high, say: an answer, and no reason to end the search
+            raise optuna.TrialPruned from None
         finally:
             for weights in folder.rglob("*.pt"):  # its log stays
                 weights.unlink()
@@ -135,6 +137,8 @@ def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 def _best(study: optuna.Study, path: Path) -> Path:
     ended = _ended(study)
+    if not any(trial.state.name == "COMPLETE" for trial in ended):
+        raise SearchRefused("every run ended in steps that gave no numbers: there is nothing to choose from")
     own = next((trial.value for trial in ended if set(trial.params.values()) == {1.0}), None)
     best = {
         **study.user_attrs,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from training.datasets.table import DataRefused
 
-class GroupInTwoSplits(ValueError):
+
+class GroupInTwoSplits(DataRefused):
     """A patient or look-alike group stands in training and in validation. Take it out of one of them."""
 
 

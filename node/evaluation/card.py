@@ -86,14 +86,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"| finding | positive | {' | '.join(_OF_FINDINGS.values())} |"
         yield "|---" * (len(_OF_FINDINGS) + 2) + "|"
         for name, one in found["findings"].items():
-            yield f"| {name} | {one['positives']} of {one['images']} | {' | '.join(_said(one[key]) for key in _OF_FINDINGS)} |"
+            yield f"| {name} | {one['positives']} of {one['images']} | {' | '.join(metrics.written(one[key]) for key in _OF_FINDINGS)} |"
     if masks := found["segmentation"]:
         yield ""
         yield f"| masks, {masks['images']} images, {masks['with_lesion']} with a lesion | |"
         yield "|---|---|"
         for key, words in _OF_MASKS.items():
-            yield f"| {words} | {_said(masks[key])} |"
-
-
-def _said(one: dict[str, Any]) -> str:
-    return "–" if one["value"] is None else metrics.written(one)
+            yield f"| {words} | {metrics.written(masks[key])} |"

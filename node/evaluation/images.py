@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,10 +60,12 @@ def cases_in(folder: Path, split: str) -> list[Case]:
         When there is no index, it lacks a column, names a file that is not there or lies outside, or has no such split.
     """
     try:
-        with (folder / INDEX).open(newline="", encoding="utf-8-sig") as file:
-            rows = [{k: v or "" for k, v in row.items() if k} for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error):
+        text = (folder / INDEX).read_text(encoding="utf-8-sig")
+        rows = rows_in(text)
+    except (OSError, csv.Error):
         raise EvaluationRefused(f"{folder.name} has no readable {INDEX}") from None
+    except UnicodeDecodeError:
+        raise EvaluationRefused(f"{folder.name} has no readable {INDEX}: save it as UTF-8") from None
     columns = set(rows[0]) if rows else set()
     if "file" not in columns or not columns & {"label", "mask"}:
         raise EvaluationRefused(f"{INDEX} needs a column file, and label or mask; it has {', '.join(sorted(columns)) or 'no rows'}")
@@ -70,6 +73,14 @@ def cases_in(folder: Path, split: str) -> list[Case]:
     if not chosen:
         raise EvaluationRefused(f"no row is of the split {split}; known: {', '.join(sorted({row['split'] for row in rows}))}")
     return [_case(folder, row) for row in chosen]
+
+
+def rows_in(text: str) -> list[dict[str, str]]:
+    """The rows of a table with a head; columns stand apart by comma, semicolon or tab, as its head says, and blanks round words tell nothing."""
+    head = text.partition("\n")[0]
+    apart = next((mark for mark in ",;\t" if mark in head), ",")
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=apart, skipinitialspace=True)
+    return [{name.strip(): (value or "").strip() for name, value in row.items() if name} for row in table]
 
 
 def _case(folder: Path, row: dict[str, str]) -> Case:
@@ -89,10 +100,10 @@ def _inside(folder: Path, name: str) -> Path:
 def volume_of(case: Case, bundle: Bundle, window_hu: tuple[float, float] | None) -> Volume:
     """The image as the bundle's pipeline is given it: a DICOM object as the node reads it, a picture as an image of the right modality.
 
-    A picture carries what the index knows of the patient: age and sex. CT is read in Hounsfield units, which a picture does not hold:
+    It carries what the index knows of the patient, age and sex, where its header does not tell them. CT is read in Hounsfield units, which a picture does not hold:
     `window_hu` says which values its black and white stand for. Colour stays where the network takes it; else it becomes grey.
     """
-    if case.path.suffix.lower() in (".dcm", ""):
+    if _is_dicom(case.path):
         return _of_dicom(case)
     picture = cv2.imread(str(case.path), cv2.IMREAD_UNCHANGED)
     if picture is None:
@@ -118,15 +129,26 @@ def mask_of(case: Case, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     """(rows, columns): the known outline, everything that is not black; None when the index has none."""
     if case.mask is None:
         return None
-    picture = cv2.imread(str(case.mask), cv2.IMREAD_GRAYSCALE)
-    if picture is None or picture.shape != shape:
+    picture = cv2.imread(str(case.mask), cv2.IMREAD_UNCHANGED)  # as it is stored: OpenCV's grey makes 1 of 16 bits black
+    if picture is None or picture.shape[:2] != shape:
         raise EvaluationRefused("the mask can't be read, or has not the size of its image", file=case.name[:200])
-    return np.asarray(picture > 0)
+    return np.asarray(picture > 0 if picture.ndim == 2 else (picture[..., :3] > 0).any(axis=2))
+
+
+def _is_dicom(path: Path) -> bool:
+    """By its name, or by the mark that a DICOM file has (PS3.10 7.1): many are named by their UID."""
+    if path.suffix.lower() in (".dcm", ""):
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _of_dicom(case: Case) -> Volume:
     try:
         header = dcmread(case.path, stop_before_pixels=True)
+        for element in _known_of_the_patient(case):
+            if not header.get(element.keyword):
+                header[element.tag] = element
         instance = Instance(header=header, path=case.path)
         series = Series(
             series_instance_uid=CleanUid(str(header.SeriesInstanceUID)), modality=str(header.get("Modality", "")), instances=(instance,)
@@ -137,8 +159,14 @@ def _of_dicom(case: Case) -> Volume:
 
 
 def _header(case: Case, modality: str) -> Dataset:
-    header = Dataset()
+    header = _known_of_the_patient(case)
     header.SOPInstanceUID, header.Modality = "2.25.2", modality
+    return header
+
+
+def _known_of_the_patient(case: Case) -> Dataset:
+    """Age and sex, where the index tells them."""
+    header = Dataset()
     if (years := _years(case)) is not None:
         tell(header, {"age_years": years})
     if (sex := case.row.get("sex", "").strip().upper()[:1]) in ("M", "F", "O"):

@@ -47,9 +47,10 @@ def lesion_dice(table: npt.NDArray[np.int64]) -> float:
 
 
 def pooled_dice(table: npt.NDArray[np.int64]) -> float:
-    """Over all pixels of all pictures at once."""
-    tp, fp, fn = table[:, :3].sum(axis=0)
-    return float(2 * tp / max(1, 2 * tp + fp + fn))
+    """Over all pixels of all pictures at once; NaN where no pixel is lesion or found."""
+    tp, fp, fn = (int(n) for n in table[:, :3].sum(axis=0))
+    whole = 2 * tp + fp + fn
+    return 2 * tp / whole if whole else float("nan")
 
 
 def mean_iou(table: npt.NDArray[np.int64]) -> float:
@@ -99,17 +100,23 @@ def calibration_error(chances: npt.NDArray[np.float64], truth: Mask, *, bins: in
 
 
 def reliability(chances: npt.NDArray[np.float64], truth: Mask, *, bins: int = 10) -> list[tuple[float, float, int]]:
-    """(mean chance, share that came true, cases) of each bin; the bins hold as many cases each."""
-    order = np.argsort(chances, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if part.size]
-    return [(float(chances[part].mean()), float(truth[part].mean()), int(part.size)) for part in parts]
+    """(mean chance, share that came true, cases) of each bin; the bins hold as many cases each.
+
+    Cases of one chance share what came true of them: where a bin ends among them, their order in the set tells nothing.
+    """
+    if not chances.size:
+        return []
+    _, level, count = np.unique(chances, return_inverse=True, return_counts=True)
+    share = (np.bincount(level, truth) / count)[level]
+    parts = [part for part in np.array_split(np.argsort(chances, kind="stable"), bins) if part.size]
+    return [(float(chances[part].mean()), float(share[part].mean()), int(part.size)) for part in parts]
 
 
 def roc(scores: npt.NDArray[np.float64], truth: Mask) -> npt.NDArray[np.float64]:
     """(points, 2): false positive rate and sensitivity at every threshold, from (0, 0) to (1, 1)."""
-    levels = np.unique(scores)[::-1]
-    called = scores[None, :] >= levels[:, None]
-    points = [(called & ~truth).sum(axis=1) / max(1, int((~truth).sum())), (called & truth).sum(axis=1) / max(1, int(truth.sum()))]
+    levels, level = np.unique(scores, return_inverse=True)
+    called = [np.bincount(level, which, minlength=len(levels))[::-1].cumsum() for which in (~truth, truth)]  # from the highest level down
+    points = [of / max(1, int(which.sum())) for of, which in zip(called, (~truth, truth), strict=True)]
     return np.concatenate([np.zeros((1, 2)), np.stack(points, axis=1)])
 
 
@@ -121,10 +128,15 @@ def bootstrap(
     seed: int = 0,
     coverage: float = 0.95,
 ) -> tuple[float, float]:
-    """The percentile interval of `statistic(indices)` when whole groups (patients) are drawn with replacement."""
+    """The percentile interval of `statistic(indices)` when whole groups (patients) are drawn with replacement.
+
+    NaN for both ends where there is none: of one group nothing can be drawn but itself.
+    """
     rng = np.random.default_rng(seed)
-    names = sorted(set(groups))
-    members = [np.flatnonzero(np.asarray(groups) == name) for name in names]
+    names, place, count = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        return float("nan"), float("nan")
+    members = np.split(np.argsort(place, kind="stable"), np.cumsum(count)[:-1])
     values = []
     for _ in range(rounds):
         drawn = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
@@ -139,14 +151,20 @@ def bootstrap(
 
 
 def figure(
-    groups: Sequence[str], statistic: Callable[[npt.NDArray[np.int64]], float], *, digits: int = 3
-) -> dict[str, float | list[float]]:
-    """`{"value", "interval"}`: the statistic over everything and its 95 % interval."""
-    low, high = bootstrap(groups, statistic)
-    return {"value": round(statistic(np.arange(len(groups))), digits), "interval": [round(low, digits), round(high, digits)]}
+    groups: Sequence[str], statistic: Callable[[npt.NDArray[np.int64]], float], *, digits: int = 3, rounds: int = 2000
+) -> dict[str, Any]:
+    """`{"value", "interval"}`: the statistic over everything and its 95 % interval; None where there is none, as for the AUC of one class:
+    JSON knows no NaN.
+    """
+    value = statistic(np.arange(len(groups)))
+    if np.isnan(value):
+        return {"value": None, "interval": None}
+    low, high = bootstrap(groups, statistic, rounds=rounds)
+    return {"value": round(value, digits), "interval": None if np.isnan(low) else [round(low, digits), round(high, digits)]}
 
 
 def written(one: dict[str, Any]) -> str:
-    """A figure as it stands in a model card: `0.71 (0.63–0.78)`."""
-    low, high = one["interval"]
-    return f"{one['value']:.3f} ({low:.3f}–{high:.3f})"
+    """A figure as it stands in a model card: `0.71 (0.63–0.78)`; a dash for what can't be said."""
+    if one["value"] is None:
+        return "–"
+    return f"{one['value']:.3f} (" + ("–".join(f"{end:.3f}" for end in one["interval"]) if one["interval"] else "no interval") + ")"

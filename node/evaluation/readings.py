@@ -16,6 +16,8 @@ from node.evaluation.images import Case, mask_of, volume_of
 from node.interlock import Interlock
 from node.pipelines.interface import Pipeline
 
+#: what a finding's own column says; table tools write 1.0 where some are missing
+YES_OR_NO = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
 Truth = Mapping[str, frozenset[str]]  #: finding → the labels that mean it is there
 
 
@@ -96,13 +98,13 @@ def _read(case: Case, pipeline: Pipeline, model: Any, interlock: Interlock, trut
 
 
 def _known(case: Case, bundle: Bundle, truth: Truth) -> dict[str, bool]:
-    """The given labels, or a label of the finding's name; else a column of its name that says 1 or 0."""
+    """The given labels, or a label of the finding's name; else a column of its name that says 1 or 0. A row without a label tells nothing by it."""
     found: dict[str, bool] = {}
     for finding in bundle.labels:
-        if finding in truth:
+        if finding in truth and case.label:
             found[finding] = case.label in truth[finding]
-        elif case.row.get(finding, "").strip() in ("0", "1"):
-            found[finding] = case.row[finding].strip() == "1"
+        elif (said := YES_OR_NO.get(case.row.get(finding, "").lower())) is not None:
+            found[finding] = said
     return found
 
 

@@ -16,7 +16,7 @@ from node.evaluation.readings import Reading
 FEWEST = 10  #: images of a subgroup that is worth a line
 ROUNDS = 1000  #: of the bootstrap
 
-Figure = dict[str, Any]  #: `{"value", "interval"}`
+Figure = dict[str, Any]  #: `{"value", "interval"}` of `metrics.figure`
 
 
 def figures(readings: Sequence[Reading], bundle: Bundle, *, data: str, split: str) -> dict[str, Any]:
@@ -112,12 +112,7 @@ def _subgroups(read: Sequence[Reading], bundle: Bundle) -> dict[str, Any]:
 
 
 def _figure(groups: Sequence[str], statistic: Callable[[npt.NDArray[np.int64]], float]) -> Figure:
-    """The value and its 95 % interval over groups; None where there is none, as for the AUC of one class: JSON knows no NaN."""
-    value = statistic(np.arange(len(groups)))
-    if np.isnan(value):
-        return {"value": None, "interval": None}
-    low, high = metrics.bootstrap(groups, statistic, rounds=ROUNDS)
-    return {"value": round(value, 3), "interval": [round(low, 3), round(high, 3)]}
+    return metrics.figure(groups, statistic, rounds=ROUNDS)
 
 
 # --- words --------------------------------------------------------------------------------------------------------------

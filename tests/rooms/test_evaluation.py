@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import shutil
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,6 +51,46 @@ def test_the_roc_curve_goes_through_every_threshold_and_holds_the_auc() -> None:
 
     assert points.tolist() == [[0, 0], [0, 0.5], [1 / 3, 0.5], [2 / 3, 1], [1, 1]]
     assert float(np.trapezoid(points[:, 1], points[:, 0])) == pytest.approx(metrics.auc(scores, truth))
+
+
+def test_the_error_of_equal_chances_does_not_hang_on_their_order() -> None:
+    """Half of the images are ill and every one gets a half: perfectly calibrated, also when the index lists the ill ones first."""
+    chances, truth = np.full(40, 0.5), np.arange(40) < 20
+
+    assert metrics.calibration_error(chances, truth) == 0
+    mixed, order = np.repeat([0.2, 0.9], 20), np.random.default_rng(0).permutation(40)
+    assert metrics.calibration_error(mixed, truth, bins=3) == pytest.approx(metrics.calibration_error(mixed[order], truth[order], bins=3))
+    assert metrics.reliability(np.zeros(0), np.zeros(0, bool)) == []
+
+
+def test_a_set_of_twenty_thousand_images_is_counted_in_little_time_and_memory() -> None:
+    rng = np.random.default_rng(0)
+    scores, groups = rng.random(20_000), [f"patient {n}" for n in range(20_000)]
+    truth = rng.random(20_000) < scores
+
+    begun = time.monotonic()
+    low, high = metrics.bootstrap(groups, lambda i: float(scores[i].mean()), rounds=20)
+    assert time.monotonic() - begun < 15
+    assert low < 0.5 < high
+    tracemalloc.start()
+    points = metrics.roc(scores, truth)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+    assert float(np.trapezoid(points[:, 1], points[:, 0])) == pytest.approx(metrics.auc(scores, truth))
+
+
+def test_what_one_patient_gives_has_no_interval() -> None:
+    """Drawing one group again and again gives itself: that is no certainty."""
+    found = metrics.figure(["p1"] * 12, lambda i: float((i < 9).mean()))
+
+    assert found == {"value": 0.75, "interval": None}
+    assert metrics.written(found) == "0.750 (no interval)"
+    assert metrics.figure(["p1", "p2"], lambda i: float("nan")) == {"value": None, "interval": None}
+
+
+def test_dice_of_nothing_found_where_nothing_is_can_not_be_pooled() -> None:
+    assert np.isnan(metrics.pooled_dice(np.array([[0, 0, 0, 64]])))
 
 
 # --- a set with known answers -------------------------------------------------------------------------------------------
@@ -244,6 +286,58 @@ def test_lungs_that_are_drawn_beside_an_opacity_are_not_measured_against_its_out
     alone, beside = (readings_of(folder, pipeline) for pipeline in (brightness, WithLungs(brightness.bundle)))
 
     assert [one.pixels for one in beside] == [one.pixels for one in alone]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("value", [1, 255])
+def test_whatever_is_not_black_in_a_mask_is_lesion(tmp_path: Path, brightness: Brightness, kind: type, colour: bool, value: int) -> None:
+    folder = a_set(tmp_path / "set")
+    as_it_was = [one.pixels for one in readings_of(folder, brightness)]
+    for number in range(len(PICTURES)):
+        path = str(folder / f"{number}_mask.png")
+        mask = (cv2.imread(path, cv2.IMREAD_GRAYSCALE) > 0).astype(kind) * kind(value)
+        cv2.imwrite(path, np.stack([mask, np.zeros_like(mask), np.zeros_like(mask)], axis=2) if colour else mask)
+
+    assert [one.pixels for one in readings_of(folder, brightness)] == as_it_was
+
+
+def test_an_index_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    folder = a_set(tmp_path / "set")
+    plain = [(case.name, case.label, case.group, case.mask) for case in cases_in(folder, "test")]
+    text = (folder / "index.csv").read_text()
+
+    for changed in (text.replace(",", ";"), text.replace(",", "\t"), text.replace(",", ", "), text.replace("\n", " \r\n")):
+        (folder / "index.csv").write_bytes(changed.encode("utf-8-sig"))
+        assert [(case.name, case.label, case.group, case.mask) for case in cases_in(folder, "test")] == plain
+    (folder / "index.csv").write_bytes("file,label\nröntgen.png,x\n".encode("cp1252"))
+    with pytest.raises(EvaluationRefused, match="save it as UTF-8"):
+        cases_in(folder, "test")
+
+
+def test_a_row_without_a_label_tells_nothing_or_what_its_column_says(tmp_path: Path, brightness: Brightness) -> None:
+    """Such a row was counted as a negative of every finding."""
+    folder = a_set(tmp_path / "set", masks=False)
+    lines = ["file,label,lesion", "0.png,cyst,", "1.png,,1.0", "2.png,,0", "3.png,nothing,", "4.png,,-1", "5.png,,"]
+    (folder / "index.csv").write_text("\n".join(lines))
+
+    readings = readings_of(folder, brightness)
+
+    assert [one.truth.get("lesion") for one in readings] == [True, True, False, False, None, None]
+    assert report.figures(readings, brightness.bundle, data="set", split="test")["findings"]["lesion"]["images"] == 4
+
+
+def test_a_dicom_file_may_be_named_by_its_uid_and_the_index_tells_what_its_header_does_not(tmp_path: Path, brightness: Brightness) -> None:
+    [ds] = a_study("US")
+    ds.PatientAge, ds.PatientSex = "", "M"
+    (tmp_path / "set").mkdir()
+    ds.save_as(tmp_path / "set" / "1.2.826.3", enforce_file_format=True)
+    (tmp_path / "set" / "index.csv").write_text("file,label,age,sex\n1.2.826.3,cyst,34,F\n")
+
+    [case] = cases_in(tmp_path / "set", "test")
+    header = volume_of(case, brightness.bundle, None).series.header
+
+    assert (header.PatientAge, header.PatientSex, header.SOPInstanceUID) == ("034Y", "M", ds.SOPInstanceUID)
 
 
 # --- the model card -------------------------------------------------------------------------------------------------------

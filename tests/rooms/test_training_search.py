@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.rooms.tiny_breast_set import a_breast_set
 from training.__main__ import app
-from training.course import FACTORS, Course
+from training.course import FACTORS, Course, Diverged
 from training.search import LOOKS, RANGES, UNBROKEN, BestUnreadable, SearchRefused, factors_in, search, worth
 from training.splits import GroupInTwoSplits
 
@@ -69,6 +69,27 @@ def test_a_search_that_was_cut_off_goes_on_with_what_it_was_trying(tmp_path: Pat
     nothing_left = Hill()
     search("lung_field", nothing_left, tmp_path, trials=5, minutes=5, aim=("val_dice",))
     assert nothing_left.begun == []
+
+
+def test_values_with_which_a_run_diverges_are_an_answer_and_no_end_of_the_search(tmp_path: Path) -> None:
+    hill = Hill()
+
+    def steep(folder: Path, course: Course) -> None:
+        if course.factors["peak_rate"] > 1:
+            raise Diverged("10 steps in a row gave no numbers")
+        hill(folder, course)
+
+    best = json.loads(search("lung_field", steep, tmp_path / "some", trials=8, minutes=5, aim=("val_dice",)).read_text())
+
+    assert best["runs"] == 8
+    assert best["factors"]["peak_rate"] <= 1
+    assert best["broken_off"] >= 8 - len(hill.begun) > 0
+
+    def always(folder: Path, course: Course) -> None:
+        raise Diverged("10 steps in a row gave no numbers")
+
+    with pytest.raises(SearchRefused, match="every run ended in steps that gave no numbers"):
+        search("lung_field", always, tmp_path / "all", trials=2, minutes=5)
 
 
 def test_another_search_in_the_same_folder_is_refused(tmp_path: Path) -> None:

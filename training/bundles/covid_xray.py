@@ -234,12 +234,11 @@ def checks(bundle: Bundle, data: Path) -> dict[str, Any]:
                 mask = opaque(reading, ours[1], bundle.thresholds["opacity"])
                 scores.append(sum(zone_scores(mask, ours[1].right)) + sum(zone_scores(mask, ours[1].left)))
     limit = bundle.thresholds["infection"]
-    low, high = e.bootstrap([str(i) for i in range(len(ill))], lambda i: float(np.mean(np.asarray(ill)[i] >= limit)))
     return {
         "figure1": {
             "infected": len(ill),
             "called": int(sum(c >= limit for c in ill)),
-            "sensitivity": {"value": round(float(np.mean(np.asarray(ill) >= limit)), 3), "interval": [round(low, 3), round(high, 3)]},
+            "sensitivity": e.figure([str(i) for i in range(len(ill))], lambda i: float(np.mean(np.asarray(ill)[i] >= limit))),
             "normal": len(well),
             "normal_called": int(sum(c >= limit for c in well)),
             "refused": refused,

@@ -7,14 +7,14 @@ Licence: CC BY 4.0 (Cheng), MIT as released on Kaggle (the rest).
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pydicom
+
+from training.datasets import table
 
 LICENCE = "CC BY 4.0 and MIT"
 LABELS = ("no_tumor", "glioma", "meningioma", "pituitary")
@@ -36,26 +36,23 @@ class Slice:
 def load(root: Path) -> list[Slice]:
     """All pictures of train and val."""
     found = []
-    with (root / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            grey = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
-            if grey is None:
-                raise FileNotFoundError(root / row["file"])
-            found.append(
-                Slice(
-                    name=Path(row["file"]).stem,
-                    split=row["split"],
-                    group=row["group"],
-                    label=LABELS.index(row["label"]),
-                    grey=np.asarray(grey, np.float32) / np.float32(255),
-                )
+    for row in table.rows(root, "file", "split", "group", "label"):
+        found.append(
+            Slice(
+                name=Path(row["file"]).stem,
+                split=row["split"],
+                group=row["group"],
+                label=table.label_of(row, LABELS),
+                grey=np.asarray(table.grey(root / row["file"]), np.float32) / np.float32(255),
             )
+        )
     return found
 
 
 def healthy_planes(folder: Path, *, step: int = 5) -> list[Picture]:
     """Every `step`-th axial, coronal and sagittal plane, as readers see them, through a head without a tumour (isotropic voxels)."""
     headers = sorted((pydicom.dcmread(f) for f in folder.rglob("*.dcm")), key=_place)
+    table.ensure_there({f"DICOM files under {folder}": len(headers)})
     volume = np.stack([ds.pixel_array.astype(np.float32) for ds in headers])
     volume = _towards_lps(volume, headers[0]) / max(1.0, float(np.percentile(volume, 99.9)))
     planes = []
@@ -73,8 +70,7 @@ def slices_with_truth(folder: Path, masks: Path) -> list[tuple[Picture, bool]]:
     """(slice in its stored values, holds tumour) of a series with a mask picture for each slice, in the order of file names."""
     found = []
     for path, mask in zip(sorted(folder.glob("*.dcm")), sorted(masks.glob("*.png")), strict=True):
-        truth = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
-        found.append((pydicom.dcmread(path).pixel_array.astype(np.float32), bool(np.asarray(truth).any())))
+        found.append((pydicom.dcmread(path).pixel_array.astype(np.float32), bool(table.mask(mask).any())))
     return found
 
 

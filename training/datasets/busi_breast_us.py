@@ -7,13 +7,13 @@ Licence: CC BY 4.0.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from training.datasets import table
 
 LICENCE = "CC BY 4.0"
 LABELS = ("normal", "benign", "malignant")
@@ -34,26 +34,19 @@ class Scan:
 def load(root: Path) -> list[Scan]:
     """All pictures of train and val, those with two labels left out."""
     found = []
-    with (root / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            if row["label_conflict_duplicate"] != "0":
-                continue
-            grey = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
-            mask = cv2.imread(str(root / row["mask"]), cv2.IMREAD_GRAYSCALE) if row["mask"] else None
-            if grey is None:
-                raise FileNotFoundError(root / row["file"])
-            if mask is None:
-                mask = np.zeros_like(grey)
-            if mask.shape != grey.shape:
-                mask = cv2.resize(mask, grey.shape[::-1], interpolation=cv2.INTER_NEAREST)
-            found.append(
-                Scan(
-                    name=Path(row["file"]).stem,
-                    split=row["split"],
-                    group=row["group"],
-                    label=LABELS.index(row["label"]),
-                    grey=(np.asarray(grey, np.float32) / 255).astype(np.float32),
-                    mask=np.asarray(mask) > 127,
-                )
+    for row in table.rows(root, "file", "mask", "split", "label", "group"):
+        if row.get("label_conflict_duplicate", "0") not in ("0", ""):
+            continue
+        grey = table.grey(root / row["file"])
+        mask = table.mask(root / row["mask"], grey.shape) if row["mask"] else np.zeros(grey.shape, bool)
+        found.append(
+            Scan(
+                name=Path(row["file"]).stem,
+                split=row["split"],
+                group=row["group"],
+                label=table.label_of(row, LABELS),
+                grey=(np.asarray(grey, np.float32) / 255).astype(np.float32),
+                mask=mask,
             )
+        )
     return found

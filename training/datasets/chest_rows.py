@@ -146,7 +146,7 @@ def nih_films(root: Path, lungs_of: Lungs, splits: Collection[str] = SPLITS) -> 
     """`cxr_nih64`: whole chests of few pixels, drawn larger; opacities by the labels that were mined from reports."""
     rows = []
     for one in cxr_nih64.load(root):
-        if one.age_years < 18 or one.split not in splits:
+        if (one.age_years is not None and one.age_years < 18) or one.split not in splits:
             continue
         grey, lungs = lungs_of(one.grey)
         if not lungs.any():

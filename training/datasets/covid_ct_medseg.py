@@ -8,13 +8,14 @@ Licence: the COVID-SemiSeg release is for research only (non-commercial).
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from training.datasets import table
 
 LICENCE = "COVID-SemiSeg release, research use only (NC); MedSeg originals on figshare"
 LUNG_HU, SOFT_TISSUE_HU = -865.0, 40.0
@@ -58,9 +59,8 @@ def hu_like(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def load(root: Path, *, pseudo: bool = True) -> list[Slice]:
     """All slices of train and val (expert masks) and, if wanted, the model-made `pseudo` ones."""
     found: list[Slice] = []
-    with (root / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            found.append(_slice(root, row["file"], row["mask"], row["split"], ""))
+    for row in table.rows(root, "file", "mask", "split"):
+        found.append(_slice(root, row["file"], row["mask"], row["split"], ""))
     found = _grouped(found)
     if pseudo:
         for path in sorted((root / "pseudo" / "images").glob("*.jpg")):
@@ -72,19 +72,15 @@ def load(root: Path, *, pseudo: bool = True) -> list[Slice]:
 
 
 def _slice(root: Path, file: str, mask_file: str, split: str, group: str) -> Slice:
-    picture = cv2.imread(str(root / file), cv2.IMREAD_GRAYSCALE)
-    mask = cv2.imread(str(root / mask_file), cv2.IMREAD_GRAYSCALE)
-    if picture is None or mask is None:
-        raise FileNotFoundError(root / file)
-    if mask.shape != picture.shape:
-        mask = cv2.resize(mask, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
+    picture = table.grey(root / file)
+    mask = table.mask(root / mask_file, picture.shape)
     name = Path(file).stem
     return Slice(
         name=name,
         split=split,
         group=group,
-        hu=hu_like(upright(np.asarray(picture, np.uint8), name)),
-        mask=upright(np.asarray(mask, np.uint8), name) > 127,
+        hu=hu_like(upright(picture, name)),
+        mask=upright(mask.astype(np.uint8), name) > 0,
     )
 
 

@@ -7,13 +7,14 @@ Licence: ieee8023 images mixed CC BY and CC BY-NC-SA; NIH free with citation; ou
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from training.datasets import table
 
 LICENCE = "non-commercial (ieee8023 images), free with citation (NIH), CC BY 4.0 (v7 outlines)"
 LABELS = ("normal", "covid")
@@ -42,27 +43,23 @@ class Film:
 def load(root: Path) -> list[Film]:
     """All pictures of train and val."""
     found = []
-    with (root / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            grey = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
-            if grey is None:
-                raise FileNotFoundError(root / row["file"])
-            outline = cv2.imread(str(root / row["lung_mask"]), cv2.IMREAD_GRAYSCALE) if row["lung_mask"] else None
-            found.append(
-                Film(
-                    name=Path(row["file"]).stem,
-                    split=row["split"],
-                    group=row["group"],
-                    label=LABELS.index(row["label"]),
-                    grey=np.asarray(grey, np.float32) / np.float32(255),
-                    lungs=None if outline is None else np.asarray(outline) > 127,
-                    age_years=float(row["age"]) if row["age"] else None,
-                    sex=row["sex"],
-                    view=row["view"],
-                    icu={"Y": True, "N": False}.get(row["icu"]),
-                    original=Path(row["original"]).stem,
-                )
+    for row in table.rows(root, "file", "split", "label", "group", "age", "sex", "view", "icu", "lung_mask", "original"):
+        grey = table.grey(root / row["file"])
+        found.append(
+            Film(
+                name=Path(row["file"]).stem,
+                split=row["split"],
+                group=row["group"],
+                label=table.label_of(row, LABELS),
+                grey=np.asarray(grey, np.float32) / np.float32(255),
+                lungs=table.mask(root / row["lung_mask"], grey.shape) if row["lung_mask"] else None,
+                age_years=table.years(row),
+                sex=row["sex"],
+                view=row["view"],
+                icu={"Y": True, "N": False}.get(row["icu"]),
+                original=Path(row["original"]).stem,
             )
+        )
     return found
 
 

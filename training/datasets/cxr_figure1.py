@@ -7,16 +7,17 @@ Licence: research only.
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from training.datasets import table
+
 LICENCE = "research only (Figure 1)"
+LABELS = ("covid", "normal", "pneumonia")
 
 Picture = npt.NDArray[np.float32]
 
@@ -39,24 +40,20 @@ class Film:
 def load(root: Path) -> list[Film]:
     """All pictures."""
     found = []
-    with (root / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            grey = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
-            if grey is None:
-                raise FileNotFoundError(root / row["file"])
-            found.append(
-                Film(
-                    name=Path(row["file"]).stem,
-                    split=row["split"],
-                    group=row["group"],
-                    label=row["label"],
-                    grey=np.asarray(grey, np.float32) / np.float32(255),
-                    age_years=_first_number(row["age"]),
-                    sex=row["sex"],
-                    view=row["view"],
-                    spo2_percent=_first_number(row["pO2_saturation"]),
-                )
+    for row in table.rows(root, "file", "split", "label", "group", "age", "sex", "view", "pO2_saturation"):
+        found.append(
+            Film(
+                name=Path(row["file"]).stem,
+                split=row["split"],
+                group=row["group"],
+                label=LABELS[table.label_of(row, LABELS)],
+                grey=np.asarray(table.grey(root / row["file"]), np.float32) / np.float32(255),
+                age_years=_first_number(row["age"]),
+                sex=row["sex"],
+                view=row["view"],
+                spo2_percent=_first_number(row["pO2_saturation"]),
             )
+        )
     return found
 
 

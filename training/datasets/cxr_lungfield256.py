@@ -11,7 +11,6 @@ Licence: RSNA 2018 terms (attribution), ieee8023 per-image licences, the cut fie
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from training.datasets import table
+
 LICENCE = "non-commercial (RSNA 2018 terms, ieee8023 per-image licences)"
 LABELS = ("normal", "pneumonia_opacity", "other_abnormal", "covid")
+COLUMNS = ("file", "split", "label", "group", "source", "age", "sex", "view", "icu", "intubated", "survival", "opacity_mask", "original")
 LATERAL = "Lateral"
 SMALLEST_PART = 0.1  #: of the larger lung
 
@@ -52,39 +54,34 @@ class Field:
 def load(root: Path) -> list[Field]:
     """All pictures of train and val; lateral ones are left to the caller."""
     found = []
-    with (root / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            stored = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
-            if stored is None:
-                raise FileNotFoundError(root / row["file"])
-            boxes = cv2.imread(str(root / row["opacity_mask"]), cv2.IMREAD_GRAYSCALE) if row["opacity_mask"] else None
-            label = LABELS.index(row["label"])
-            field = _field_of(np.asarray(stored, np.uint8))
-            opacity = None
-            if row["label"] != "covid":
-                opacity = np.zeros(field.shape, bool) if boxes is None else np.asarray(boxes) > 127
-            yes = {"Y": True, "N": False}
-            found.append(
-                Field(
-                    name=Path(row["file"]).stem,
-                    split=row["split"],
-                    group=row["group"],
-                    label=label,
-                    rsna=row["source"].startswith("RSNA"),
-                    grey=np.where(field, np.float32(1) - np.asarray(stored, np.float32) / np.float32(255), np.float32(0)).astype(
-                        np.float32
-                    ),
-                    field=field,
-                    opacity=None if opacity is None else opacity & field,
-                    age_years=float(row["age"]) if row["age"] else None,
-                    sex=row["sex"],
-                    view=row["view"],
-                    icu=yes.get(row["icu"]),
-                    intubated=yes.get(row["intubated"]),
-                    survival=yes.get(row["survival"]),
-                    original=Path(row["original"]).stem,
-                )
+    for row in table.rows(root, *COLUMNS):
+        stored = table.grey(root / row["file"])
+        boxes = table.mask(root / row["opacity_mask"], stored.shape) if row["opacity_mask"] else None
+        label = table.label_of(row, LABELS)
+        field = _field_of(stored)
+        opacity = None
+        if row["label"] != "covid":
+            opacity = np.zeros(field.shape, bool) if boxes is None else boxes
+        yes = {"Y": True, "N": False}
+        found.append(
+            Field(
+                name=Path(row["file"]).stem,
+                split=row["split"],
+                group=row["group"],
+                label=label,
+                rsna=row["source"].startswith("RSNA"),
+                grey=np.where(field, np.float32(1) - np.asarray(stored, np.float32) / np.float32(255), np.float32(0)).astype(np.float32),
+                field=field,
+                opacity=None if opacity is None else opacity & field,
+                age_years=table.years(row),
+                sex=row["sex"],
+                view=row["view"],
+                icu=yes.get(row["icu"]),
+                intubated=yes.get(row["intubated"]),
+                survival=yes.get(row["survival"]),
+                original=Path(row["original"]).stem,
             )
+        )
     return found
 
 

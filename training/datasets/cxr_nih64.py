@@ -7,13 +7,14 @@ Licence: NIH, free with citation (Wang et al., CVPR 2017).
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from training.datasets import table
 
 LICENCE = "free with citation (NIH ChestX-ray14)"
 SIZE = 224  #: drawn to this many pixels, so that every set has films of much the same size
@@ -31,7 +32,7 @@ class Film:
     normal: bool
     findings: frozenset[str]  #: of the fourteen; empty when normal
     grey: Picture
-    age_years: float
+    age_years: float | None
     sex: str
     view: str
 
@@ -39,23 +40,20 @@ class Film:
 def load(root: Path) -> list[Film]:
     """All pictures of train and val."""
     found = []
-    with (root / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            grey = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
-            if grey is None:
-                raise FileNotFoundError(root / row["file"])
-            large = cv2.resize(np.asarray(grey, np.float32) / np.float32(255), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-            found.append(
-                Film(
-                    name=Path(row["file"]).stem,
-                    split=row["split"],
-                    patient=row["patient"],
-                    normal=row["label"] == "normal",
-                    findings=frozenset(row["finding_labels"].split("|")) - {"No Finding"},
-                    grey=np.clip(np.asarray(large, np.float32), 0, 1),
-                    age_years=float(row["age"]),
-                    sex=row["sex"],
-                    view=row["view"],
-                )
+    for row in table.rows(root, "file", "split", "label", "finding_labels", "patient", "age", "sex", "view"):
+        grey = np.asarray(table.grey(root / row["file"]), np.float32) / np.float32(255)
+        large = cv2.resize(grey, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        found.append(
+            Film(
+                name=Path(row["file"]).stem,
+                split=row["split"],
+                patient=row["patient"],
+                normal=row["label"] == "normal",
+                findings=frozenset(row["finding_labels"].split("|")) - {"No Finding"},
+                grey=np.clip(np.asarray(large, np.float32), 0, 1),
+                age_years=table.years(row),
+                sex=row["sex"],
+                view=row["view"],
             )
+        )
     return found

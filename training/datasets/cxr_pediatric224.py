@@ -7,13 +7,13 @@ label: recipes cut to the lungs. Licence: CC BY 4.0 (Mendeley Data rscbjbr9sj).
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from training.datasets import table
 
 LICENCE = "CC BY 4.0"
 LABELS = ("normal", "pneumonia_bacterial", "pneumonia_viral")
@@ -32,21 +32,13 @@ class Film:
 
 def load(root: Path) -> list[Film]:
     """Every film of the set in `root` (which holds index.csv)."""
-    with (root / "index.csv").open(newline="") as index:
-        return [
-            Film(
-                name=Path(row["file"]).stem,
-                grey=_grey(root / row["file"]),
-                label=LABELS.index(row["label"]),
-                split=row["split"],
-                group=row["group"],
-            )
-            for row in csv.DictReader(index)
-        ]
-
-
-def _grey(path: Path) -> npt.NDArray[np.uint8]:
-    read = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if read is None:
-        raise FileNotFoundError(path)
-    return np.asarray(read, np.uint8)
+    return [
+        Film(
+            name=Path(row["file"]).stem,
+            grey=table.grey(root / row["file"]),
+            label=table.label_of(row, LABELS),
+            split=row["split"],
+            group=row["group"],
+        )
+        for row in table.rows(root, "file", "split", "label", "group")
+    ]

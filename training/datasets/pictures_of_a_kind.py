@@ -5,14 +5,14 @@ Licence: of each set (its own file here tells); what is learned keeps the strict
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pydicom
+
+from training.datasets import table
 
 Picture = npt.NDArray[np.float32]
 
@@ -37,13 +37,9 @@ APART = {
 
 def load(images: Path, name: str, split: str) -> Iterator[Picture]:
     """The pictures of one set as grey float32 (rows, columns), 0 to 255."""
-    with (images / name / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            if row["split"] == split:
-                grey = cv2.imread(str(images / name / row["file"]), cv2.IMREAD_GRAYSCALE)
-                if grey is None:
-                    raise FileNotFoundError(images / name / row["file"])
-                yield np.asarray(grey, np.float32)
+    for row in table.rows(images / name, "file", "split"):
+        if row["split"] == split:
+            yield np.asarray(table.grey(images / name / row["file"]), np.float32)
 
 
 def ct_slices(data: Path, step: int = 3) -> Iterator[Picture]:

@@ -23,6 +23,7 @@ from node.pipelines.brain_mri import SIZE, canvas_of, chances, grey_of, head_of
 from training.augment import placed, shaded
 from training.course import Course
 from training.datasets import brain_tumor_mri
+from training.datasets.table import ensure_there
 from training.evaluate import auc
 from training.loop import Batch, train
 from training.processes import keep
@@ -87,9 +88,14 @@ def train_slices(model: nn.Module, stages: tuple[tuple[float, int], ...], data: 
     """Train `model`, which answers a batch of slices with four logits: tumour; glioma, meningioma, pituitary given a tumour."""
     slices = brain_tumor_mri.load(data / "images" / "brain_tumor_mri")
     ensure_disjoint((s.split, s.group) for s in slices)
+    for split in ("train", "val"):
+        ensure_there(
+            {f"{split} {label}": sum((s.split, s.label) == (split, k) for s in slices) for k, label in enumerate(brain_tumor_mri.LABELS)}
+        )
     by_label = [[cut(s.grey) for s in slices if s.split == "train" and s.label == k] for k in range(4)]
     healthy = [cut(plane) for plane in brain_tumor_mri.healthy_planes(data / HEALTHY_HEAD)]
     series = brain_tumor_mri.slices_with_truth(data / GLIOBLASTOMA, (data / GLIOBLASTOMA).with_name(f"{GLIOBLASTOMA.name}_mask"))
+    ensure_there({f"slices of {GLIOBLASTOMA.name}, with tumour and without": len({tumor for _, tumor in series}) == 2})
     of_series = {holds: [cut(grey_of(picture)) for picture, tumor in series if tumor is holds] for holds in (False, True)}
     validation = [(s, heads_canvas(s.grey)) for s in slices if s.split == "val"]
 

@@ -23,6 +23,7 @@ from node.pipelines.breast_ultrasound import LABELS, SIZE
 from training.augment import placed, shaded
 from training.course import Course
 from training.datasets import busi_breast_us
+from training.datasets.table import ensure_there
 from training.evaluate import auc
 from training.loop import Batch, train
 from training.processes import keep, write
@@ -105,6 +106,9 @@ def run(data: Path, out: Path, course: Course) -> None:
     ensure_disjoint((s.split, s.group) for s in scans)
     training = [s for s in scans if s.split == "train"]
     validation = [s for s in scans if s.split == "val"]
+    for split, some in (("train", training), ("val", validation)):
+        ensure_there({f"{split} {label}": sum(s.label == k for s in some) for k, label in enumerate(LABELS)})
+        ensure_there({f"{split} with a mask that shows something": sum(bool(s.mask.any()) for s in some)})
     clean = {s.name: without_marks(s.grey) for s in training}
     counts = np.bincount([s.label for s in training], minlength=3)
     weight = torch.tensor(1 / np.sqrt(counts) / np.mean(1 / np.sqrt(counts)), dtype=torch.float32)

@@ -32,6 +32,7 @@ from training.augment_xray import exposed, marked
 from training.course import Course
 from training.datasets import chest_rows
 from training.datasets.chest_rows import LABELS, OUTPUTS, SEVERITY, Row
+from training.datasets.table import ensure_there
 from training.evaluate import auc, figure
 from training.loop import Batch, train
 from training.lungs import found_in, lung_bundle
@@ -258,6 +259,8 @@ def learned(
     pools: dict[tuple[str, str], list[Row]] = {}
     for row in training:
         pools.setdefault((row.source, row.label), []).append(row)
+    ensure_there({f"train {label} of {source}": len(pools.get((source, label), ())) for source, label, _ in BATCH if source in sources})
+    ensure_there({f"val of {source}": sum(row.source == source for row in validation) for source in sources})
     drawn_of = [pools[source, label] for source, label, number in BATCH if source in sources for _ in range(number)]
 
     def draw(rng: np.random.Generator, progress: float) -> Batch:

@@ -23,6 +23,7 @@ from node.pipelines.covid_ct import SIZE, windowed
 from training.augment import placed, shaded
 from training.course import Course
 from training.datasets import covid_ct_medseg, dicom_ct
+from training.datasets.table import ensure_there
 from training.loop import Batch, train
 from training.processes import keep
 from training.splits import ensure_disjoint, without_groups_of
@@ -54,8 +55,10 @@ def within_the_lungs(one: covid_ct_medseg.Slice) -> npt.NDArray[np.bool_]:
 
 
 def slices_without_infection(folder: Path) -> list[Example]:
-    """The lower part of a chest CT without COVID-19, cut to the lungs, with empty masks."""
-    ct = dicom_ct.read(sorted(folder.rglob("*.dcm")))
+    """The lower part of a chest CT without COVID-19, cut to the lungs, with empty masks; none where there is no such CT."""
+    if not (files := sorted(folder.rglob("*.dcm"))):
+        return []
+    ct = dicom_ct.read(files)
     hu, lungs = ct.hu, find_lungs(ct.hu, ct.spacing_mm)
     if lungs is None:
         return []
@@ -83,6 +86,10 @@ def run(data: Path, out: Path, course: Course) -> None:
     pseudo: list[Example] = [(windowed(s.hu), within_the_lungs(s).astype(np.float32)) for s in slices if s.split == "pseudo"]
     empty = slices_without_infection(data / "dicom" / "ct_chest_lungpetctdx")
     validation = [s for s in slices if s.split == "val"]
+    ensure_there({"train that does not look like val": len(expert), "val": len(validation)})
+    ensure_there(
+        {f"{s} with a mask that shows something": sum(bool(one.mask.any()) for one in slices if one.split == s) for s in ("train", "val")}
+    )
 
     def draw(rng: np.random.Generator, progress: float) -> Batch:
         size, count = next((s, n) for until, s, n in STAGES if progress < until)
@@ -92,7 +99,7 @@ def run(data: Path, out: Path, course: Course) -> None:
             source = expert
             if empty and u < EMPTY_SHARE:
                 source = empty
-            elif u < EMPTY_SHARE + 0.5 * (1 - progress) ** 1.5:
+            elif pseudo and u < EMPTY_SHARE + 0.5 * (1 - progress) ** 1.5:
                 source = pseudo
             image, mask = source[int(rng.integers(len(source)))]
             image, mask = placed(

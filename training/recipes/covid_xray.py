@@ -11,7 +11,6 @@ together.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +32,8 @@ from node.testing.phantom_chest_xray import chest_xray
 from training.augment import Picture, placed
 from training.augment_xray import SEEN_HAZE, clouds, exposed, locally_equalised, marked
 from training.course import Course
-from training.datasets import cxr_adult224, cxr_lungfield256, cxr_pediatric224
+from training.datasets import cxr_adult224, cxr_lungfield256, cxr_pediatric224, table
+from training.datasets.table import ensure_there
 from training.evaluate import auc
 from training.loop import Batch, train
 from training.processes import keep
@@ -56,6 +56,7 @@ NETWORK: dict[str, Any] = {
 }
 INFECTED = {"Pneumonia", "Consolidation", "Infiltration"}  #: labels of ChestX-ray14 that count as infection
 SPLITS = ("train", "val")
+MEASURED = ("cxr_lungfield256", "cxr_adult224", "cxr_nih64", "cxr_pediatric224")
 SOFT = 0.9  #: truth inside a box: much of a box is not opaque
 BATCH = (  #: how many of each kind: source, infected
     ("rsna", True, 3),
@@ -198,31 +199,30 @@ def as_seen(one: Chest) -> tuple[Radiograph, LungFields]:
 def small_films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list[Chest]:
     """NIH at 64 px: adults without a finding, and with a label of infection."""
     root, found = data / "images" / "cxr_nih64", []
-    with (root / "index.csv").open() as index:
-        for row in csv.DictReader(index):
-            if row["split"] not in splits:
-                continue
-            labels = set(row["finding_labels"].split("|"))
-            infected, clean = bool(labels & INFECTED), labels == {"No Finding"}
-            picture = cv2.imread(str(root / row["file"]), cv2.IMREAD_GRAYSCALE)
-            if not (infected or clean) or picture is None or (row["age"] and float(row["age"]) < 18):
-                continue
-            large = cv2.resize(picture, (192, 192), interpolation=cv2.INTER_CUBIC)
-            if (ours := seen(np.asarray(large, np.float32) / np.float32(255), lung)) is not None:
-                film, lungs = ours
-                found.append(
-                    Chest(
-                        name=row["file"],
-                        split=row["split"],
-                        group=f"nih64_{row['patient']}",
-                        source="nih",
-                        set="cxr_nih64",
-                        infected=infected,
-                        grey=film.grey,
-                        lungs=lungs.both,
-                        opacity=None if infected else np.zeros(film.grey.shape, bool),
-                    )
+    for row in table.rows(root, "file", "split", "finding_labels", "patient", "age"):
+        if row["split"] not in splits:
+            continue
+        labels = set(row["finding_labels"].split("|"))
+        infected, clean = bool(labels & INFECTED), labels == {"No Finding"}
+        years = table.years(row)
+        if not (infected or clean) or (years is not None and years < 18):
+            continue
+        large = cv2.resize(table.grey(root / row["file"]), (192, 192), interpolation=cv2.INTER_CUBIC)
+        if (ours := seen(np.asarray(large, np.float32) / np.float32(255), lung)) is not None:
+            film, lungs = ours
+            found.append(
+                Chest(
+                    name=row["file"],
+                    split=row["split"],
+                    group=f"nih64_{row['patient']}",
+                    source="nih",
+                    set="cxr_nih64",
+                    infected=infected,
+                    grey=film.grey,
+                    lungs=lungs.both,
+                    opacity=None if infected else np.zeros(film.grey.shape, bool),
                 )
+            )
     return found
 
 
@@ -405,6 +405,8 @@ def run(data: Path, out: Path, course: Course) -> None:
     training = outlined([c for c in chests if c.split == "train"], Bundle.open(BEFORE)) + drawn_chests(lung, DRAWN)
     validation = [c for c in chests if c.split == "val"]
     kinds = {(source, ill): [c for c in training if (c.source, c.infected) == (source, ill)] for source, ill, _ in BATCH}
+    ensure_there({f"train {'infected' if ill else 'clean'} of {source}": len(some) for (source, ill), some in kinds.items()})
+    ensure_there({f"val of {name}": sum(c.set == name for c in validation) for name in MEASURED})
 
     def draw(rng: np.random.Generator, progress: float) -> Batch:
         return of_batch(kinds, rng)
@@ -423,7 +425,7 @@ def run(data: Path, out: Path, course: Course) -> None:
             overlap += 2 * float(((found > 0.5) & truth).sum())
             total += float((found > 0.5).sum() + truth.sum())
         figures = {"val_auc_rsna": auc(logits, np.array([c.infected for c in rsna])), "val_dice_pooled": overlap / max(1.0, total)}
-        for name in ("cxr_adult224", "cxr_nih64", "cxr_pediatric224"):
+        for name in MEASURED[1:]:
             whole = [c for c in validation if c.set == name]
             logits, opacity = maps_of(model, whole)
             ill = np.array([c.infected for c in whole])

@@ -24,6 +24,7 @@ from training.augment import Picture, placed
 from training.augment_xray import clouded, exposed, framed, marked, two_lungs_placed
 from training.course import Course
 from training.datasets import cxr_adult224
+from training.datasets.table import ensure_there
 from training.loop import Batch, train
 from training.processes import keep
 from training.splits import ensure_disjoint
@@ -118,6 +119,8 @@ def run(data: Path, out: Path, course: Course) -> None:
     nowhere = [p for name in NO_CHEST for p in pictures(data / "images" / name, 150)]
     unlabelled = [f.grey for f in films if f.split == "train" and f.lungs is None]
     unlabelled += [p for name in OTHER_FILMS for p in pictures(data / "images" / name, 300)]
+    outlined = {f"{split} with an outline of the lungs": len(some) for split, some in (("train", training), ("val", validation))}
+    ensure_there(outlined | {f"pictures of {' or '.join(NO_CHEST)}": len(nowhere)})
     learned: list[Outlined] = []
 
     def draw(rng: np.random.Generator, progress: float) -> Batch:

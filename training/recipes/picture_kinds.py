@@ -16,6 +16,7 @@ import numpy.typing as npt
 from node.imaging.likeness import Kind, described
 from training.course import Course
 from training.datasets import pictures_of_a_kind as sets
+from training.datasets.table import ensure_there
 from training.processes import keep
 
 DIRECTIONS = 48
@@ -50,6 +51,7 @@ def descriptions(data: Path, name: str, split: str, *, changed: int = 0) -> Floa
     """Of the pictures of a set, (pictures, features): as they are, or each changed that many times."""
     rng = np.random.default_rng(zlib.crc32(f"{name} {split} {changed}".encode()))
     pictures = list(sets.load(data / "images", name, split))
+    ensure_there({f"{split} of {name}": len(pictures)})
     if name == "covid_ct_medseg" and split == "train":
         pictures += list(sets.ct_slices(data))
     if len(pictures) > MOST:

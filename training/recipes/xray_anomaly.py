@@ -9,7 +9,6 @@ The forests meet each normal film as it is and processed otherwise: what a machi
 
 from __future__ import annotations
 
-import csv
 import json
 import zlib
 from collections.abc import Iterable
@@ -33,6 +32,8 @@ from node.pipelines.xray_anomaly import CANVAS, CELL, GROUPS, Features, Seen, ca
 from training.augment import shaded
 from training.augment_xray import Processing, blurred, brighter, darker, locally_equalised, marked
 from training.course import Course
+from training.datasets import table
+from training.datasets.table import ensure_there
 from training.evaluate import auc
 from training.loop import Batch, train
 from training.pasted import pasted
@@ -94,8 +95,7 @@ class Chest:
 
 
 def rows_of(data: Path, name: str) -> Iterable[dict[str, str]]:
-    with (data / "images" / name / "index.csv").open(newline="") as index:
-        yield from csv.DictReader(index)
+    return table.rows(data / "images" / name, "file", "split", "label")
 
 
 def chests(data: Path, splits: tuple[str, ...] = ("train", "val"), lungs: Any = None) -> list[Chest]:
@@ -106,8 +106,7 @@ def chests(data: Path, splits: tuple[str, ...] = ("train", "val"), lungs: Any = 
         for row in rows_of(data, name):
             if row["split"] not in splits or (row["split"] == "train" and row["label"] != "normal"):
                 continue
-            film = cv2.imread(str(data / "images" / name / row["file"]), cv2.IMREAD_GRAYSCALE)
-            assert film is not None
+            film = table.grey(data / "images" / name / row["file"])
             try:
                 shown = seen(np.asarray(film, np.float32), network)
             except OutsideIntendedUse:
@@ -166,7 +165,8 @@ def paint(data: Path, out: Path, course: Course) -> dict[str, torch.Tensor]:
     for name in PAINTED:
         for row in rows_of(data, name):
             if row["split"] in films:
-                films[row["split"]].append(cv2.imread(str(data / "images" / name / row["file"]), cv2.IMREAD_GRAYSCALE))
+                films[row["split"]].append(table.grey(data / "images" / name / row["file"]))
+    ensure_there({split: len(some) for split, some in films.items()})
     rng = np.random.default_rng(1)
     chosen = [films["val"][i] for i in rng.permutation(len(films["val"]))[:128]]
     check = torch.from_numpy(np.stack([part_of(film, rng) for film in chosen]))[:, None]
@@ -257,7 +257,9 @@ def tell(films: list[Chest], begun: dict[str, torch.Tensor], out: Path, course: 
     normal = [c for c in films if c.split == "train" and c.normal and not c.kept_back]
     pools = [[c for c in normal if c.age_group == "child"], [c for c in normal if c.source == "cxr_adult224"] * 2]
     pools[1] += [c for c in normal if c.source == "cxr_nih64"]
+    ensure_there({f"train normal of a {group}": len(pool) for group, pool in zip(("child", "adult"), pools, strict=True)})
     validation = [c for c in films if c.split == "val"]
+    ensure_there({f"val of {source}": sum(c.source == source for c in validation) for source in SETS})
     canvases = torch.from_numpy(np.stack([c.canvas for c in validation]))[:, None]
 
     def draw(rng: np.random.Generator, progress: float) -> Batch:
