@@ -1094,6 +1094,9 @@ class House:
             raise SettingsInvalid(f"intake.count_from names {source}; known below sources: {', '.join(self.settings.sources) or 'none'}")
         _ = self.destinations, self.kinds, self.syntaxes, self._rates(), self.clean_uids, self.trail
         self._check_certificates()
+        for path in (self.identified, self.clean, self.studies, self.results, *self.identified.glob("audit.*")):
+            if not os.access(path, os.W_OK):
+                raise SettingsInvalid(f"data_dir: {path} can't be written by this user; give it to the user that the node runs as")
         self.take_rules_file()
         if not self.rules.rules:
             _log.warning(

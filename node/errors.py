@@ -287,5 +287,9 @@ class NoticeNotSent(NodeError):
     """A notice could not be sent; it is tried again. `radnode notify test` says whether the settings are right."""
 
 
+class TrailClosed(NodeError):
+    """This user may not write the audit trail, so nothing is done; do it as the user that the node runs as, who owns its data folder."""
+
+
 class ChainBroken(NodeError):
     """The audit trail was altered."""

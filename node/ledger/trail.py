@@ -27,6 +27,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, Row, insert, select, text
 
 from node.audit import Action, AuditEvent, Event, Outcome, from_dict, to_dict, to_json, to_xml
+from node.errors import TrailClosed
 from node.ledger.database import reading
 from node.ledger.tables import AuditRow
 from node.ledger.trail_search import EVERYTHING, Wanted
@@ -72,7 +73,11 @@ class Head:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """No other process of this machine appends while the block runs, so that the head never goes back."""
-        with self.path.with_suffix(".lock").open("a") as lock:
+        try:
+            lock = self.path.with_suffix(".lock").open("a")
+        except PermissionError:
+            raise TrailClosed from None
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

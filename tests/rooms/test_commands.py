@@ -9,6 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +19,10 @@ import typer
 import yaml
 from pydicom import dcmread
 
+from config import load
 from node.__main__ import COMMANDS, HIDDEN, front_door
+from node.assembly import House
+from node.audit import Action, AuditEvent, Event
 from node.testing.studies import a_study, write_study
 from tests.conftest import ROOT
 from tests.ports import free_port
@@ -261,6 +266,44 @@ def test_a_secret_file_that_the_node_may_not_read_is_named(settings: Path, tmp_p
 
     assert done.returncode == 2
     assert f"{secret} can't be read: Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def place_for_all() -> Iterator[Path]:
+    """A folder that everybody may enter, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
+@pytest.mark.parametrize(("words", "status"), [(["tokens", "create", "x", "--role", "auditor"], 1), (["gateway"], 2)])
+def test_who_is_not_the_nodes_user_is_told_so(place_for_all: Path, words: list[str], status: int):
+    """The first start was by root, and now the service's user comes; or an administrator forgot to be the service's user."""
+    file = place_for_all / "radnode.yaml"
+    file.write_text(f"data_dir: {place_for_all / 'data'}\nscp: {{port: {free_port()}}}\nweb: {{port: {free_port()}}}\n")
+    home = House(load(file))
+    home.check()
+    home.trail.record(AuditEvent(event=Event.APPLICATION_ACTIVITY, action=Action.EXECUTE, what="by root"))
+    home.close()
+    for path in (home.clean, *home.clean.iterdir()):
+        os.chown(path, 65534, 65534)
+    for path in (home.identified, *home.identified.iterdir()):
+        if not path.name.startswith("audit."):
+            os.chown(path, 65534, 65534)
+    reading_all = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  # where the tests and Python lie
+
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", *reading_all, sys.executable, "-m", "node", *words, "--config", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == status, done.stderr
+    assert "the user that the node runs as" in done.stderr
     assert "Traceback" not in done.stderr
 
 
