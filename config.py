@@ -235,9 +235,9 @@ class WorkersSettings(Room):
 class DeliverySettings(Room):
     """The outbox (`node/identified/delivery.py`)."""
 
-    first_retry_s: float = Field(2, gt=0)
-    longest_retry_s: float = Field(900, gt=0)
-    give_up_after_hours: float = Field(72, gt=0)
+    first_retry_s: float = Field(2, ge=0)
+    longest_retry_s: float = Field(900, ge=0)
+    give_up_after_hours: float = Field(72, ge=0)
 
 
 class RetentionSettings(Room):
