@@ -61,6 +61,12 @@ def chance_said(chance: float, *, decimals: int = 0) -> str:
     return f"<{least:.{decimals}f} %" if shown <= 0 else f"{shown:.{decimals}f} %"
 
 
+def number_said(value: float, *, digits: int = 4) -> str:
+    """A number with the digits that count, and never "6.012e+04": nobody reads an area so."""
+    shown = f"{value:.{digits}g}"
+    return f"{float(shown):.0f}" if "e+" in shown else shown
+
+
 def unit_said(ucum: str) -> str:
     """A unit as people write it: "mm2" is mm², and counts and shares (UCUM annotations, 1) have none."""
     if ucum.startswith("{") or ucum == "1":

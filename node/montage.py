@@ -15,6 +15,7 @@ from node.picture import MARGIN, RESEARCH, headline, left_edge, maker, overlay_o
 TILE = 480  # pixels of the longer side of each image
 COLUMNS = 3
 LABEL = 58  # pixels above each image: two lines
+MOST_OUTLINES = 6
 MOST_FINDINGS = 10
 
 
@@ -66,7 +67,9 @@ def _words(volume: Volume, result: Result, algorithm: Algorithm, shown: Sequence
     lines += [Line(said(finding)) for finding in result.findings[:MOST_FINDINGS]]
     if len(result.findings) > MOST_FINDINGS:
         lines.append(Line(f"and {len(result.findings) - MOST_FINDINGS} more findings in the report", GREY))
-    lines += [Line(f"Outline: {segment.label}", segment.color) for segment in result.segments[:6]]
+    lines += [Line(f"Outline: {segment.label}", segment.color) for segment in result.segments[:MOST_OUTLINES]]
+    if len(result.segments) > MOST_OUTLINES:
+        lines.append(Line(f"and {len(result.segments) - MOST_OUTLINES} more outlines", GREY))
     if result.heatmap is not None:
         lines.append(Line(f"Colour, dark to bright: {result.heatmap.title}, 0 to 1", GREY))
     lines += [Line(note, GREY) for note in result.notes[:4]]

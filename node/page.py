@@ -19,7 +19,7 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
 from node import __version__
-from node.codes import unit_said
+from node.codes import number_said, unit_said
 from node.domain import Finding, ReadingLink, Result
 from node.imaging.volume import Volume
 from node.picture import headline, key_frames, left_edge, overlay_of, place, shown_as, window_of
@@ -142,7 +142,7 @@ def percent(probability: float) -> str:
 
 def number(value: float) -> str:
     """As the structured report says it: six digits."""
-    return f"{value:.6g}"
+    return number_said(value, digits=6)
 
 
 def _pictures(volume: Volume, result: Result, height: float) -> list[Flowable]:

@@ -89,7 +89,7 @@ def said(finding: Finding) -> str:
     """A finding in words: its probability, what was decided and measured, or that nothing is said."""
     place = " ".join(code.meaning.lower() for code in (finding.laterality, finding.site) if code is not None)
     name = f"{finding.name} ({place})" if place and place.split()[-1] not in finding.name else finding.name
-    numbers = [f"{m.name.meaning} {m.value:.4g} {codes.unit_said(m.unit.value)}".rstrip() for m in finding.measurements]
+    numbers = [f"{m.name.meaning} {codes.number_said(m.value)} {codes.unit_said(m.unit.value)}".rstrip() for m in finding.measurements]
     decided = {True: "present", False: "not present", None: "not decided"}[finding.present]
     if finding.probability is not None:
         return "; ".join((f"{name}: {codes.chance_said(finding.probability)}, {decided}", *numbers))

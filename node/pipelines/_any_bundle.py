@@ -247,7 +247,7 @@ class AnyBundle(Pipeline):
         name = _code(told["code"]) if "code" in told else _code(output["type"])
         measured = Measurement(name=name, value=value, unit=unit)
         finding = Finding(name=output["name"], code=name, probability=None, present=None, measurements=(measured,))
-        return self._result(volume, label=f"{output['name']} {value:.4g} {told['unit']}", findings=[finding])
+        return self._result(volume, label=f"{output['name']} {codes.number_said(value)} {told['unit']}", findings=[finding])
 
     def _result(
         self,
@@ -299,11 +299,16 @@ def _sizes(mask: NDArray[np.bool_], volume: Volume) -> tuple[Measurement, ...]:
     """Volume in mL; on a single image its area; nothing where the spacing is not known."""
     count = float(mask.sum())
     if len(mask) > 1 and volume.voxel_ml is not None:
-        return (Measurement(name=codes.VOLUME, value=round(count * volume.voxel_ml, 3), unit=codes.MILLILITER),)
+        return (Measurement(name=codes.VOLUME, value=_rounded(count * volume.voxel_ml, 3), unit=codes.MILLILITER),)
     if len(mask) == 1 and volume.pixel_spacing_mm is not None:
         area = count * float(np.prod(volume.pixel_spacing_mm))
-        return (Measurement(name=codes.AREA, value=round(area, 2), unit=codes.SQUARE_MILLIMETER),)
+        return (Measurement(name=codes.AREA, value=_rounded(area, 2), unit=codes.SQUARE_MILLIMETER),)
     return ()
+
+
+def _rounded(size: float, decimals: int) -> float:
+    """What is there is not rounded to nothing."""
+    return round(size, decimals) or float(f"{size:.3g}")
 
 
 def _left_out(nameless: Sequence[int]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from node.codes import chance_said, unit_said
+from node.codes import chance_said, number_said, unit_said
 from node.ledger.job_list import WholeJob
 from node.ledger.shown import Delivery
 from node.web.api.story import Decided, Story
@@ -219,7 +219,9 @@ def _finding(one: Mapping[str, Any]) -> list[object]:
     silent = Html("not trained" if probability is None and not one.get("measurements") else "")
     decided = {True: chip("present", "busy"), False: chip("not present", "plain")}.get(one.get("present"), silent)  # type: ignore[arg-type]
     where = " ".join(str(word) for word in (one.get("laterality"), one.get("site")) if word)
-    measured = [f"{m['name']} {m['value']:.4g}\N{NO-BREAK SPACE}{unit_said(m['unit'])}".rstrip() for m in one.get("measurements") or ()]
+    measured = [
+        f"{m['name']} {number_said(m['value'])}\N{NO-BREAK SPACE}{unit_said(m['unit'])}".rstrip() for m in one.get("measurements") or ()
+    ]
     return [one["name"], "" if probability is None else chance_said(probability, decimals=1), decided, where, "; ".join(measured)]
 
 
