@@ -301,7 +301,7 @@ def learned(
 
 def notes_of(out: Path) -> dict[str, float]:
     """Steps and minutes of a run."""
-    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True)
+    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, map_location="cpu")
     return {"steps": checkpoint["step"], "minutes": round(checkpoint["spent"] / 60, 1)}
 
 
