@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,30 +79,65 @@ def bundle_of(
     version: Annotated[str, typer.Option(help="of the bundle")] = "1.0.0",
 ) -> None:
     """Make the bundle, set its thresholds on the validation split, measure it, write its model card."""
-    import torch
-
     recipe = importlib.import_module(f"training.bundles.{pipeline}")
-    state = torch.load(weights, weights_only=True, map_location="cpu")  # a checkpoint may come from a GPU
-    run = {"steps": state["step"], "minutes": round(state["spent"] / 60, 1)} if "average" in state else {}
-    state = state.get("average", state)
-    if (notes := weights.with_name("notes.json")).exists():
-        run |= json.loads(notes.read_text())
+    state, run = left_by(weights)
     if hasattr(recipe, "complete"):
         state = recipe.complete(state)
     metadata = recipe.metadata(version)
     folder = models / metadata["radnode"]["pipeline"] / version
-    export(recipe, state, folder, version)
-    metadata["radnode"]["thresholds"] = recipe.thresholds(Bundle.open(folder), data)
-    metadata["radnode"]["training"] = run
-    write_metadata(folder, metadata)
-    measure(pipeline, folder, data)
+    with _whole_or_not(folder) as making:
+        export(recipe, state, making, version)
+        metadata["radnode"]["thresholds"] = recipe.thresholds(Bundle.open(making), data)
+        metadata["radnode"]["training"] = run
+        write_metadata(making, metadata)
+        measure(pipeline, making, data)
     bundle = Bundle.open(folder)
     typer.echo(f"{bundle.name} {bundle.version} {bundle.digest} ({(folder / bundle.weights).stat().st_size / 1e6:.1f} MB, {SUMS})")
 
 
+def left_by(weights: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(averaged weights, what the card tells of the run: steps and minutes by the checkpoint, and the run's notes), on a CPU wherever it trained."""
+    import torch
+
+    state = torch.load(weights, weights_only=True, map_location="cpu")
+    beside = weights.with_name("checkpoint.pt")
+    whole = state if "average" in state else torch.load(beside, weights_only=True, map_location="cpu") if beside.exists() else None
+    run = {"steps": whole["step"], "minutes": round(whole["spent"] / 60, 1)} if whole else {}
+    if (notes := weights.with_name("notes.json")).exists():
+        run |= json.loads(notes.read_text())
+    return state.get("average", state), run
+
+
+@contextmanager
+def _whole_or_not(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, by a name that no node reads, that takes its place when the block has ended well: with thresholds, figures and card."""
+    making, before = (folder.with_name(f".{folder.name}.{word}") for word in ("making", "before"))
+    for old in (making, before):
+        shutil.rmtree(old, ignore_errors=True)
+    making.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        shutil.copytree(folder, making)  # with what somebody has put in, and what the card tells of these weights
+    try:
+        yield making
+        if folder.exists():
+            folder.rename(before)
+        making.rename(folder)
+    finally:
+        if before.exists() and not folder.exists():
+            before.rename(folder)
+        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+
+
 def main() -> None:
     """The console entry."""
-    app()
+    from training.datasets.table import DataRefused
+
+    try:
+        app()
+    except (DataRefused, OSError) as why:
+        typer.echo(f"export_bundle: {why}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def add(
     bundles_dir = home.settings.bundles_dir
     with tempfile.TemporaryDirectory(prefix="radnode-add-") as folder, _as_refusal():
         staged, trial = _staged(path, _mapping(mapping), name, modality or [], Path(folder), bundles_dir)
-        for line in trial.lines:
+        for line in (*trial.lines, *_own(staged, bundles_dir)):
             typer.echo(line)
         if not trial.usable:
             raise BundleRefused(trial.reason)
@@ -94,6 +94,18 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
         same = sha256(there / SUMS) == sha256(staged / SUMS)
         raise BundleRefused(f"{name} {version} is there already{'' if same else ', with other files: give the new one another version'}")
     return staged, trial
+
+
+def _own(staged: Path, bundles_dir: Path) -> Iterator[str]:
+    """What is lost when a bundle that was made for a pipeline of the node's own is added as a guest."""
+    own = read_metadata(staged).get("radnode")
+    pipeline = own.get("pipeline") if isinstance(own, dict) else None
+    if pipeline in Registry("node.pipelines", Pipeline):  # type: ignore[type-abstract]
+        there = bundles_dir / str(pipeline) / staged.name
+        yield (
+            f"              It was made for the node's own pipeline {pipeline}, whose thresholds and findings a guest does not have: to run it as a "
+            f"version of that, copy the folder to {there} instead (docs/operations.md, *Versions of a model*)."
+        )
 
 
 def _install(staged: Path, bundles_dir: Path) -> None:

@@ -159,6 +159,20 @@ def test_a_torchscript_file_with_its_configuration_inside_drops_in(tmp_path: Pat
     assert "side 0.5.1: added" in str(house(None, quiet=True).trail.tail(1))
 
 
+def test_a_bundle_of_a_pipeline_of_the_nodes_own_is_told_where_it_belongs(tmp_path: Path, add: Add, models: Path) -> None:
+    """Retrained weights that were added became another pipeline, without the findings and thresholds they were made with."""
+    folder = guest_bundles.bright(tmp_path / "covid_ct", level=300.0)
+    file = folder / "configs" / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"radnode": {"pipeline": "covid_ct"}}))
+
+    done = add(folder, "--name", "retrained")
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert f"copy the folder to {models / 'covid_ct' / '0.5.1'} instead" in done.output
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"version": "0.5.2", "radnode": {"pipeline": "unheard_of"}}))
+    assert "instead" not in add(folder, "--name", "retrained").output
+
+
 def test_an_onnx_detector_drops_in_with_a_mapping_file(tmp_path: Path, add: Add) -> None:
     """Nothing is in the file but the network, so the mapping file says what it is for."""
     file = guest_bundles.onnx_detector(

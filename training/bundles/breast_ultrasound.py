@@ -219,8 +219,8 @@ validation pictures are called. The heatmap is the larger of the malignant map a
 BUSI: 780 pictures of about 600 women from one hospital and two machines, 8-bit, as used here at most 320 px. Normal, benign, malignant
 with masks. CC BY 4.0. Training {found["training_pictures"]}, validation {found["pictures"]} pictures. There are no patient ids:
 look-alikes (correlation 0.95) form groups, and no group stands in both; two pictures of one woman that look different may.
-Pictures that stand in two classes were left out. Training: {meta["radnode"]["training"]["steps"]} steps of 16 pictures at 128 and {SIZE} px
-in {meta["radnode"]["training"]["minutes"]} minutes on two shared CPU cores; random weights at the start, no pre-trained encoder.
+Pictures that stand in two classes were left out. Training: {meta["radnode"]["training"].get("steps", "?")} steps of 16 pictures at 128 and {SIZE} px
+in {meta["radnode"]["training"].get("minutes", "?")} minutes on two shared CPU cores; random weights at the start, no pre-trained encoder.
 
 ## Figures
 Validation: {found["pictures"]} pictures, {found["groups"]} groups; value (95 % interval, bootstrap over groups). Temperature and

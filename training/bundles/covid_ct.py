@@ -197,8 +197,8 @@ The release has no patient ids and its own split puts slices of one patient on b
 above {covid_ct_medseg.LOOK_ALIKE} at 48 px) count as one patient here; five training slices were left out because their
 look-alike stands in validation. Some patients may still be on both sides.
 
-Training: {meta["radnode"]["training"]["steps"]} steps of 12, 8 and 6 slices at 256, 352 and {SIZE} px in
-{meta["radnode"]["training"]["minutes"]} minutes on two shared CPU cores; random weights at the start, no pre-trained encoder.
+Training: {meta["radnode"]["training"].get("steps", "?")} steps of 12, 8 and 6 slices at 256, 352 and {SIZE} px in
+{meta["radnode"]["training"].get("minutes", "?")} minutes on two shared CPU cores; random weights at the start, no pre-trained encoder.
 
 The slices are 8-bit pictures in unknown windows, cut to the lungs, lying on their side. They were set upright (checked by eye on
 every source) and their grey was put on a Hounsfield-like scale from two landmarks, aerated lung and soft tissue.

@@ -304,7 +304,7 @@ collections have no clean films, so what tells them from others may be the colle
 format, letters and outline changed at random. Fields come without the heart and whole films with it, and a first run learned that a heart means no
 opacity: so hearts are drawn into fields, and cut out of whole films, at random.
 Training, from the weights of 1.0.0 (35 minutes from random ones), on one CPU core, each film shown twice and changed anew: 42 minutes, 8866 steps of 15
-films; and, because that one called a clear drawn chest infected, {meta["radnode"]["training"]["minutes"]} minutes more, {meta["radnode"]["training"]["steps"]} steps of 17 films, with drawn chests beside. Those of the tests have
+films; and, because that one called a clear drawn chest infected, {meta["radnode"]["training"].get("minutes", "?")} minutes more, {meta["radnode"]["training"].get("steps", "?")} steps of 17 films, with drawn chests beside. Those of the tests have
 other seeds: they prove the path, not the network. What 1.1.0 learned: haze drawn into clean whole films has an outline, ill whole films keep that of
 1.0.0 (without these a longer run learned that a whole film has no opacity), lungs end where the film does, local contrast is a matter of taste, and
 the two looks at a film say the same.
