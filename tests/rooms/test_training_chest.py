@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from training.bundles.chest_xray import best_threshold, fitted
-from training.datasets import chest_rows, cxr_figure1, cxr_nih64
+from training.datasets import chest_rows, cxr_adult224, cxr_figure1, cxr_nih64
 from training.datasets.chest_rows import LABELS, OUTPUTS, targets_of, told_of
 from training.evaluate import calibration_error
 from training.recipes.chest_xray import (
@@ -29,7 +30,7 @@ from training.recipes.chest_xray import (
     where_loss,
 )
 from training.robustness import CHANGES, moved, table
-from training.splits import ensure_disjoint
+from training.splits import GroupInTwoSplits, ensure_disjoint
 
 
 def test_a_row_trains_only_the_labels_that_it_has() -> None:
@@ -42,6 +43,27 @@ def test_a_row_trains_only_the_labels_that_it_has() -> None:
     assert pushed[0].tolist() == [name in ("normal", "covid") for name in OUTPUTS]
     assert pushed[1].tolist() == [name in ("normal", "pneumonia") for name in OUTPUTS]
     assert torch.isfinite(logits.grad).all()
+
+
+def test_a_patient_of_two_sets_may_not_stand_in_two_splits(tmp_path: Path) -> None:
+    """Some of NIH's patients are in both of its sets, which number them in two ways: nobody saw one in training here and in validation there."""
+    film = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    for name, columns, row in (
+        ("cxr_adult224", cxr_adult224.COLUMNS, {"split": "train", "group": "n231", "label": "normal", "original": "00000231_001.png"}),
+        ("cxr_nih64", cxr_nih64.COLUMNS, {"split": "val", "patient": "231", "label": "normal", "finding_labels": "No Finding"}),
+    ):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "film.png"), film)
+        cells = ",".join(({"file": "film.png"} | row).get(column, "") for column in columns)
+        (tmp_path / name / "index.csv").write_text(f"{','.join(columns)}\n{cells}\n")
+
+    def lungs(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return grey, np.ones(grey.shape, bool)
+
+    rows = chest_rows.adult_films(tmp_path / "cxr_adult224", lungs) + chest_rows.nih_films(tmp_path / "cxr_nih64", lungs)
+
+    with pytest.raises(GroupInTwoSplits, match="n231"):
+        ensure_disjoint((row.split, row.group) for row in rows)
 
 
 def test_rows_that_tell_nothing_at_all_cost_nothing() -> None:

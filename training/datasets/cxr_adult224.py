@@ -18,6 +18,7 @@ from training.datasets import table
 
 LICENCE = "non-commercial (ieee8023 images), free with citation (NIH), CC BY 4.0 (v7 outlines)"
 LABELS = ("normal", "covid")
+COLUMNS = ("file", "split", "label", "group", "age", "sex", "view", "icu", "lung_mask", "original")
 
 Picture = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -43,7 +44,7 @@ class Film:
 def load(root: Path) -> list[Film]:
     """All pictures of train and val."""
     found = []
-    for row in table.rows(root, "file", "split", "label", "group", "age", "sex", "view", "icu", "lung_mask", "original"):
+    for row in table.rows(root, *COLUMNS):
         grey = table.grey(root / row["file"])
         found.append(
             Film(

@@ -32,7 +32,7 @@ from node.testing.phantom_chest_xray import chest_xray
 from training.augment import Picture, placed
 from training.augment_xray import SEEN_HAZE, clouds, exposed, locally_equalised, marked
 from training.course import Course
-from training.datasets import cxr_adult224, cxr_lungfield256, cxr_pediatric224, table
+from training.datasets import cxr_adult224, cxr_lungfield256, cxr_nih64, cxr_pediatric224, table
 from training.datasets.table import ensure_there
 from training.evaluate import auc
 from training.loop import Batch, train
@@ -214,7 +214,7 @@ def small_films(data: Path, lung: Any, splits: tuple[str, ...] = SPLITS) -> list
                 Chest(
                     name=row["file"],
                     split=row["split"],
-                    group=f"nih64_{row['patient']}",
+                    group=cxr_nih64.patient_of(row),
                     source="nih",
                     set="cxr_nih64",
                     infected=infected,

@@ -32,7 +32,7 @@ from node.pipelines.xray_anomaly import CANVAS, CELL, GROUPS, Features, Seen, ca
 from training.augment import shaded
 from training.augment_xray import Processing, blurred, brighter, darker, locally_equalised, marked
 from training.course import Course
-from training.datasets import table
+from training.datasets import cxr_nih64, table
 from training.datasets.table import ensure_there
 from training.evaluate import auc
 from training.loop import Batch, train
@@ -85,13 +85,18 @@ class Chest:
         return SETS[self.source]
 
     @property
+    def patient(self) -> str:
+        """Whoever it is in whichever set."""
+        return self.group.partition(" ")[2]
+
+    @property
     def normal(self) -> bool:
         return self.label == "normal"
 
     @property
     def kept_back(self) -> bool:
         """Whether the patient is one of those that set the scale."""
-        return zlib.crc32(self.group.partition(" ")[2].encode()) % KEPT_BACK == 0
+        return zlib.crc32(self.patient.encode()) % KEPT_BACK == 0
 
 
 def rows_of(data: Path, name: str) -> Iterable[dict[str, str]]:
@@ -120,14 +125,14 @@ def chests(data: Path, splits: tuple[str, ...] = ("train", "val"), lungs: Any = 
             cut = slice(top + pad[0], bottom + pad[0]), slice(left + pad[2], right + pad[2])
             found.append(
                 Chest(
-                    source=name, split=row["split"], label=row["label"], group=f"{name} {row.get('group') or row.get('patient')}",
+                    source=name, split=row["split"], label=row["label"], group=f"{name} {row.get('group') or cxr_nih64.patient_of(row)}",
                     canvas=canvas_of(shown.film, shown.lungs)[1],
                     otherwise=processed(shown, SETS[name]) if row["split"] == "train" and name in GROWN_ON else (),
                     grey=cv2.resize(grey[cut], (STORED, STORED), interpolation=cv2.INTER_AREA),
                     lungs=cv2.resize(mask[cut], (STORED, STORED), interpolation=cv2.INTER_AREA),
                 )
             )  # fmt: skip
-    ensure_disjoint((c.split, c.group) for c in found)
+    ensure_disjoint((c.split, c.patient) for c in found)
     return found
 
 
