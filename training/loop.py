@@ -145,7 +145,7 @@ def train(
     witness = copy.deepcopy(model)
     model = model.to(processes.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, weight_decay=course.times("weight_decay", weight_decay))
-    spent, step, looks = 0.0, 0, 0
+    spent, step, images, looks = 0.0, 0, 0, 0
     checkpoint = out / "checkpoint.pt"
     saved: dict[str, Any] | None = None
     if course.resume and checkpoint.exists():
@@ -155,7 +155,7 @@ def train(
             optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError):
             raise RunRefused(f"{checkpoint} is of another recipe: go on with that, or take another --out") from None
-        spent, step = saved["spent"], saved["step"]
+        spent, step, images = saved["spent"], saved["step"], saved.get("images", 0)
     loss = Loss(model, loss_of)
     several: nn.Module = DistributedDataParallel(loss, find_unused_parameters=True) if processes.count() > 1 else loss
     average = Average(model, decay)  # now that all processes have the weights of the first
@@ -168,7 +168,7 @@ def train(
     progress = processes.agreed(spent / 60 / minutes)
     rng = np.random.default_rng([seed, step, processes.rank()] if processes.rank() else [seed, step])
     last_saved = last_evaluated = time.monotonic()
-    images, recent, lost = 0, [], 0
+    recent, lost = [], 0
 
     def save() -> None:
         part = checkpoint.with_suffix(".part")
@@ -179,6 +179,7 @@ def train(
             "average_steps": average.steps,
             "spent": time.monotonic() - begun,
             "step": step,
+            "images": images,
         }
         try:
             torch.save(facts, part)

@@ -59,6 +59,8 @@ def test_a_run_learns_within_its_minutes_and_resumes(tmp_path: Path) -> None:
     again = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert again["step"] > saved["step"]
     assert again["spent"] == pytest.approx(0.09 * 60, abs=2.0)
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert (last["step"], last["images"]) == (again["step"], again["step"] * 4)  # of the whole run, not of what came after the stop
 
 
 def test_the_rate_warms_up_and_comes_down() -> None:
