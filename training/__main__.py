@@ -39,6 +39,9 @@ def train(
     resume: Annotated[bool, typer.Option(help="go on from the checkpoint in --out; a search always goes on")] = False,
     search: Annotated[int, typer.Option(help="look for better values in so many short runs: --out/best.json", min=0)] = 0,
     tuned: Annotated[Path | None, typer.Option(help="best.json of a search: train with those values")] = None,
+    patience: Annotated[
+        int, typer.Option(help="end when so many evaluations in a row are no better, with the best weights; 0: never", min=0)
+    ] = 0,
 ) -> None:
     """Train the recipe of PIPELINE for a number of minutes. With torchrun, several processes train together.
 
@@ -49,10 +52,10 @@ def train(
     if search:
         _search(pipeline, data, out, runs=search, minutes=minutes)
     else:
-        _train(pipeline, data, out, minutes=minutes, resume=resume, factors=_factors(tuned, pipeline))
+        _train(pipeline, data, out, minutes=minutes, resume=resume, factors=_factors(tuned, pipeline), patience=patience)
 
 
-def _train(pipeline: str, data: Path, out: Path, *, minutes: float, resume: bool, factors: dict[str, float]) -> None:
+def _train(pipeline: str, data: Path, out: Path, *, minutes: float, resume: bool, factors: dict[str, float], patience: int) -> None:
     left = [*out.glob("checkpoint.pt"), *out.glob("*/checkpoint.pt")]
     if left and not resume:
         raise typer.BadParameter(f"{left[0].parent} holds a run: --resume goes on with it; for a new one take another --out")
@@ -61,7 +64,9 @@ def _train(pipeline: str, data: Path, out: Path, *, minutes: float, resume: bool
     out.mkdir(parents=True, exist_ok=True)
     recipe = importlib.import_module(f"training.recipes.{pipeline}")
     with processes.together(), _asked_to_stop() as stopped:
-        recipe.run(data, out, Course(minutes=minutes, resume=resume, factors=factors, stopped=stopped))
+        aim = getattr(recipe, "AIM", ())
+        course = Course(minutes=minutes, resume=resume, factors=factors, stopped=stopped, patience=patience, aim=aim)
+        recipe.run(data, out, course)
         if factors:
             notes = out / "notes.json"  # the model card's metadata takes them from here
             processes.write(notes, json.dumps((json.loads(notes.read_text()) if notes.exists() else {}) | {"tuned": factors}, indent=2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 FACTORS = ("peak_rate", "weight_decay", "averaging")  #: what may be tuned, each a factor on the recipe's own value
@@ -37,7 +37,8 @@ class Course:
     `factors` multiply the recipe's own values: its peak learning rate, its weight decay, and how fast the averaged weights follow
     (1 - decay). `looks` is how often the run is evaluated, evenly, its end included; None leaves that to the recipe. `watch` is told
     the number and the figures of each look and may end the run by raising. When `stopped` says so, the run leaves a checkpoint after the
-    step it is at and ends with `Stopped`.
+    step it is at and ends with `Stopped`. With a `patience` the run ends before its time when so many looks in a row were no better, and gives
+    the weights of the best look; better by the mean of the figures, or of those in `aim`.
     """
 
     minutes: float
@@ -46,10 +47,12 @@ class Course:
     looks: int | None = None
     watch: Watch = _nobody
     stopped: Callable[[], bool] = _never
+    patience: int = 0
+    aim: Sequence[str] = ()
 
     def part(self, share: float, *, watched: bool = False) -> Course:
         """One step of a recipe that trains in several: its share of the minutes. Only the step that makes the weights is watched."""
-        return replace(self, minutes=share * self.minutes, **({} if watched else {"looks": None, "watch": _nobody}))
+        return replace(self, minutes=share * self.minutes, **({} if watched else {"looks": None, "watch": _nobody, "patience": 0}))
 
     def times(self, name: str, value: float) -> float:
         """The recipe's own value, as tuned."""

@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training import processes
+from training.best import Best
 from training.course import Course, Diverged, RunRefused, Stopped
 
 Batch = dict[str, torch.Tensor]
@@ -146,6 +147,7 @@ def train(
     model = model.to(processes.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, weight_decay=course.times("weight_decay", weight_decay))
     spent, step, images, looks = 0.0, 0, 0, 0
+    best = Best(course.patience, course.aim)
     checkpoint = out / "checkpoint.pt"
     saved: dict[str, Any] | None = None
     if course.resume and checkpoint.exists():
@@ -156,6 +158,8 @@ def train(
         except (RuntimeError, ValueError):
             raise RunRefused(f"{checkpoint} is of another recipe: go on with that, or take another --out") from None
         spent, step, images = saved["spent"], saved["step"], saved.get("images", 0)
+        if course.patience and "best" in saved:
+            best.take(saved["best"])
     loss = Loss(model, loss_of)
     several: nn.Module = DistributedDataParallel(loss, find_unused_parameters=True) if processes.count() > 1 else loss
     average = Average(model, decay)  # now that all processes have the weights of the first
@@ -180,6 +184,7 @@ def train(
             "spent": time.monotonic() - begun,
             "step": step,
             "images": images,
+            "best": best.facts(),
         }
         try:
             torch.save(facts, part)
@@ -196,6 +201,7 @@ def train(
         figures = evaluate(witness.eval())
         with (out / "log.jsonl").open("a") as log:
             log.write(json.dumps({**facts, **figures}) + "\n")
+        best.see(figures, average.state)
         course.watch(looks, figures)
 
     with drawn(lambda: draw(rng, min(progress, 1.0))) as next_batch:
@@ -236,15 +242,19 @@ def train(
                 recent.clear()
                 last_evaluated = time.monotonic()
             done = (time.monotonic() - begun) / 60
-            progress = processes.agreed(math.inf if course.stopped() else done / minutes)
+            progress = processes.agreed(math.inf if course.stopped() else max(done / minutes, float(best.is_over)))
             if math.isinf(progress):
                 if processes.first():
                     save()
                 raise Stopped(f"stopped after {done:.1f} of {minutes:.1f} minutes: --resume goes on from there")
     if processes.first():
         save()
+        if best.is_over:
+            best.put_back(average.state)
+            minutes = round((time.monotonic() - begun) / 60, 2)
         look(minutes=minutes, step=step, images=images, final=True)
-    processes.same(average.state[name] for name, _ in model.named_buffers() if name in average.state)  # statistics are each process's own
+        best.put_back(average.state)
+    processes.same(average.state.values())  # statistics are each process's own, and the first knows what was best
     shipped = {key: value.cpu() for key, value in average.state.items()}
     model.cpu().load_state_dict(shipped)
     model.eval()

@@ -8,12 +8,12 @@ with patients apart as always; the best of many is therefore a little better on 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from training import best
 from training.course import FACTORS, Course, Diverged
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ def search(pipeline: str, run: Run, out: Path, *, trials: int, minutes: float, a
 
 
 def worth(figures: Mapping[str, float], aim: Sequence[str] = ()) -> float:
-    """One number of a run's figures: the mean of those in `aim`, or of all; what can't be said (AUC of one class) is left out."""
-    known = [value for name, value in figures.items() if (not aim or name in aim) and not np.isnan(value)]
-    if not known:
+    """What a run's figures are worth. Raises SearchRefused when none of them can be said."""
+    found = best.worth(figures, aim)
+    if math.isnan(found):
         raise SearchRefused("the validation split is too small: none of its figures can be said")
-    return float(np.mean(known))
+    return found
 
 
 def factors_in(path: Path, pipeline: str) -> dict[str, float]:

@@ -63,6 +63,28 @@ def test_a_run_learns_within_its_minutes_and_resumes(tmp_path: Path) -> None:
     assert (last["step"], last["images"]) == (again["step"], again["step"] * 4)  # of the whole run, not of what came after the stop
 
 
+def test_a_run_that_gets_no_better_ends_early_with_its_best_weights(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        seen.append(float(model.weight.detach()))  # type: ignore[operator, arg-type]
+        return {"dice": (0.5, 0.7, float("nan"), 0.6, 0.7, 0.65)[len(seen) - 1], "other": -float(len(seen))}
+
+    course = Course(minutes=0.5, looks=40, patience=3, aim=("dice",))
+    begun = time.monotonic()
+    last = train(nn.Conv2d(1, 1, 1), draw=draw, loss_of=loss_of, evaluate=evaluate, out=tmp_path, course=course, peak_rate=0.3, decay=0.9)
+
+    assert time.monotonic() - begun < 20  # of 30
+    assert len(set(seen)) == 5  # the best was the second; three more
+    assert seen[5:] == [seen[1]]  # the last look is at what is given
+    assert last["weight"].item() == seen[1]
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["final"]
+    assert log[-1]["minutes"] < 0.4
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["best"]
+    assert (kept["worth"], kept["since"]) == (0.7, 3)
+
+
 def test_the_rate_warms_up_and_comes_down() -> None:
     assert learning_rate(0.0, 1.0) == pytest.approx(0.05)
     assert learning_rate(0.03, 1.0) == pytest.approx(1.0)
