@@ -230,7 +230,6 @@ class Bundle:
         import torch
 
         check(device)
-
         data = self._weights()
         if self.weights.endswith(".ts"):
             import io
