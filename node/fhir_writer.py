@@ -24,8 +24,9 @@ from pydicom import Dataset
 
 from node.codes import Code
 from node.errors import DeliveryRefused
+from node.header_text import in_zone, study_time, text_of
 from node.provenance import NAMES, RESEARCH
-from node.sr_reader import PRESENCE, Maker, Outline, Report, Told, in_zone, study_time, text_of
+from node.sr_reader import PRESENCE, Maker, Outline, Report, Told
 
 Resource = dict[str, Any]
 

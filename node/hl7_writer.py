@@ -25,7 +25,8 @@ from pydicom.multival import MultiValue
 
 from node.codes import Code, private
 from node.errors import DeliveryRefused
-from node.sr_reader import PRESENCE, Report, Told, day_of, study_time, text_of, zone_of
+from node.header_text import day_of, study_time, text_of, zone_of
+from node.sr_reader import PRESENCE, Report, Told
 
 VERSION = "2.5.1"
 CHARACTER_SET = "UNICODE UTF-8"  # table 0211

@@ -24,6 +24,7 @@ from node.bundle import GUEST, Bundle, bundles_in
 from node.codes import Code
 from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
 from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
+from node.header_text import zone_of
 from node.imaging.build import build_volume, images_of
 from node.imaging.clinical import tell
 from node.imaging.decode import frame_count, is_image, whole
@@ -35,7 +36,6 @@ from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Pipeline, Takes
 from node.provenance import Provenance
 from node.registry import Registry
-from node.sr_reader import zone_of
 from node.warm_models import Key, WarmModels
 from node.writers import written
 

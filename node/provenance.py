@@ -22,7 +22,7 @@ from pydicom.valuerep import validate_value
 from node import __version__
 from node.codes import PROCESSING_EQUIPMENT
 from node.domain import Algorithm, Finding, Job, ReadingLink, Result, Role
-from node.sr_reader import zone_of
+from node.header_text import zone_of
 
 MANUFACTURER = "Radnode"
 MODEL = "Radnode DICOM inference node"
