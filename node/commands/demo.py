@@ -28,7 +28,7 @@ from node.testing.pacs import Pacs
 from node.testing.scanner import send
 from node.testing.studies import a_study
 
-PATIENCE_S = 300
+PATIENCE_S = 600  #: without anything that comes home: a busy or small machine loads its models for minutes
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ def _run(samples: list[Sample], pacs: Pacs, node: DemoNode, console: Console) ->
             sample.sent_at = time.monotonic()
         progress.update(step, advance=1, description="phantoms sent")
         waiting = {sample.study: progress.add_task(f"{sample.title}: on its way", total=1) for sample in samples}
-        _wait(samples, pacs, lambda sample: progress.update(waiting[sample.study], completed=1, description=f"{sample.title}: home"))
+        _wait(samples, pacs, node, lambda sample: progress.update(waiting[sample.study], completed=1, description=f"{sample.title}: home"))
 
 
 def _until_interrupted() -> None:
@@ -128,14 +128,15 @@ def _samples(*, both: bool) -> Iterator[Sample]:
     yield Sample("brain MR, healthy", "none", a_study("MR", slices=22, patient=4, tumor=False), "brain_mri")
 
 
-def _wait(samples: list[Sample], pacs: Pacs, home: Callable[[Sample], None]) -> None:
-    """Until every study has its report, or patience ends."""
-    end = time.monotonic() + PATIENCE_S
+def _wait(samples: list[Sample], pacs: Pacs, node: DemoNode, home: Callable[[Sample], None]) -> None:
+    """Until every study has its report, nothing more comes, or the node has ended."""
+    seen, end = 0, time.monotonic() + PATIENCE_S
     open_ = {sample.study: sample for sample in samples}
-    while open_ and time.monotonic() < end:
+    while open_ and node.runs() and time.monotonic() < end:
         time.sleep(0.2)
-        if len(pacs.stored) == sum(len(sample.results) for sample in samples):
+        if len(pacs.stored) == seen:
             continue
+        seen, end = len(pacs.stored), time.monotonic() + PATIENCE_S
         received = pacs.received()
         for sample in samples:
             sample.results = [ds for ds in received if ds.StudyInstanceUID == sample.study]

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ class DemoNode:
     port: int  #: DICOM
     address: str  #: of the web pages
     admin: str  #: the name and the one-time password, as a sentence goes on
+    runs: Callable[[], bool]  #: whether it has not ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Starting:
         first = re.search(r"sign in as (\S+ with the one-time password +\S+)", self.log.read_text())
         if b"ready" not in said or first is None:
             raise NodeError(f"the node did not start:\n{self.log.read_text()[-2000:]}")
-        return DemoNode(self.port, f"http://127.0.0.1:{self.web}/", " ".join(first[1].split()))
+        return DemoNode(self.port, f"http://127.0.0.1:{self.web}/", " ".join(first[1].split()), lambda: self.process.poll() is None)
 
 
 @contextmanager
