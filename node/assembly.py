@@ -33,7 +33,17 @@ from node.audit import Action, AuditEvent, Event, Outcome, Type, written_first
 from node.bundle import Bundle
 from node.destinations.interface import Destination
 from node.domain import Channel, CleanUid, Origin, ReadingLink, Role, Study, StudyRef
-from node.errors import InstanceUnreadable, NodeError, NothingToDo, PluginBroken, RevealRefused, RulesInvalid, SettingsInvalid
+from node.errors import (
+    DeliveryFailed,
+    InstanceUnreadable,
+    NoAnswer,
+    NodeError,
+    NothingToDo,
+    PluginBroken,
+    RevealRefused,
+    RulesInvalid,
+    SettingsInvalid,
+)
 from node.identified import words
 from node.identified.arrivals import Arrivals
 from node.identified.boxes import Box
@@ -912,9 +922,12 @@ class House:
         return packed(part10, self.syntaxes[name], None if asked is None else asked.accepted.get(sop_class_uid, ()))
 
     def probe(self, name: str, sop_classes: Sequence[str]) -> Mapping[str, tuple[str, ...]] | None:
-        """Ask a destination what it accepts, and remember it. None: it can't be asked. Raises DeliveryFailed, DeliveryRefused."""
+        """Ask a destination what it accepts, and remember it. None: it can't be asked. Raises NoAnswer, DeliveryRefused."""
         with self.by_hand(f"destination {name} asked what it accepts", Type.SOFTWARE_CONFIGURATION):
-            accepted = self.destinations[name].probe(sop_classes)
+            try:
+                accepted = self.destinations[name].probe(sop_classes)
+            except DeliveryFailed as why:
+                raise NoAnswer(why.detail, **why.facts) from None
             if accepted is not None:
                 self.probes.remember(name, accepted)
         return accepted

@@ -279,6 +279,10 @@ class DeliveryFailed(NodeError):
     """The destination did not take the object now; it is tried again."""
 
 
+class NoAnswer(DeliveryFailed):
+    """The destination does not say what it accepts; what was remembered stays. Ask again when it can be reached."""
+
+
 class DeliveryRefused(NodeError):
     """The destination refuses the object; trying again would not help."""
 

@@ -92,6 +92,7 @@ def test_the_answer_is_remembered_and_can_be_forgotten(tmp_path: Path):
 
     status, said = radnode(tmp_path, "probe", "old")  # it is down now
     assert status == 1
+    assert "Ask again" in said  # nobody tries again by himself
     assert json.loads(radnode(tmp_path, "list", "--json")[1])[0]["probed"]["accepted"]
 
     radnode(tmp_path, "forget", "old")

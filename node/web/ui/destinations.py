@@ -9,7 +9,7 @@ from functools import partial
 
 from nicegui import run, ui
 
-from node.errors import DeliveryFailed, DeliveryRefused, NotNow, NotThere
+from node.errors import DeliveryRefused, NoAnswer, NotNow, NotThere
 from node.ledger.shown import Delivery, DestinationShown, SourceShown
 from node.ledger.tokens import Role
 from node.web.api.parts import ApiParts
@@ -173,7 +173,7 @@ class _Page:
         try:
             with self._notes.does(self._visitor.request, "destination probed", destination=name):
                 found = self._desk.probe(name)
-        except (DeliveryFailed, DeliveryRefused) as why:
+        except (NoAnswer, DeliveryRefused) as why:
             return tag("p", f"No answer: {why.detail or why.message} What was remembered stays.", class_="said")
         if found is None:
             return tag("p", "It can't be asked beforehand; what it refuses is seen when it is sent.", class_="soft")
