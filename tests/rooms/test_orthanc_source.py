@@ -28,7 +28,7 @@ from node.identified.spool import spool
 from node.identified.tables import Base, ChangeRow, FetchRow
 from tests.conftest import need
 from tests.contracts.test_every_destination import a_picture
-from tests.orthanc_server import OrthancServer
+from tests.orthanc_server import ROOT, OrthancServer
 from tests.ports import free_port
 
 
@@ -539,7 +539,19 @@ def test_a_study_that_breaks_our_own_code_does_not_keep_the_others_waiting(sourc
 
 
 # --- the script in a real Orthanc -------------------------------------------------------------------------------------------
+THEIRS = """
+function OnStableStudy(studyId, tags, metadata, origin)
+  print('the house heard of ' .. studyId)
+  error('and stumbled')
+end
+"""
+
+
 def test_the_script_tells_the_node_with_the_secret_and_orthancs_own_id_only(tmp_path):
+    """Also where the house has a script for stable studies already: all scripts of an Orthanc share their functions."""
+    theirs = tmp_path / "theirs.lua"
+    theirs.write_text(THEIRS)
+    scripts = [str(theirs), str(ROOT / "orthanc" / "stable-study.lua")]
     told: list[tuple[str, str | None, bytes]] = []
 
     class Node(BaseHTTPRequestHandler):
@@ -554,7 +566,7 @@ def test_the_script_tells_the_node_with_the_secret_and_orthancs_own_id_only(tmp_
 
     node = ThreadingHTTPServer(("127.0.0.1", 0), Node)
     threading.Thread(target=node.serve_forever, daemon=True).start()
-    server = OrthancServer(need("Orthanc", "orthanc"), tmp_path / "orthanc", node_port=node.server_port)
+    server = OrthancServer(need("Orthanc", "orthanc"), tmp_path / "orthanc", node_port=node.server_port, LuaScripts=scripts)
     server.start()
     try:
         study, _ = a_study_in(server)
@@ -567,6 +579,7 @@ def test_the_script_tells_the_node_with_the_secret_and_orthancs_own_id_only(tmp_
         server.stop()
         node.shutdown()
 
+    assert f"the house heard of {study}" in server.log
     assert told == [
         ("/orthanc/stable-study", f"Bearer {server.secret}", b'{"orthanc":"orthanc","study":"' + study.encode() + b'"}'),
     ]
