@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -364,6 +365,13 @@ def test_what_orthanc_answers_becomes_sent_later_or_never(peer, status, body, be
             destination.send(a_picture())
         assert "secret" not in str(why.value)
     assert peer.headers[0]["authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(("kind", "answer"), [(Stow, STORED), (Orthanc, {"Status": "Success"})])
+def test_a_name_and_password_in_any_letters_are_sent_as_utf_8(peer, kind, answer):
+    peer.answers(200, answer)
+    kind("archive", kind.Settings.model_validate({"url": peer.url, "username": "jörg", "password": "Łódź"})).send(a_picture())
+    assert b64decode(peer.headers[0]["authorization"].removeprefix("Basic ")).decode() == "jörg:Łódź"
 
 
 @pytest.mark.parametrize("kind", [Stow, Orthanc])
