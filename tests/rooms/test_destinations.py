@@ -160,6 +160,19 @@ def test_a_kind_of_object_that_the_pacs_does_not_know_is_refused_for_good(tmp_pa
         destination.send(a_picture(SOPClassUID=CTImageStorage))
 
 
+def test_an_association_is_released_also_after_an_object_that_it_has_no_context_for(tmp_path):
+    with Pacs(tmp_path / "pacs", sop_classes=[SecondaryCaptureImageStorage]) as pacs:
+        destination = to(pacs, keep_open_s=0.3, timeout_s=30)
+        destination.send(a_picture())
+        with pytest.raises(DeliveryRefused, match="SOP class"):
+            destination.send(a_picture(SOPClassUID=CTImageStorage))
+
+        until = time.monotonic() + 10
+        while pacs._server.active_associations and time.monotonic() < until:
+            time.sleep(0.1)
+        assert pacs._server.active_associations == []
+
+
 @pytest.mark.parametrize("name", ["CT1_UNC", "CT1_RLE", "CT1_J2KR", "CT1_JLSL", "CT1_JPLL"])
 def test_a_compressed_object_goes_as_it_is_or_uncompressed_to_a_pacs_that_wants_that(shared, tmp_path, name):
     path = shared / "data" / "dicom" / "transfer_syntaxes" / "wg04_CT1" / f"{name}.dcm"
