@@ -206,6 +206,7 @@ class OrthancSettings(Room):
     url: str
     username: str = ""
     password: SecretStr | None = None
+    ca_file: str = ""  #: PEM of the authority that signed its certificate, when it is not a public one
     catch_up_every_s: float = Field(30, gt=0)
     timeout_s: float = Field(60, gt=0)
 

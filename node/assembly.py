@@ -1049,11 +1049,12 @@ class House:
                 chosen.password.get_secret_value() if chosen.password else "",
                 accept=partial(self.intake.accept, writer=writer),
                 known=self.intake.known,
-                ours=self.outbox.ours,
+                ours=lambda uids: set(filter(self.jobs.is_ours, uids)),
                 expect=lambda study, count: self.intake.expect(self.clean_uids.of(study), count),
                 record=self.trail.record,
                 engine=self.wing,
                 spool=self.spool,
+                ca_file=chosen.ca_file,
                 timeout_s=chosen.timeout_s,
                 clock=now,
             )
@@ -1133,6 +1134,7 @@ class House:
         """Peers that this node calls by TLS, by the setting that says how."""
         peers = {f"destinations.{name}.tls": getattr(one.settings, "tls", None) for name, one in self.destinations.items()}
         peers |= {f"sources.{name}.tls": one.tls for name, one in self.settings.sources.items()}
+        peers |= {f"orthancs.{name}.ca_file": Tls(ca_file=one.ca_file) for name, one in self.settings.orthancs.items() if one.ca_file}
         return {where: files for where, files in peers.items() if isinstance(files, Tls)}
 
     def runner(self, *, inline: bool = False) -> Runner:

@@ -12,6 +12,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from node import log
+from node.errors import NodeError
 
 _log = log.get(__name__)
 
@@ -50,7 +51,7 @@ class Housekeeping:
 
     @property
     def failing(self) -> dict[str, str]:
-        """Chores whose last turn failed, with type and place of the failure."""
+        """Chores whose last turn failed, with type and place of the failure, and its words where they are ours."""
         with self._lock:
             return dict(self._failing)
 
@@ -58,12 +59,13 @@ class Housekeeping:
         try:
             chore.do()
         except Exception as why:  # the next turn tries again; one chore must not stop the others
-            place = log.where_it_failed(why)
+            said = {"because": why.detail or why.message} if isinstance(why, NodeError) else {}
+            place = " ".join((log.where_it_failed(why), *said.values()))
             with self._lock:
                 news = self._failing.get(chore.name) != place
                 self._failing[chore.name] = place
             if news:
-                _log.exception("a chore failed and will be tried again", extra={"chore": chore.name})
+                _log.exception("a chore failed and will be tried again", extra={"chore": chore.name, **said})
         else:
             with self._lock:
                 self._failing.pop(chore.name, None)

@@ -4,8 +4,9 @@
 -- repeated, because Radnode reads Orthanc's change feed and makes up for every call it has missed.
 
 local settings = (GetOrthancConfiguration() or {})['Radnode'] or {}
+local before = OnStableStudy -- scripts of one Orthanc share their functions: one that was read earlier is called too
 
-function OnStableStudy(studyId, tags, metadata, origin)
+local function tell(studyId)
   if not settings['Url'] or not settings['Orthanc'] then
     print('Radnode: no "Radnode" section with "Url" and "Orthanc" in the configuration, nobody is told')
     return
@@ -27,5 +28,12 @@ function OnStableStudy(studyId, tags, metadata, origin)
   local called, answer = pcall(HttpPost, url, body, headers)
   if not called or answer == nil then
     print('Radnode: was not told of study ' .. studyId .. '; it will find it in the change feed')
+  end
+end
+
+function OnStableStudy(studyId, tags, metadata, origin)
+  tell(studyId)
+  if before then
+    before(studyId, tags, metadata, origin)
   end
 end

@@ -71,12 +71,15 @@ class Dimse(Destination):
             raise DeliveryRefused("not a DICOM file") from why
         with self._lock:
             kept = self._open
-            answer = self._store(dataset, sop_class, syntax)
-            if answer is None and kept is not None:  # the peer gave up the association that was kept: once more on a new one
+            try:
                 answer = self._store(dataset, sop_class, syntax)
+                if answer is None and kept is not None:  # the peer gave up the association that was kept: once more on a new one
+                    answer = self._store(dataset, sop_class, syntax)
+            finally:
+                if self._open is not None:  # also one on which this object could not go
+                    self._release_later()
             if answer is None:
                 raise DeliveryFailed("no answer to C-STORE", destination=self.name)
-            self._release_later()
         self._series = {**dict(list(self._series.items())[-99:]), str(dataset.SOPInstanceUID): str(dataset.get("SeriesInstanceUID", ""))}
         packed = dataset.file_meta.TransferSyntaxUID == syntax
         return self._truth(int(answer.Status)) + ("" if packed else f", uncompressed: {syntax.name} is not taken")

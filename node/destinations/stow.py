@@ -105,7 +105,8 @@ class Stow(Destination):
         if self._kept is None:
             session = requests.Session()
             if self.settings.username and self.settings.password:
-                session.auth = (self.settings.username, self.settings.password.get_secret_value())
+                password = self.settings.password.get_secret_value()
+                session.auth = (self.settings.username.encode(), password.encode())  # UTF-8 (RFC 7617); text would go as Latin-1
             if self.settings.ca_file:
                 session.verify = self.settings.ca_file
             headers = {"Accept": "application/dicom+json"}

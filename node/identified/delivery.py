@@ -256,15 +256,6 @@ class Outbox:
                 found.setdefault(name, []).append(id)
         return found
 
-    def ours(self, sop_instance_uids: Sequence[str]) -> set[str]:
-        """Which of these are objects that this node made and queued: results keep their own UIDs on the way home."""
-        found: set[str] = set()
-        with Session(self._reading) as session:
-            for start in range(0, len(sop_instance_uids), 500):
-                some = sop_instance_uids[start : start + 500]
-                found.update(session.scalars(select(OutboxRow.sop_instance_uid).where(OutboxRow.sop_instance_uid.in_(some))))
-        return found
-
     # --- one destination's round --------------------------------------------------------------------------------------------
     def _work(self, name: str, line: _Line) -> int:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")  # SHA-1 of the DICOM i
 _PAGE = 500  #: changes asked for at once
 _SEEN = "seen in the change feed, not yet said to be stable"
 _CHUNK = 1 << 20
+_GIVES_UP_AFTER = 3  #: instances in a row that Orthanc has and does not give
 _AS_IT_IS = {"Accept-Encoding": "identity"}  # Orthanc 1.10 would compress each file, slower than loopback and most networks
 
 
@@ -48,11 +50,13 @@ class OrthancSource:
     accept
         Takes one whole DICOM file (PS3.10), open at its start; returns when it is durable.
     known, ours
-        Of these original SOP Instance UIDs: those held already; those that are results of this node.
+        Of these original SOP Instance UIDs: those held already; those that are results of this node, of purged studies too.
     expect
         Told the original Study Instance UID and how many instances Orthanc holds, our results not counted.
     spool
         Opens an empty file for one instance on its way in.
+    ca_file
+        PEM of the authority that signed Orthanc's certificate; empty: the machine's authorities.
     unsaid_after_s
         A study that the feed shows as new is looked at after this time although nobody said it is stable: an Orthanc that
         was stopped while it arrived never says so.
@@ -72,6 +76,7 @@ class OrthancSource:
         record: Record,
         engine: Engine,
         spool: Callable[[], BinaryIO],
+        ca_file: str = "",
         timeout_s: float = 60,
         first_retry_s: float = 2,
         longest_retry_s: float = 300,
@@ -81,7 +86,8 @@ class OrthancSource:
     ) -> None:
         self.name = name
         self._url = url.rstrip("/")
-        self._client = Client(self._url, user or None, password or None, return_raw_response=True, timeout=timeout_s)
+        verify: Any = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        self._client = Client(self._url, user or None, password or None, return_raw_response=True, timeout=timeout_s, verify=verify)
         self._accept, self._known, self._ours, self._expect = accept, known, ours, expect
         self._record, self._engine, self._spool, self._clock = record, engine, spool, clock
         self._reading = engine.execution_options(reading=True)
@@ -253,16 +259,24 @@ class OrthancSource:
         ids: Mapping[str, str] = {
             i["MainDicomTags"]["SOPInstanceUID"]: i["ID"] for i in self._json(f"/studies/{study}/instances?expand=true")
         }
-        ours = self._ours(list(ids))
-        new = sorted(set(ids) - ours - self._known([uid for uid in ids if uid not in ours]))
-        taken = refused = 0
+        known = self._known(list(ids))
+        ours = self._ours([uid for uid in ids if uid not in known])
+        new = sorted(set(ids) - known - ours)
+        taken = refused = failures = 0
         clean = ""
         origin: Origin | None = None
+        trouble: httpx.HTTPStatusError | None = None
         try:
             for uid in new:
                 origin = origin or self._origin(ids[uid])
                 try:
                     accepted = self._take(ids[uid], origin)
+                    failures = 0
+                except httpx.HTTPStatusError as why:  # its file may be damaged there; those of the others need not be
+                    trouble, failures = why, failures + 1
+                    if failures == _GIVES_UP_AFTER:
+                        break
+                    continue
                 except StudyRefused as why:
                     refused += 1
                     _log.warning("instance refused", extra={"orthanc": self.name, "study": study, "why": type(why).__name__})
@@ -275,6 +289,8 @@ class OrthancSource:
         finally:
             if taken or refused:
                 self._tell(clean, taken, refused, len(new))
+        if trouble:
+            raise trouble
         return taken
 
     def _origin(self, instance: str) -> Origin:

@@ -222,8 +222,8 @@ def bearer(scope: Scope) -> str:
 
 
 def same_secret(given: str, wanted: str) -> bool:
-    """Compared in a time that says nothing about how near it is."""
-    return hmac.compare_digest(given.encode(), wanted.encode())
+    """Compared in a time that says nothing about how near it is. `given` is a header's: a letter for each byte, and Orthanc sends UTF-8."""
+    return hmac.compare_digest(given.encode("latin-1"), wanted.encode())
 
 
 def peer_of(scope: Scope) -> str:

@@ -425,14 +425,6 @@ def test_the_counts_add_up_to_what_was_put(opens, written):
     assert status.counts == {State.QUEUED: 1, State.SENT: 3, State.CONFIRMED: 0, State.REFUSED: 1}
 
 
-def test_it_knows_its_own_results(opens, written):
-    outbox = opens(Postbox())
-    obj = written()
-    outbox.put(obj, ["postbox"])
-
-    assert outbox.ours([obj.sop_instance_uid, "1.2.3"]) == {obj.sop_instance_uid}
-
-
 def test_an_object_outside_the_clean_volume_is_not_queued(opens, written, tmp_path):
     obj = written()
     outside = tmp_path / "elsewhere.dcm"

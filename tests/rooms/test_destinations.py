@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -157,6 +158,19 @@ def test_a_kind_of_object_that_the_pacs_does_not_know_is_refused_for_good(tmp_pa
         with pytest.raises(DeliveryRefused, match="SOP class not supported"):
             destination.send(a_picture())
         destination.send(a_picture(SOPClassUID=CTImageStorage))
+
+
+def test_an_association_is_released_also_after_an_object_that_it_has_no_context_for(tmp_path):
+    with Pacs(tmp_path / "pacs", sop_classes=[SecondaryCaptureImageStorage]) as pacs:
+        destination = to(pacs, keep_open_s=0.3, timeout_s=30)
+        destination.send(a_picture())
+        with pytest.raises(DeliveryRefused, match="SOP class"):
+            destination.send(a_picture(SOPClassUID=CTImageStorage))
+
+        until = time.monotonic() + 10
+        while pacs._server.active_associations and time.monotonic() < until:
+            time.sleep(0.1)
+        assert pacs._server.active_associations == []
 
 
 @pytest.mark.parametrize("name", ["CT1_UNC", "CT1_RLE", "CT1_J2KR", "CT1_JLSL", "CT1_JPLL"])
@@ -364,6 +378,13 @@ def test_what_orthanc_answers_becomes_sent_later_or_never(peer, status, body, be
             destination.send(a_picture())
         assert "secret" not in str(why.value)
     assert peer.headers[0]["authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(("kind", "answer"), [(Stow, STORED), (Orthanc, {"Status": "Success"})])
+def test_a_name_and_password_in_any_letters_are_sent_as_utf_8(peer, kind, answer):
+    peer.answers(200, answer)
+    kind("archive", kind.Settings.model_validate({"url": peer.url, "username": "jörg", "password": "Łódź"})).send(a_picture())
+    assert b64decode(peer.headers[0]["authorization"].removeprefix("Basic ")).decode() == "jörg:Łódź"
 
 
 @pytest.mark.parametrize("kind", [Stow, Orthanc])

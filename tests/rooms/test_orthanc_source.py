@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +29,9 @@ from node.identified.spool import spool
 from node.identified.tables import Base, ChangeRow, FetchRow
 from tests.conftest import need
 from tests.contracts.test_every_destination import a_picture
-from tests.orthanc_server import OrthancServer
+from tests.orthanc_server import ROOT, OrthancServer
 from tests.ports import free_port
+from tests.rooms.test_destinations import Authority
 
 
 class Vault:
@@ -105,6 +107,12 @@ class Proxy:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def speaks_tls(self, cert: str, key: str) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(cert, key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = self.url.replace("http:", "https:")
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -405,6 +413,15 @@ def test_a_study_of_which_orthanc_never_says_that_it_is_stable_is_looked_at_afte
         server.stop()
 
 
+def test_an_orthanc_with_a_certificate_of_the_house_is_asked_with_its_authority(source_at, orthanc, proxy, tmp_path):
+    study, _ = a_study_in(orthanc)
+    proxy.speaks_tls(*Authority(tmp_path).signs("orthanc"))
+
+    with pytest.raises(SourceFailed):
+        source_at(proxy.url, tries=1).fetch_study(study)
+    assert source_at(proxy.url, tries=1, ca_file=str(tmp_path / "authority.pem")).fetch_study(study) == 3
+
+
 # --- when it fails --------------------------------------------------------------------------------------------------------------
 def test_an_orthanc_that_answers_500_for_a_moment_is_asked_again_at_once(source_at, orthanc, proxy, vault):
     study, _ = a_study_in(orthanc)
@@ -442,6 +459,25 @@ def test_an_orthanc_that_answers_500_for_longer_is_asked_later_and_nothing_is_fe
     clock.now += timedelta(seconds=3)
     assert source.fetch_due() == 3
     assert sorted(vault.came) == sorted(uids)
+
+
+def test_one_instance_that_orthanc_can_not_give_does_not_keep_the_others_back(source_at, orthanc, proxy, vault, clock, trail):
+    study, uids = a_study_in(orthanc, 5)
+    source = source_at(proxy.url)
+    broken = orthanc.get(f"/studies/{study}/instances")
+    broken = next(one["ID"] for one in broken if one["MainDicomTags"]["SOPInstanceUID"] == sorted(uids)[1])
+    proxy.fault = lambda path: 500 if path == f"/instances/{broken}/file" else None
+
+    source.study_is_stable(study)
+    source.fetch_due()
+    assert sorted(vault.came) == sorted(set(uids) - {sorted(uids)[1]})
+    assert source.waiting() == 1
+    assert (trail[-1].outcome, trail[-1].facts["left"]) == (Outcome.MINOR_FAILURE, "1")
+
+    proxy.fault = lambda path: None
+    clock.now += timedelta(seconds=3)
+    assert source.fetch_due() == 1
+    assert source.waiting() == 0
 
 
 def test_an_orthanc_that_stops_in_the_middle_of_an_instance_gives_no_half_instance(source_at, orthanc, proxy, vault, clock):
@@ -539,7 +575,19 @@ def test_a_study_that_breaks_our_own_code_does_not_keep_the_others_waiting(sourc
 
 
 # --- the script in a real Orthanc -------------------------------------------------------------------------------------------
+THEIRS = """
+function OnStableStudy(studyId, tags, metadata, origin)
+  print('the house heard of ' .. studyId)
+  error('and stumbled')
+end
+"""
+
+
 def test_the_script_tells_the_node_with_the_secret_and_orthancs_own_id_only(tmp_path):
+    """Also where the house has a script for stable studies already: all scripts of an Orthanc share their functions."""
+    theirs = tmp_path / "theirs.lua"
+    theirs.write_text(THEIRS)
+    scripts = [str(theirs), str(ROOT / "orthanc" / "stable-study.lua")]
     told: list[tuple[str, str | None, bytes]] = []
 
     class Node(BaseHTTPRequestHandler):
@@ -554,7 +602,7 @@ def test_the_script_tells_the_node_with_the_secret_and_orthancs_own_id_only(tmp_
 
     node = ThreadingHTTPServer(("127.0.0.1", 0), Node)
     threading.Thread(target=node.serve_forever, daemon=True).start()
-    server = OrthancServer(need("Orthanc", "orthanc"), tmp_path / "orthanc", node_port=node.server_port)
+    server = OrthancServer(need("Orthanc", "orthanc"), tmp_path / "orthanc", node_port=node.server_port, LuaScripts=scripts)
     server.start()
     try:
         study, _ = a_study_in(server)
@@ -567,6 +615,7 @@ def test_the_script_tells_the_node_with_the_secret_and_orthancs_own_id_only(tmp_
         server.stop()
         node.shutdown()
 
+    assert f"the house heard of {study}" in server.log
     assert told == [
         ("/orthanc/stable-study", f"Bearer {server.secret}", b'{"orthanc":"orthanc","study":"' + study.encode() + b'"}'),
     ]

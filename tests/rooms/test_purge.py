@@ -16,6 +16,7 @@ from node.gateway import Gateway
 from node.identified.tables import Base as Wing
 from node.ledger.tables import Base as Ledger
 from node.testing.studies import a_study, write_study
+from tests.orthanc_server import OrthancServer
 from tests.rooms.api_site import WHY, Site, a_house
 from tests.rooms.whole_office import DRAFT
 
@@ -146,6 +147,22 @@ def test_a_result_that_an_archive_sends_back_after_the_purge_is_no_work(site: Si
 
     assert site.home.arrivals.of([CleanUid(study)]) == []
     assert site.home.jobs.is_ours(str(dcmread(delivered[0]).SOPInstanceUID))
+
+
+def test_results_that_are_alone_in_an_orthanc_after_the_purge_are_not_fetched(tmp_path: Path, orthanc: OrthancServer) -> None:
+    with a_house(tmp_path, orthancs={"archive": {"url": orthanc.url}}) as home:
+        site = Site(home=home, gateway=Gateway(home), folder=tmp_path, web=None)  # type: ignore[arg-type]
+        study = site.arrives(*a_study("CT", slices=4, rows=64, patient=1))
+        site.works_off()
+        site.gateway.purge(CleanUid(study))
+        delivered = [orthanc.upload(path.read_bytes()) for path in (tmp_path / "pacs").rglob("*.dcm")]
+
+        [source] = home.orthanc_sources(home.vault.writer("orthanc")).values()
+        taken = source.fetch_study(delivered[0]["ParentStudy"])
+        source.close()
+
+        assert taken == 0
+        assert home.arrivals.of([CleanUid(study)]) == []
 
 
 def test_what_an_earlier_purge_left_in_the_ledger_goes_when_the_gateway_starts(site: Site) -> None:

@@ -179,7 +179,7 @@ def fresh_web(house: House) -> Iterator[Server]:
 
 
 def tell(web: Server, body: Any, secret: str | None = SECRET) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {secret}".strip()} if secret is not None else {}
+    headers = {"Authorization": f"Bearer {secret}".strip().encode()} if secret is not None else {}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return http.post(f"{web.url}/orthanc/stable-study", content=content, headers={"Content-Type": "application/json", **headers})
 
@@ -310,6 +310,15 @@ def test_without_a_secret_in_the_settings_the_hook_is_closed(house):
     try:
         assert tell(server, {"orthanc": "archive", "study": STUDY}, "").status_code == 403
         assert house.told == []
+    finally:
+        server.stop()
+
+
+def test_a_secret_with_letters_beyond_ascii_is_the_same_on_both_sides(house):
+    server = Server(house.parts(hook_secret="Schlüssel für zwei"))
+    try:
+        assert tell(server, {"orthanc": "archive", "study": STUDY}, "Schlüssel für zwei").status_code == 202
+        assert tell(server, {"orthanc": "archive", "study": STUDY}, "Schlussel fur zwei").status_code == 401
     finally:
         server.stop()
 
