@@ -17,7 +17,7 @@ import yaml
 
 from node import log
 from node.audit import Action, Type
-from node.bundle import GUEST, SUMS, sha256
+from node.bundle import GUEST, SUMS, Bundle, sha256
 from node.commands.options import Config, house
 from node.errors import BundleRefused, NodeError
 from node.guests import allowed
@@ -93,9 +93,17 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
     trial = tried(staged, metadata, sidecar)
     there = bundles_dir / name / version
     if trial.usable and there.exists():
-        same = sha256(there / SUMS) == sha256(staged / SUMS)
-        raise BundleRefused(f"{name} {version} is there already{'' if same else ', with other files: give the new one another version'}")
+        raise BundleRefused(f"{name} {version} is there already{_what_else(there, staged)}")
     return staged, trial
+
+
+def _what_else(there: Path, staged: Path) -> str:
+    """What to do about a version that is there already; nothing where it is the same and intact."""
+    try:
+        allowed.check(Bundle.open(there))
+    except NodeError:
+        return f", and damaged: remove {there}, and add it again"
+    return "" if sha256(there / SUMS) == sha256(staged / SUMS) else ", with other files: give the new one another version"
 
 
 def _own(staged: Path, bundles_dir: Path) -> Iterator[str]:

@@ -341,6 +341,19 @@ def test_a_version_that_somebody_else_added_meanwhile_stays(tmp_path: Path) -> N
     assert [one.name for one in bundles.iterdir()] == ["guest"]
 
 
+def test_a_damaged_version_that_is_added_again_is_said_to_be_removed_first(tmp_path: Path) -> None:
+    there, staged = (guest_bundles.bright(tmp_path / folder / "spleen" / "1.0.0", form="json") for folder in ("bundles", "staged"))
+    for folder in (there, staged):
+        write_sums(folder)
+        allowed.allow(folder)
+    before = bundles_add._what_else(there, staged)
+
+    (there / "models" / "model.pt").write_bytes(b"torn")
+
+    assert before == ""
+    assert bundles_add._what_else(there, staged) == f", and damaged: remove {there}, and add it again"
+
+
 # --- what a guest may use up ---------------------------------------------------------------------------------------------------
 def test_what_has_no_name_any_more_is_weighed_too(tmp_path: Path) -> None:
     """A file that is removed while it is open, and one in memory."""
