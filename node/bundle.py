@@ -303,7 +303,7 @@ def _float32_bytes(weights: Path) -> int:
 def write_sums(path: Path) -> None:
     """Write SHA256SUMS over every file of the bundle, so that `sha256sum -c` can check it too."""
     names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and p.name != SUMS)
-    (path / SUMS).write_text("".join(f"{sha256(path / name)}  {name}\n" for name in names), encoding="ascii")
+    (path / SUMS).write_text("".join(f"{sha256(path / name)}  {name}\n" for name in names), encoding="utf-8")
 
 
 def _sums(path: Path) -> dict[str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ import yaml
 
 from node import log
 from node.audit import Action, Type
-from node.bundle import GUEST, SUMS, sha256
+from node.bundle import GUEST, SUMS, Bundle, sha256
 from node.commands.options import Config, house
 from node.errors import BundleRefused, NodeError
 from node.guests import allowed
@@ -91,9 +93,17 @@ def _staged(path: Path, mapping: dict[str, Any], name: str, modality: list[str],
     trial = tried(staged, metadata, sidecar)
     there = bundles_dir / name / version
     if trial.usable and there.exists():
-        same = sha256(there / SUMS) == sha256(staged / SUMS)
-        raise BundleRefused(f"{name} {version} is there already{'' if same else ', with other files: give the new one another version'}")
+        raise BundleRefused(f"{name} {version} is there already{_what_else(there, staged)}")
     return staged, trial
+
+
+def _what_else(there: Path, staged: Path) -> str:
+    """What to do about a version that is there already; nothing where it is the same and intact."""
+    try:
+        allowed.check(Bundle.open(there))
+    except NodeError:
+        return f", and damaged: remove {there}, and add it again"
+    return "" if sha256(there / SUMS) == sha256(staged / SUMS) else ", with other files: give the new one another version"
 
 
 def _own(staged: Path, bundles_dir: Path) -> Iterator[str]:
@@ -109,22 +119,23 @@ def _own(staged: Path, bundles_dir: Path) -> Iterator[str]:
 
 
 def _install(staged: Path, bundles_dir: Path) -> None:
-    """Copy under a passing name, then name it, then allow it: until then nothing runs it."""
+    """Copy under a passing name of its own, then name it, then allow it: until then nothing runs it."""
     there = bundles_dir / staged.parent.name / staged.name
-    passing = bundles_dir / f".adding-{staged.parent.name}"
-    made = not there.parent.exists()
+    made, named = not there.parent.exists(), False
     try:
-        shutil.copytree(staged, passing)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        passing.rename(there)
+        with tempfile.TemporaryDirectory(prefix=".adding-", dir=bundles_dir) as passing:
+            shutil.copytree(staged, Path(passing) / staged.name)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            (Path(passing) / staged.name).rename(there)  # fails where somebody else added the same meanwhile
+            named = True
         allowed.allow(there)
     except OSError as why:
-        shutil.rmtree(there, ignore_errors=True)
+        if named:
+            shutil.rmtree(there, ignore_errors=True)
         if made:
-            shutil.rmtree(there.parent, ignore_errors=True)
-        raise BundleRefused(f"the bundles' folder can't be written: {why.strerror}") from None
-    finally:
-        shutil.rmtree(passing, ignore_errors=True)
+            with suppress(OSError):
+                there.parent.rmdir()
+        raise BundleRefused(f"the bundles' folder can't be written: {why.strerror or 'is there room?'}") from None
 
 
 @contextmanager
@@ -136,6 +147,12 @@ def _as_refusal() -> Iterator[None]:
         raise
     except NodeError as why:
         raise BundleRefused(why.detail or why.message) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        raise BundleRefused("the zip is damaged, or packed in a way that is not read here; unpack it, and add the folder") from None
+    except OSError as why:
+        raise BundleRefused(f"a file of it can't be read or copied: {why.strerror or type(why).__name__}") from None
+    except RecursionError:
+        raise BundleRefused("its metadata or configuration is nested too deep to be read") from None
     except (AttributeError, TypeError, ValueError, KeyError, IndexError, ArithmeticError) as why:  # metadata of any shape
         raise BundleRefused(f"its metadata or the mapping file holds something unexpected: {log.where_it_failed(why)}") from why
 

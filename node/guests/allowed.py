@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from node.bundle import SUMS, Bundle, sha256
@@ -34,10 +37,22 @@ def check(bundle: Bundle) -> None:
 def allow(path: Path) -> None:
     """Put the guest in folder `path`, `<bundles>/<name>/<version>`, on the list."""
     file = path.parents[1] / LIST
-    entries = _read(file) | {f"{path.parent.name}/{path.name}/{SUMS}": sha256(path / SUMS)}
-    passing = file.with_name(f".{LIST}.{os.getpid()}")
-    passing.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(entries.items())), encoding="utf-8")
-    passing.replace(file)
+    with _alone(file.parent):
+        entries = _read(file) | {f"{path.parent.name}/{path.name}/{SUMS}": sha256(path / SUMS)}
+        passing = file.with_name(f".{LIST}.{os.getpid()}")
+        passing.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(entries.items())), encoding="utf-8")
+        passing.replace(file)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else puts something on the list meanwhile: it would be lost."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,6 +36,7 @@ FIT = "fit_input"  #: in a configuration that was made here: resize to what an O
 POINTER = b"version https://git-lfs"  #: what a clone without Git LFS has in place of a large file
 SKIPPED = {"__pycache__", "__MACOSX", ".git", ".DS_Store", "node.json", "SHA256SUMS"}
 MOST_FILES, MOST_BYTES = 2000, 8 << 30
+MOST_NODES = 500_000  #: of a configuration in YAML
 
 
 def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> bool:
@@ -46,13 +48,15 @@ def unpack(path: Path, to: Path, mapping: Mapping[str, Any]) -> bool:
         raise BundleRefused(f"there is nothing at {path.name}")
     if path.is_dir():
         _folder(path, to, mapping)
-    elif zipfile.is_zipfile(path) and not _is_scripted(path) and _holds(path, "metadata.json"):
+    elif zipfile.is_zipfile(path) and not _is_scripted(path) and (path.suffix.lower() == ".zip" or _holds(path, "metadata.json")):
         with _Extracted(path, to.parent / ".unzipped") as folder:
             _folder(folder, to, mapping)
     elif zipfile.is_zipfile(path) and _is_scripted(path):
         _torchscript(path, to, mapping)
     elif path.suffix.lower() == ".onnx":
-        _bare(path, to, "model.onnx", mapping)
+        _bare(path, to, "model.onnx", mapping, beside=_beside(path))
+    elif zipfile.is_zipfile(path) and _is_exported(path):
+        raise BundleRefused(f"{path.name} is a program of torch.export, which is not read here; save it as TorchScript or ONNX")
     elif path.suffix.lower() in (".pt", ".pth", ".ckpt", ".safetensors", ".bin"):
         _bare(path, to, "model.safetensors" if _is_safetensors(path) else "model.pt", mapping)
     else:
@@ -86,6 +90,8 @@ def _copy(path: Path, to: Path) -> None:
     count = size = 0
     for file in sorted(_files(path)):
         count, size = count + 1, size + file.lstat().st_size
+        if not str(file.relative_to(path)).isprintable():
+            raise BundleRefused(f"the name of {_shown(file.relative_to(path))} holds what can't be printed; rename it, and add it again")
         if not stat.S_ISREG(file.lstat().st_mode):
             raise BundleRefused(f"{file.relative_to(path)} is a link or no file; a bundle holds files only")
         if count > MOST_FILES or size > MOST_BYTES:
@@ -118,8 +124,11 @@ class _Extracted:
                 raise BundleRefused(f"the zip holds more than {MOST_FILES} files or {MOST_BYTES >> 30} GiB")
             for member in members:
                 inside = PurePosixPath(member.filename)
+                if member.flag_bits & 1:
+                    raise BundleRefused("the zip asks for a password; unpack it, and add the folder")
                 if inside.is_absolute() or ".." in inside.parts or stat.S_ISLNK(member.external_attr >> 16):
                     raise BundleRefused("the zip holds a path outside itself, or a link")
+            self._to.mkdir()
             archive.extractall(self._to)
         return self._to
 
@@ -135,15 +144,27 @@ def _torchscript(path: Path, to: Path, mapping: Mapping[str, Any]) -> None:
     _bare(path, to, "model.ts", mapping, {f"configs/{name}": data for name, data in told.items()})
 
 
-def _bare(path: Path, to: Path, weights: str, mapping: Mapping[str, Any], configs: Mapping[str, bytes] | None = None) -> None:
-    """Weights by themselves."""
+def _bare(
+    path: Path,
+    to: Path,
+    weights: str,
+    mapping: Mapping[str, Any],
+    configs: Mapping[str, bytes] | None = None,
+    beside: Iterable[Path] = (),
+) -> None:
+    """Weights by themselves, with the files beside them that they name."""
     (to / "models").mkdir(parents=True)
     (to / "configs").mkdir()
     shutil.copyfile(path, to / "models" / weights)
+    for file in beside:
+        shutil.copyfile(file, to / "models" / file.name)
     for name, data in (configs or {}).items():
         (to / name).write_bytes(data)
     if not (to / METADATA).exists():
-        _write(to / METADATA, {"version": str(mapping.get("version", "1.0.0")), "name": str(mapping.get("title") or path.stem)})
+        told = {"version": str(mapping.get("version", "1.0.0")), "name": str(mapping.get("title") or path.stem)}
+        network = mapping.get("network")
+        taken = {"num_channels": network["in_channels"]} if isinstance(network, Mapping) and "in_channels" in network else {}
+        _write(to / METADATA, {**told, "network_data_format": {"inputs": {"image": taken}}} if taken else told)
     if not (to / CONFIGS[0]).exists():
         if weights in ("model.pt", "model.safetensors") and "network" not in mapping:
             raise BundleRefused(
@@ -151,6 +172,15 @@ def _bare(path: Path, to: Path, weights: str, mapping: Mapping[str, Any], config
                 " network: {_target_: segmentation_models_pytorch.Unet, encoder_name: resnet34, in_channels: 1, classes: 1}"
             )
         _write(to / CONFIGS[0], _plain_inference(mapping))
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    """The files beside an ONNX file in which it says that weights lie: `location` of a tensor's external data, as protobuf writes it."""
+    data = path.read_bytes()
+    for file in path.parent.iterdir():
+        name = os.fsencode(file.name)
+        if len(name) < 128 and b"\n\x08location\x12" + bytes([len(name)]) + name in data and stat.S_ISREG(file.lstat().st_mode):
+            yield file
 
 
 def _smp(path: Path, to: Path, mapping: Mapping[str, Any]) -> None:
@@ -318,8 +348,17 @@ def _md5(path: Path) -> str:
 
 # --- small things -----------------------------------------------------------------------------------------------------------
 def _is_scripted(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+    """A TorchScript archive; a bundle's zip may have a folder `code` as well."""
+    return _holds(path, "constants.pkl")
+
+
+def _is_exported(path: Path) -> bool:
+    """What torch.export saves, now and before torch 2.7."""
+    return _holds(path, "archive_format") or _holds(path, "serialized_exported_program.json")
+
+
+def _shown(path: Path) -> str:
+    return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
 def _holds(path: Path, name: str) -> bool:
@@ -360,8 +399,21 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise BundleRefused(f"{path.name} is not YAML: {getattr(why, 'problem', None) or type(why).__name__}") from None
     if not isinstance(read, dict):
         raise BundleRefused(f"{path.name} must hold keys and values")
+    if not _is_finite(read):
+        raise BundleRefused(f"{path.name} grows without end when its aliases (*…) are followed; write it without")
     return read
 
 
+def _is_finite(content: Any) -> bool:
+    """Whether what it refers to, again and again, ends somewhere: a few lines of YAML can stand for more than a memory holds."""
+    left = [content]
+    for _ in range(MOST_NODES):
+        if not left:
+            return True
+        one = left.pop()
+        left += one.values() if isinstance(one, Mapping) else one if isinstance(one, list) else ()
+    return False
+
+
 def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    path.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")

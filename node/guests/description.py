@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -61,6 +62,18 @@ KEYS = {  #: of a mapping file
     *("input_shape", "intended_use", "title"),
 }
 
+WORDS_OF: Mapping[str, tuple[Any, ...]] = {  #: keys of a mapping file that take one of a few words
+    "axes": ("torch", "monai"),
+    "values": ("window", "stored"),
+    "activation": ("sigmoid", "softmax", "none"),
+    "takes": ("volume", "image"),
+    "boxes": ("relative", "pixels"),
+    "dims": (2, 3),
+}
+LIMITS = ("time_s", "memory_mb")
+USES = ("modality", "body_part", "body_part_required", "min_slices", "min_age_years", "picture", "view")  #: of intended_use
+OF_A_LABEL = ("name", "label", "type", "code", "category", "color")
+
 
 def description(
     metadata: Mapping[str, Any],
@@ -93,6 +106,7 @@ def description(
     """
     if unknown := sorted(set(mapping) - KEYS):
         raise BundleRefused(f"the mapping file has keys that are not known: {', '.join(unknown)}; known: {', '.join(sorted(KEYS))}")
+    _check_words(mapping)
     formats = metadata.get("network_data_format") or {}
     if not formats and "generator_data_format" in metadata:  # as the zoo writes it of latent diffusion
         raise BundleRefused(GENERATOR)
@@ -107,10 +121,13 @@ def description(
         raise BundleRefused(f"its network gives {len(outputs)} outputs at once ({', '.join(outputs)}); a node reads one")
     if task == "generation":
         return {"pipeline": name, "task": task, "latent": _numbers(given.get("spatial_shape")) or [1]}
-    modalities = modality or _modalities(mapping.get("modality")) or _modalities(given.get("modality"))
+    told = _modalities(mapping.get("modality"))
+    if mapping.get("modality") and not told:
+        raise _unknown(str(mapping["modality"]))
+    modalities = modality or told or _modalities(given.get("modality"))
     if not modalities:
         raise BundleRefused("it does not say which modality it is for; say it with --modality")
-    channels = int(mapping.get("channels") or _whole(given.get("num_channels")) or 1)
+    channels = int(_number("channels", mapping["channels"]) if mapping.get("channels") else _whole(given.get("num_channels")) or 1)
     shape = mapping.get("input_shape") or given.get("spatial_shape") or []
     dims = int(mapping.get("dims") or (3 if volume else len(shape) if len(shape) in (2, 3) else 3 if modalities[0] in VOLUMES else 2))
     if channels != 1 and not (channels == 3 and dims == 2):
@@ -126,7 +143,7 @@ def description(
             f"a flat network gives an answer for each slice, and a {task} is one of the series; say takes: image, or dims: 3"
         )
     labels = _labels(task, mapping, output, metadata)
-    use = {"modality": list(modalities), **dict(mapping.get("intended_use") or {})}
+    use = {"modality": list(modalities), **_use(mapping.get("intended_use") or {})}
     if takes == "volume" and dims == 3:
         use.setdefault("min_slices", 3)
     out: dict[str, Any] = {
@@ -139,12 +156,14 @@ def description(
         "intended_use": use,
         "labels": [label["name"] for label in labels],
         "outputs": labels,
-        "limits": dict(mapping.get("limits") or {}),
-        "thresholds": {str(k): float(v) for k, v in (mapping.get("thresholds") or {}).items()},
+        "limits": _limits(mapping.get("limits") or {}),
+        "thresholds": _thresholds(mapping.get("thresholds") or {}, [label["name"] for label in labels]),
     }
     if str(given.get("format", "")).lower() == "hounsfield" and modalities[0] == "CT":
         out["unit"] = "HU"
-    for key in ("axes", "activation", "threshold", "image_key", "pred_key", "boxes", "measurement"):
+    if mapping.get("threshold") is not None:
+        out["threshold"] = _number("threshold", mapping["threshold"], most=1)
+    for key in ("axes", "activation", "image_key", "pred_key", "boxes", "measurement"):
         if mapping.get(key) is not None:
             out[key] = mapping[key]
     if bare:
@@ -155,6 +174,62 @@ def description(
             " (the unit in UCUM)"
         )
     return out
+
+
+# --- what a person may write ---------------------------------------------------------------------------------------------------
+def _check_words(mapping: Mapping[str, Any]) -> None:
+    """Words of the mapping file that are not known would be passed over in silence."""
+    for key, words in WORDS_OF.items():
+        if mapping.get(key) is not None and mapping[key] not in words:
+            raise BundleRefused(f"the mapping file says {key}: {str(mapping[key])[:40]}; it may be {' or '.join(map(str, words))}")
+
+
+def _known(what: str, told: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The keys and values, all of them known."""
+    if not isinstance(told, Mapping):
+        raise BundleRefused(f"{what} in the mapping file must hold keys and values; known: {', '.join(keys)}")
+    if unknown := sorted(str(key) for key in told if key not in keys):
+        raise BundleRefused(f"{what} in the mapping file has keys that are not known: {', '.join(unknown)}; known: {', '.join(keys)}")
+    return dict(told)
+
+
+def _number(what: str, told: Any, *, most: float = math.inf) -> float:
+    """Above 0, and not above `most`."""
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 < told <= most or not math.isfinite(told):
+        raise BundleRefused(
+            f"{what} in the mapping file is {str(told)[:40]}; it must be a number above 0{f' up to {most:g}' if most < math.inf else ''}"
+        )
+    return told
+
+
+def _limits(told: Any) -> dict[str, float]:
+    return {key: _number(f"limits: {key}", value) for key, value in _known("limits", told, LIMITS).items()}
+
+
+def _thresholds(told: Any, names: list[str]) -> dict[str, float]:
+    return {
+        name: float(_number(f"the threshold of {name}", value, most=1)) for name, value in _known("thresholds", told, tuple(names)).items()
+    }
+
+
+def _use(told: Any) -> dict[str, Any]:
+    """As it is asked before each series: modalities of DICOM, body parts in capitals, numbers."""
+    use = _known("intended_use", told, USES)
+    if "modality" in use:
+        use["modality"] = list(modalities_of([use["modality"]] if isinstance(use["modality"], str) else list(use["modality"])))
+    if "body_part" in use:
+        parts = [use["body_part"]] if isinstance(use["body_part"], str) else list(use["body_part"])
+        use["body_part"] = [str(part).upper() for part in parts]
+    for key in ("min_slices", "min_age_years"):
+        if key in use:
+            use[key] = _number(f"intended_use: {key}", use[key])
+    return use
+
+
+def _color(told: Any) -> list[int]:
+    if not isinstance(told, list | tuple) or len(told) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in told):
+        raise BundleRefused("a color is written as three numbers from 0 to 255, e.g. [230, 60, 40]")
+    return list(told)
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------------
@@ -190,6 +265,9 @@ def _labels(task: str, mapping: Mapping[str, Any], output: Mapping[str, Any], me
     told = mapping.get("labels")
     own = output.get("channel_def") or output.get("label_def") or metadata.get("label_classes") or metadata.get("pred_classes")
     named = _named(own if told is None else told)
+    for entry in (told or {}).values() if isinstance(told, Mapping) else ():
+        if isinstance(entry, Mapping):
+            _known("a label", entry, OF_A_LABEL)
     if task == "regression":
         name = str((mapping.get("measurement") or {}).get("name") or "value")
         return [{"value": 0, "name": name, "type": _code(None, finding(name))}]
@@ -209,7 +287,7 @@ def _labels(task: str, mapping: Mapping[str, Any], output: Mapping[str, Any], me
                 "category": _code(chosen.get("category"), meant.category),
                 "type": _code(chosen.get("type") or chosen.get("code"), meant.type if task == "segmentation" else finding(name)),
                 "laterality": meant.laterality.meaning if meant.laterality else "",
-                "color": [int(v) for v in chosen.get("color") or PALETTE[len(out) % len(PALETTE)]],
+                "color": _color(chosen.get("color") or PALETTE[len(out) % len(PALETTE)]),
             }
         )
     if not out:
@@ -267,8 +345,12 @@ def modalities_of(words: list[str]) -> tuple[str, ...]:
     """The DICOM modalities that are meant. Raises BundleRefused when one is not known."""
     for word in words:
         if not _modalities([word]):
-            raise BundleRefused(f"the modality {word[:16]!r} is not known; known: {', '.join(sorted(set(MODALITIES)))}")
+            raise _unknown(word)
     return _modalities(words)
+
+
+def _unknown(modality: str) -> BundleRefused:
+    return BundleRefused(f"the modality {modality[:16]!r} is not known; known: {', '.join(sorted(set(MODALITIES)))}")
 
 
 def _values(given: Mapping[str, Any], channels: int) -> str:

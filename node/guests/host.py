@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ _log = log.get(__name__)
 START_S = 300.0  #: for the libraries and the weights
 LOOK_EVERY_S = 0.25
 MOST_SCRATCH_MB = 256
+MOST_THREADS = 2048  #: libraries start a few for each core
 ROOM_MB = 512  #: resident memory above the limit on what may be asked for: libraries are mapped, not asked for
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -211,9 +213,12 @@ class _Exchange:
 
     def _weigh(self) -> None:
         with suppress(psutil.Error):
-            if psutil.Process(self._process.pid).memory_info().rss >> 20 > self._most_mb:
+            process = psutil.Process(self._process.pid)
+            if process.memory_info().rss >> 20 > self._most_mb:
                 raise _Trouble(f"the bundle's code used more than {self._most_mb} MB of memory")
-        if written_bytes(self._scratch) >> 20 > MOST_SCRATCH_MB:
+            if process.num_threads() > MOST_THREADS:
+                raise _Trouble(f"the bundle's code started more than {MOST_THREADS} threads")
+        if written_bytes(self._scratch) + nameless_bytes(self._process.pid) >> 20 > MOST_SCRATCH_MB:
             raise _Trouble(f"the bundle's code wrote more than {MOST_SCRATCH_MB} MB")
 
     def _ending(self) -> str:
@@ -233,6 +238,17 @@ def written_bytes(folder: Path) -> int:
         for name in files:
             with suppress(OSError):
                 total += Path(root, name).stat().st_size
+    return total
+
+
+def nameless_bytes(pid: int) -> int:
+    """Of the files that a process holds open and that have no name any more, in a folder or in memory."""
+    total = 0
+    with suppress(OSError):
+        for handle in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                told = handle.stat()
+                total += 512 * told.st_blocks if stat.S_ISREG(told.st_mode) and told.st_nlink == 0 else 0
     return total
 
 

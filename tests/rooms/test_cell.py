@@ -14,11 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 TRIES = """
-import ctypes, json, os, signal, socket, subprocess, sys, threading
+import ctypes, fcntl, json, os, platform, resource, signal, socket, struct, subprocess, sys, threading
 from pathlib import Path
 from node.guests._process import cell
 if sys.argv[4] == "no landlock":
     cell._fence = lambda *_: False
+if sys.argv[4] == "an old one":
+    cell.RIGHTS = {1: cell.RIGHTS[1]}
 how = cell.lock(Path(sys.argv[1]), Path(sys.argv[2]), memory_mb=1024, gpu=sys.argv[6] == "gpu")
 outside, port, parent = Path(sys.argv[3]), int(sys.argv[5]), os.getppid()
 
@@ -44,6 +46,31 @@ def as_cuda_does(then):
         one.bind(chr(0) + f"cuda-uvmfd-{os.getpid()}")
         one.listen()
         then(one)
+
+def call(numbers, *arguments):
+    number = numbers[platform.machine() == "aarch64"]
+    if ctypes.CDLL(None, use_errno=True).syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+def queued():
+    call((297, 240), parent, parent, signal.SIGURG, struct.pack("iiii", signal.SIGURG, 0, -1, 0) + bytes(112))
+
+def sent_when_readable():
+    ours, end = os.pipe()
+    fcntl.fcntl(ours, fcntl.F_SETOWN, parent)
+    fcntl.fcntl(ours, fcntl.F_SETSIG, signal.SIGURG)
+    fcntl.fcntl(ours, fcntl.F_SETFL, fcntl.fcntl(ours, fcntl.F_GETFL) | os.O_ASYNC)
+    os.write(end, b"x")
+
+def kept_memory():
+    call((29, 194), 0, ctypes.c_size_t(1 << 16), 0o1600)
+
+def emptied_by_reading():
+    os.close(os.open(Path(sys.argv[1]) / "weights", os.O_RDONLY | os.O_TRUNC))
+
+def outlive():
+    if ctypes.CDLL(None, use_errno=True).prctl(1, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "refused")
 
 print(json.dumps({"how": how} | {name: tried(act) for name, act in {
     "read its own": lambda: (Path(sys.argv[1]) / "weights").read_text(),
@@ -71,23 +98,38 @@ print(json.dumps({"how": how} | {name: tried(act) for name, act in {
     "start a program": lambda: subprocess.run(["/bin/true"]),
     "fork": forked,
     "kill the parent": lambda: os.kill(parent, signal.SIGKILL),
+    "queue a signal for the parent": queued,
+    "let a pipe signal the parent": sent_when_readable,
+    "limit the parent": lambda: resource.prlimit(parent, resource.RLIMIT_CORE, (0, 0)),
+    "limit itself": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    "choose the parent's core": lambda: os.sched_setaffinity(parent, os.sched_getaffinity(0)),
+    "choose a core": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+    "slow the parent": lambda: os.setpriority(os.PRIO_PROCESS, parent, 0),
+    "outlive the parent": outlive,
+    "truncate its own": lambda: os.truncate(Path(sys.argv[1]) / "weights", 3),
+    "empty its own by reading it": emptied_by_reading,
+    "date a file": lambda: os.utime(outside, (1, 1)),
+    "mark a file": lambda: os.setxattr(outside, "user.radnode", b"x"),
+    "watch the folder": lambda: call((294, 26), 0),
+    "keep memory that outlives it": kept_memory,
     "take memory": lambda: bytearray(2 << 30),
 }.items()}))
 """
-MAY = {"read its own", "write its scratch", "start a thread", "read which drivers there are"}
+MAY = {"read its own", "write its scratch", "start a thread", "read which drivers there are", "limit itself", "choose a core"}
 #: without Landlock: the filter can't tell paths apart, so nothing is written and everything that the worker may read is read
 WIDER = {"read a secret", "list the folder", "read the users"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-@pytest.mark.parametrize("kernel", ["as it is", "no landlock"])
+@pytest.mark.parametrize("kernel", ["as it is", "an old one", "no landlock"])
 def test_code_of_a_bundle_reaches_nothing_and_changes_nothing(tmp_path: Path, kernel: str, device: str) -> None:
-    """With a GPU it may have the socket that CUDA does not begin without, and do nothing with it."""
+    """With a GPU it may have the socket that CUDA does not begin without, and do nothing with it. Landlock does not see all of this itself."""
     bundle, scratch, outside = tmp_path / "bundle", tmp_path / "scratch", tmp_path / "wing" / "secret"
     for folder in (bundle, scratch, outside.parent):
         folder.mkdir()
     (bundle / "weights").write_text("numbers")
     outside.write_text("CANARY")
+    then = outside.stat().st_mtime_ns
 
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -106,9 +148,9 @@ def test_code_of_a_bundle_reaches_nothing_and_changes_nothing(tmp_path: Path, ke
 
     said = json.loads(done.stdout)
     how = said.pop("how")
-    if kernel == "as it is" and how == "filter":
+    if kernel != "no landlock" and how == "filter":
         pytest.skip("this kernel has no Landlock")
-    assert how == ("landlock" if kernel == "as it is" else "filter"), done.stderr
+    assert how == ("filter" if kernel == "no landlock" else "landlock"), done.stderr
     may = MAY if how == "landlock" else (MAY | WIDER) - {"write its scratch"}
     if how == "landlock" and device == "gpu":
         may = may | {"bind CUDA's socket"}
@@ -117,5 +159,7 @@ def test_code_of_a_bundle_reaches_nothing_and_changes_nothing(tmp_path: Path, ke
         said.pop("read the parent's environment")  # of a parent without more privileges it may be read
     assert {name for name, outcome in said.items() if outcome == "done"} == may
     assert outside.read_text() == "CANARY"
+    assert outside.stat().st_mtime_ns == then
+    assert os.listxattr(outside) == []
     assert (bundle / "weights").read_text() == "numbers"
     assert sorted(path.name for path in outside.parent.iterdir()) == ["secret"]

@@ -89,6 +89,8 @@ def _in_words(why: BaseException) -> str:
     if isinstance(chain[-1], UnpicklingError):
         return "a file that it loads holds more than tensors and numbers, and could run code (weights_only=True refuses it)"
     said = str(chain[-1]).strip().splitlines()
+    if said and "TorchScript interpreter" in said[0]:  # the reason stands below its trace
+        said = said[-1:]
     shut_in = isinstance(chain[-1], OSError) and not isinstance(chain[-1], FileNotFoundError)
     return f"{where_it_failed(chain[-1])}{f': {said[0][:240]}' if said else ''}{SHUT_IN if shut_in else ''}"
 

@@ -17,6 +17,7 @@ from node.guests._process.refusal import Refusal
 
 Answer = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 MOST_BOXES = 100
+NAMES = ("pred", "out")  #: what the output that counts is called beside others, by MONAI and torchvision
 KINDS = (("score", "score"), ("prob", "score"), ("conf", "score"), ("box", "box"), ("label", "label"), ("class", "label"))
 
 
@@ -43,7 +44,7 @@ def answered(
         item = {**item, pred_key: found, **found}
         after = post(item) if post.transforms else item
         return _detection(_boxes_of({name: after.get(name, tensor) for name, tensor in found.items()}), sidecar, given)
-    pred = _certain(_tensor_of(out)[0])  # before a threshold or argmax makes "nothing" of what is no number
+    pred = _certain(_tensor_of(out, pred_key)[0])  # before a threshold or argmax makes "nothing" of what is no number
     if task == "segmentation" and _has(post, "Invert") and not _has(post, "Resize") and tuple(pred.shape[1:]) != given.shape:
         raise Refusal(
             f"the network gives {tuple(pred.shape[1:])} voxels for an image of {given.shape}: its Invertd would put them elsewhere"
@@ -123,7 +124,11 @@ def _frames(array: NDArray[Any], axes: str, kind: type) -> NDArray[Any]:
 
 # --- classification, regression --------------------------------------------------------------------------------------------
 def _classification(pred: torch.Tensor, sidecar: Mapping[str, Any], post: Compose) -> Answer:
+    if sum(n > 1 for n in pred.shape) > 1:
+        raise Refusal(f"its output has the shape {tuple(pred.shape)}: not one number for each class")
     flat = pred.reshape(-1)
+    if not flat.is_floating_point():
+        raise Refusal("the network gives the number of a class and not how sure it is; export it without the argmax at its end")
     probabilities = _probabilities(flat, sidecar, post)
     return {"values": _numbers(probabilities), "activation": _how(len(flat), sidecar, post)}, {}
 
@@ -136,7 +141,9 @@ def _numbers(tensor: torch.Tensor) -> list[float]:
 
 
 def _certain(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, without a NaN in it."""
+    """The tensor, without a NaN in it; yes and no as 1 and 0."""
+    if tensor.dtype is torch.bool:
+        return tensor.to(torch.uint8)
     if tensor.is_floating_point() and tensor.isnan().any():
         raise Refusal("the network answered what is no number")
     return tensor
@@ -274,10 +281,16 @@ def _kind_of(tensor: torch.Tensor) -> str:
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------------
-def _tensor_of(out: Any) -> torch.Tensor:
-    """The one tensor that counts: the first of several (deep supervision gives coarser ones after it), `pred` of a dict."""
+def _tensor_of(out: Any, key: str = "pred") -> torch.Tensor:
+    """The one tensor that counts: the first of several (deep supervision gives coarser ones after it); of a dict the one that is called so."""
     if isinstance(out, Mapping):
-        out = out.get("pred", next(iter(out.values()), None))
+        known = next((name for name in (key, *NAMES) if name in out), next(iter(out), None) if len(out) < 2 else None)
+        if known is None and out:
+            names = ", ".join(map(str, list(out)[:8]))
+            raise Refusal(
+                f"the network gives {len(out)} outputs at once ({names}); say in the mapping file which one is meant (pred_key: …)"
+            )
+        out = out.get(known)
     while isinstance(out, Sequence) and not isinstance(out, str) and len(out):
         out = out[0]
     if not isinstance(out, torch.Tensor) or out.ndim < 1:

@@ -1,7 +1,8 @@
 """The cell: after `lock` this process starts no program, writes nowhere but its scratch folder, and reads only what it needs to compute.
 
-Landlock (Linux 5.13) keeps it to folders; a seccomp filter takes the calls that have no place in a computation. Where a kernel has no
-Landlock the filter refuses every write, so that there is no scratch either, and reading is as wide as the worker's.
+Landlock (Linux 5.13) keeps it to folders; a seccomp filter takes the calls that have no place in a computation, and those that Landlock
+does not see: times and attributes of files, signals and limits of other processes, memory that outlives whoever made it. Where a kernel has
+no Landlock the filter refuses every write, so that there is no scratch either, and reading is as wide as the worker's.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ NEVER = {  # programs, other processes, privileges, modes and owners of files
     **{"process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kill": (62, 129), "tkill": (200, 130)},
     **{
         "rt_sigqueueinfo": (129, 138),
+        "rt_tgsigqueueinfo": (297, 240),
         "pidfd_send_signal": (424, 424),
         "pidfd_getfd": (438, 438),
         "unshare": (272, 97),
@@ -50,14 +52,28 @@ NEVER = {  # programs, other processes, privileges, modes and owners of files
     **{"connect": (42, 203), "accept": (43, 202), "accept4": (288, 242), "socketpair": (53, 199)},
     **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
     **{"chown": (92, None), "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54)},
+    **{"utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88), "file_setattr": (469, 469)},
+    **{"setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463)},
+    **{"removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "removexattrat": (466, 466)},
+    **{"truncate": (76, 45), "openat2": (437, 437)},  # Landlock sees no truncation before Linux 6.2
+    # these tell names of files in folders that can't be listed
+    **{"inotify_init": (253, None), "inotify_init1": (294, 26), "fanotify_init": (300, 262)},
+    **{"shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "mq_unlink": (241, 181)},
+    **{"setpriority": (141, 140), "ioprio_set": (251, 30)},
 }
 CHANGES = {  # without Landlock: whatever changes a file system
-    **{"creat": (85, None), "truncate": (76, 45), "unlink": (87, None), "unlinkat": (263, 35), "rename": (82, None), "renameat": (264, 38)},
+    **{"creat": (85, None), "unlink": (87, None), "unlinkat": (263, 35), "rename": (82, None), "renameat": (264, 38)},
     **{"renameat2": (316, 276), "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None), "link": (86, None), "linkat": (265, 37)},
-    **{"symlink": (88, None), "symlinkat": (266, 36), "mknod": (133, None), "mknodat": (259, 33), "openat2": (437, 437)},
+    **{"symlink": (88, None), "symlinkat": (266, 36), "mknod": (133, None), "mknodat": (259, 33)},
 }
 OPEN, OPENAT = (2, None), (257, 56)
 CLONE, CLONE3, TGKILL = (56, 220), (435, 435), (234, 131)
+OF_A_PROCESS = {  #: of itself only: the first argument is 0
+    **{"prlimit64": (302, 261), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274)},
+    **{"sched_setparam": (142, 118), "sched_setscheduler": (144, 119)},
+}
+PRCTL, PR_SET_PDEATHSIG = (157, 167), 1
+FCNTL, F_SETOWN, F_SETOWN_EX = (72, 25), 8, 15  #: who is sent a signal when something can be read
 CLONE_THREAD = 0x10000
 SOCKET, AF_UNIX, SEQPACKET = (41, 198), 1, 4  #: the bit that tells SOCK_SEQPACKET (5) from the two other kinds of local sockets
 OPEN_TO_CHANGE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -189,12 +205,24 @@ def _filter(*, refuse_changes: bool, sockets: bool) -> bool:
     program += [(EQUAL, 0, 1, CLONE3[column]), (GIVE, 0, 0, UNKNOWN)]  # its flags lie in memory: libraries fall back to clone
     program += _unless(CLONE[column], argument=0, test=(ANY_BIT, 1, 0, CLONE_THREAD))  # threads, no processes
     program += _unless(TGKILL[column], argument=0, test=(EQUAL, 1, 0, os.getpid()))  # abort(3) of itself
-    if refuse_changes:
-        opens = [(OPENAT[column], 2)] + ([(OPEN[column], 1)] if OPEN[column] is not None else [])
-        for number, argument in opens:
-            program += _unless(number, argument=argument, test=(ANY_BIT, 0, 1, OPEN_TO_CHANGE))
+    for numbers in OF_A_PROCESS.values():
+        program += _unless(numbers[column], argument=0, test=(EQUAL, 1, 0, 0))
+    program += _unless(PRCTL[column], argument=0, test=(EQUAL, 0, 1, PR_SET_PDEATHSIG))  # it ends with its worker
+    for command in (F_SETOWN, F_SETOWN_EX):
+        program += _unless(FCNTL[column], argument=1, test=(EQUAL, 0, 1, command))
+    changing = (ANY_BIT, 0, 1, OPEN_TO_CHANGE)
+    for number, argument in ((OPENAT[column], 2), (OPEN[column], 1)):
+        program += _unless(number, argument=argument, test=changing) if refuse_changes else _reading(number, argument)
     program.append((GIVE, 0, 0, ALLOW))
     return install_filter(program)
+
+
+def _reading(number: int | None, argument: int) -> list[Instruction]:
+    """Refuse to open a file for reading that is emptied by it (O_RDONLY with O_TRUNC): what is written may be emptied where Landlock lets it."""
+    if number is None:
+        return []
+    writes, empties = (ANY_BIT, 2, 0, os.O_WRONLY | os.O_RDWR), (ANY_BIT, 0, 1, os.O_TRUNC)
+    return [(EQUAL, 0, 5, number), (LOAD, 0, 0, 16 + 8 * argument), writes, empties, (GIVE, 0, 0, REFUSE), (LOAD, 0, 0, 0)]
 
 
 def _unless(number: int | None, *, argument: int, test: Instruction) -> list[Instruction]:

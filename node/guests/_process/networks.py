@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import zipfile
 from collections import Counter
@@ -27,7 +28,7 @@ def scripted(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def torchscript(path: Path, device: str) -> torch.nn.Module:
@@ -39,7 +40,7 @@ def torchscript(path: Path, device: str) -> torch.nn.Module:
             loaded: torch.nn.Module = torch.jit.load(io.BytesIO(path.read_bytes()), map_location=device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as why:
             raise Refusal(f"{path.name} is no TorchScript that this torch reads: {_first_line(why)}") from None
-    return loaded.eval()
+    return loaded.eval().float()  # of half or double precision: an image comes in float32
 
 
 class Onnx:
@@ -62,16 +63,31 @@ class Onnx:
             self.ending = of_onnx(model)
             compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as why:
-            raise Refusal(f"{path.name} can't be read as ONNX: {_first_line(why)}") from None
+            raise Refusal(_unreadable(path, why)) from None
         if len(compiled.inputs) != 1:
             inputs = ", ".join(sorted(one.any_name for one in compiled.inputs))
             raise Refusal(f"{path.name} takes {len(compiled.inputs)} inputs ({inputs}); the node has one image to give")
-        asked = [dimension.get_length() if dimension.is_static else 0 for dimension in compiled.inputs[0].partial_shape][2:]
+        batch, channels, *asked = [dimension.get_length() if dimension.is_static else 0 for dimension in compiled.inputs[0].partial_shape]
+        if len(asked) > 1 and asked[-1] in (1, 3, 4) and channels not in (1, 3, 4):
+            raise Refusal(
+                f"{path.name} takes its channels last; the node gives them before the image. Export it so, with tf2onnx by"
+                " --inputs-as-nchw and --outputs-as-nchw"
+            )
+        if batch > 1:
+            raise Refusal(f"{path.name} takes {batch} images at once and no other number; export it for one, or for any number")
         self.size = tuple(asked) if asked and all(asked) else ()
+        self._whole = compiled.inputs[0].element_type.is_integral()
         self._names = [sorted(one.names)[0] if one.names else str(i) for i, one in enumerate(compiled.outputs)]
         self._request = compiled.create_infer_request()
 
     def __call__(self, batch: torch.Tensor) -> Any:
+        if self._whole:
+            if batch.max() - batch.min() <= 1:
+                raise Refusal(
+                    "the network takes whole numbers, and is given values within 0 to 1; say in the mapping file how they are to be scaled, for"
+                    " example preprocessing: [{_target_: ScaleIntensityd, keys: image, maxv: 255}]"
+                )
+            batch = batch.round()
         try:
             answer = self._request.infer([batch.detach().float().cpu().contiguous().numpy()])
         except RuntimeError as why:
@@ -87,7 +103,10 @@ def state_dict(path: Path) -> dict[str, torch.Tensor]:
 
     data = path.read_bytes()
     read: Any
-    if data[:2] == b"PK" or data[:1] == b"\x80":  # torch's zip, and the pickle of before 1.6
+    headed = data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(
+        data
+    )  # safetensors: the length of its header may begin like a pickle
+    if not headed and (data[:2] == b"PK" or data[:1] == b"\x80"):  # torch's zip, and the pickle of before 1.6
         try:
             read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except UnpicklingError:
@@ -119,8 +138,10 @@ def read_numpy_too() -> None:
 def fill(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], file: str) -> None:
     """Put the weights into the network, every one of them. Raises Refusal, naming what does not fit."""
     wanted = network.state_dict()
-    if weights and not set(wanted) & set(weights):  # saved as part of something: "model.0.weight"
+    while weights and not set(wanted) & set(weights):  # saved as part of something: "model.0.weight", "model.module.0.weight"
         [(head, _)] = Counter(name.partition(".")[0] for name in weights).most_common(1)
+        if not any(name.startswith(f"{head}.") for name in weights):
+            break
         weights = {name.removeprefix(f"{head}."): tensor for name, tensor in weights.items()}
     missing = [name for name in wanted if name not in weights]
     more = [name for name in weights if name not in wanted]
@@ -135,6 +156,15 @@ def fill(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], file: st
     if broken := [name for name in wanted if torch.is_floating_point(weights[name]) and weights[name].isnan().any()]:
         raise Refusal(f"{file} is damaged: {_named('values that are no numbers in', broken)}")
     network.load_state_dict(dict(weights), strict=True)
+
+
+def _unreadable(path: Path, why: BaseException) -> str:
+    """Why OpenVINO does not read a file, and what helps."""
+    if (elsewhere := re.search(r"externally stored data in file \(([^,)]+)", str(why))) is not None:
+        return f"{path.name} keeps its weights in a file of its own, {elsewhere[1][:80]}: put that beside it, and add it again"
+    if "Unable to read the model" in str(why):
+        return f"{path.name} is damaged or no ONNX file"
+    return f"{path.name} can't be read as ONNX: {_first_line(why)}"
 
 
 def _named(what: str, names: list[str]) -> str:
