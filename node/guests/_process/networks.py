@@ -103,9 +103,8 @@ def state_dict(path: Path) -> dict[str, torch.Tensor]:
 
     data = path.read_bytes()
     read: Any
-    headed = data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(
-        data
-    )  # safetensors: the length of its header may begin like a pickle
+    header = int.from_bytes(data[:8], "little")  # of safetensors: its length, which may begin like a pickle
+    headed = data[8:9] == b"{" and header <= len(data)
     if not headed and (data[:2] == b"PK" or data[:1] == b"\x80"):  # torch's zip, and the pickle of before 1.6
         try:
             read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
