@@ -252,8 +252,16 @@ def same_origin(scope: Scope) -> bool:
     if (site := headers.get("sec-fetch-site")) is not None and site != "same-origin":
         return False
     if origin := headers.get("origin"):
-        return urlsplit(origin).netloc == headers.get("host", "")
+        return _host_of(origin) == headers.get("host", "")
     return site == "same-origin"
+
+
+def _host_of(origin: str) -> str | None:
+    """Host and port; None when it is no origin that a browser would send."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # a bracket that nobody closed
+        return None
 
 
 def _remember(scope: Scope, signed: Signed) -> None:
