@@ -538,6 +538,7 @@ def test_a_real_browser_shows_every_operation_and_asks_nobody_else(clinic: Clini
         "studies?cursor=WyIyMDI2LTAxLTAxIiwieCJd",  # a moment without a zone
         "studies?cursor=WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzE0OjAwIiwieCJd",  # one before all moments
         "deliveries?cursor=WzFlOTldIA",
+        "deliveries?cursor=WzQ2MTE2ODYwMTg0MjczODc5MDNd",  # a number that PostgreSQL has no row for
         "studies?limit=0",
         "studies?limit=100000",
         "studies?since=yesterday",
