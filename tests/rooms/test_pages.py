@@ -400,6 +400,12 @@ def test_a_day_is_as_long_as_the_clock_makes_it(day, hours):
 
 
 # --- today --------------------------------------------------------------------------------------------------------------------
+def test_the_first_page_leads_nobody_to_a_page_that_is_not_for_them(ward):
+    there = {role: "/studies?state=QUARANTINED" in ward.asks("/", role).text for role in Role}
+
+    assert there == {role: role is not Role.PRIVACY for role in Role}
+
+
 def test_the_first_page_renews_itself_in_place(ward):
     page = ward.page()
     page.goto(ward.url)
