@@ -93,6 +93,11 @@ def is_away(why: BaseException) -> bool:
     return isinstance(why, OperationalError | InterfaceError | NoConnectionFree)
 
 
+def is_unfit(why: BaseException) -> bool:
+    """Whether a value never came to the database because no text there can hold it: PostgreSQL takes no NUL. What the database itself refuses is another fault."""
+    return isinstance(why, DataError) and getattr(why.orig, "sqlstate", None) is None
+
+
 def said(why: BaseException) -> str:
     """What a database says that is away, or that lets this user do nothing: one line without values. Empty: it is something else."""
     original = getattr(why, "orig", None)

@@ -16,6 +16,7 @@ from node.errors import CursorInvalid
 
 T = TypeVar("T")
 MOST = 200  #: rows of a page
+LARGEST = 2**31 - 1  #: number of a row that a database can be asked for (INTEGER in PostgreSQL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def by_number(cursor: str) -> int:
     """A key that is a number. Raises CursorInvalid."""
     try:
         (number,) = _facts(cursor)
-        if not isinstance(number, int) or not 0 <= number < 2**62:
+        if not isinstance(number, int) or not 0 <= number <= LARGEST:
             raise ValueError
     except (ValueError, TypeError):
         raise CursorInvalid from None

@@ -15,6 +15,7 @@ from node.ledger.tokens import Role
 from node.ledger.trail import Verdict
 from node.ledger.trail_search import Wanted
 from node.web.auth import needs, peer_of
+from node.web.problems import Problem
 
 Format = Literal["xml", "json"]
 
@@ -39,6 +40,13 @@ def wanted(event: str = "", who: str = "", study: str = "", since: str = "", unt
     return Wanted(event=event.strip(), who=who.strip(), study=study.strip(), since=_moment(since), until=_moment(until, end=True))
 
 
+def unread(**moments: str) -> str:
+    """What to say of moments that `wanted` can't read; empty when it can."""
+    names = [name for name, said in moments.items() if said.strip() and _moment(said) is None]
+    how = "can't be read: write 2026-01-31, or 2026-01-31T08:00:00Z; in an address a + is %2B."
+    return f"{' and '.join(names)} {how}" if names else ""
+
+
 def used(record: Record, who: str, peer: str, what: str, asked: Wanted) -> None:
     """Somebody looks at the trail: Audit Log Used."""
     record(AuditEvent(event=Event.AUDIT_LOG_USED, action=Action.READ, who=who, peer=peer, what=f"audit trail {what}", facts=asked.facts()))
@@ -53,6 +61,8 @@ def routes(parts: AuditParts, record: Record) -> APIRouter:
         request: Request, format: Format = "json", event: str = "", who: str = "", study: str = "", since: str = "", until: str = ""
     ) -> StreamingResponse:
         """Every wanted record, the oldest first: lines of JSON, or AuditMessages of PS3.15 A.5 in one XML document."""
+        if trouble := unread(since=since, until=until):
+            raise Problem(422, trouble)  # else a slip would give out the whole trail
         asked = wanted(event, who, study, since, until)
         used(record, request.scope["radnode.who"], peer_of(request.scope), f"exported as {format}", asked)
         name, kind = ("audit.xml", "application/xml") if format == "xml" else ("audit.jsonl", "application/x-ndjson")
@@ -74,8 +84,8 @@ def _document(records: Iterator[str], format: Format) -> Iterator[str]:
 def _moment(said: str, *, end: bool = False) -> datetime | None:
     try:
         at = datetime.fromisoformat(said.strip())
-    except ValueError:
+        if end and len(said.strip()) == len("2026-01-31"):
+            at = at.replace(hour=23, minute=59, second=59, microsecond=999999)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # in UTC it may lie before the year 1
         return None
-    if end and len(said.strip()) == len("2026-01-31"):
-        at = at.replace(hour=23, minute=59, second=59, microsecond=999999)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 from fastapi import Request
@@ -53,8 +54,8 @@ _HEADERS = {
 class Doorkeeper:
     """ASGI middleware: no token and no session, no route, and no byte of the body is read.
 
-    Puts into the scope: `radnode.roles` (also one that was taken for a while), `radnode.who` ("user:NAME" or "token:NAME") and, for
-    a session, `radnode.signed`. `own_checks` are doors with a secret of their own, by path; `open_paths`
+    Puts into the scope: `radnode.roles` (also one that was taken for a while), `radnode.who` ("user:NAME" or "token:NAME"),
+    `radnode.still` (for `still`) and, for a session, `radnode.signed`. `own_checks` are doors with a secret of their own, by path; `open_paths`
     are for those who are not in yet.
     """
 
@@ -95,6 +96,7 @@ class Doorkeeper:
         signed = await self._signed(scope, active=not path.startswith("/_nicegui"))
         if signed:
             _remember(scope, signed)
+            scope["radnode.still"] = partial(self._has_session, scope)
         if open:
             return None
         if signed is None:
@@ -114,8 +116,14 @@ class Doorkeeper:
             return _no_token("The token is not known or was disabled.")
         if not found.reaches(scope["method"], scope["path"]):
             return document(403, f"This token is for {', '.join(found.scopes)} only. Make another one with `radnode tokens create`.")
-        scope.update({"radnode.roles": found.roles, "radnode.who": f"token:{found.name}"})
+        scope.update({"radnode.roles": found.roles, "radnode.who": f"token:{found.name}", "radnode.still": partial(self._knows, token)})
         return None
+
+    async def _knows(self, token: str) -> bool:
+        return await run_in_threadpool(self._check_token, token) is not None
+
+    async def _has_session(self, scope: Scope) -> bool:
+        return await self._signed(scope, active=False) is not None
 
     def _stay_out(self, scope: Scope) -> Response:
         if self._check_session is None or not _wants_a_page(scope):
@@ -207,6 +215,12 @@ def may(scope: Scope, roles: Collection[Role]) -> bool:
     return not frozenset(roles).isdisjoint(scope.get("radnode.roles", ()))
 
 
+async def still(scope: Scope) -> bool:
+    """Whether the token or the session that opened would open now; for answers that go on for long."""
+    good: bool = await scope["radnode.still"]()
+    return good
+
+
 def who_of(scope: Scope) -> str:
     """Whom the doorkeeper let in, as the audit trail names it: `user:NAME` of a session, or `token:NAME`."""
     return str(scope["radnode.who"])
@@ -252,8 +266,16 @@ def same_origin(scope: Scope) -> bool:
     if (site := headers.get("sec-fetch-site")) is not None and site != "same-origin":
         return False
     if origin := headers.get("origin"):
-        return urlsplit(origin).netloc == headers.get("host", "")
+        return _host_of(origin) == headers.get("host", "")
     return site == "same-origin"
+
+
+def _host_of(origin: str) -> str | None:
+    """Host and port; None when it is no origin that a browser would send."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # a bracket that nobody closed
+        return None
 
 
 def _remember(scope: Scope, signed: Signed) -> None:

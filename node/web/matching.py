@@ -112,7 +112,7 @@ def search_of(asked: Sequence[tuple[str, str]]) -> Search:
             include += [part.strip() for part in value.split(",")]
         elif name not in _PLAIN:
             keys.append((_keyword(name), _bounded(value)))
-    fields = [_keyword(name) for name in include if name.lower() != "all"]
+    fields = [_keyword(name, sequences=True) for name in include if name.lower() != "all"]
     every = any(name.lower() == "all" for name in include)
     return Search(keys, fields, every, min(numbers["limit"], MOST), numbers["offset"])
 
@@ -151,11 +151,11 @@ def _pattern(wanted: str) -> re.Pattern[str]:
 
 
 # --- reading the query --------------------------------------------------------------------------------------------------
-def _keyword(name: str) -> str:
-    """A keyword, given so or as eight hexadecimal digits."""
+def _keyword(name: str, *, sequences: bool = False) -> str:
+    """A keyword, given so or as eight hexadecimal digits. `sequences`: it may be shown, though nothing is searched by it."""
     tag = int(name, 16) if re.fullmatch(r"[0-9A-Fa-f]{8}", name) else tag_for_keyword(name) if name.isascii() else None
     keyword = keyword_for_tag(tag) if tag is not None else ""
-    if not keyword or dictionary_VR(keyword) == "SQ":
+    if not keyword or (dictionary_VR(keyword) == "SQ" and not sequences):
         raise Problem(
             400, "An attribute is given by its keyword or by eight hexadecimal digits; one in the query is neither, or is a sequence."
         )

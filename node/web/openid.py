@@ -76,7 +76,7 @@ class OpenId:
             "code_challenge": urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
         }
-        address = str(self._known()["authorization_endpoint"])
+        address = self._endpoint("authorization_endpoint")
         return f"{address}{'&' if '?' in address else '?'}{urlencode(asked)}", state
 
     def finish(self, state: str, code: str, issuer: str = "") -> Vouched:
@@ -103,7 +103,7 @@ class OpenId:
         if secret is None:
             given["client_id"] = chosen.client_id
         try:
-            answer = httpx.post(str(self._known()["token_endpoint"]), data=given, auth=secret, timeout=chosen.timeout_s)
+            answer = httpx.post(self._endpoint("token_endpoint"), data=given, auth=secret, timeout=chosen.timeout_s)
             answer.raise_for_status()
             return str(answer.json()["id_token"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
@@ -158,8 +158,18 @@ class OpenId:
 
     def _key_set(self, *, anew: bool = False) -> KeySet:
         if self._keys is None or anew:
-            self._keys = KeySet.import_key_set(self._get(str(self._known()["jwks_uri"])))  # type: ignore[arg-type]
+            found = self._get(self._endpoint("jwks_uri"))
+            try:
+                self._keys = KeySet.import_key_set(found)  # type: ignore[arg-type]
+            except (JoseError, LookupError, TypeError, ValueError):
+                raise SignInRefused("the identity provider's keys can't be read; tell the administrator") from None
         return self._keys
+
+    def _endpoint(self, name: str) -> str:
+        address = self._known().get(name)
+        if not isinstance(address, str):
+            raise SignInRefused(f"the identity provider does not name its {name}; tell the administrator")
+        return address
 
     def _get(self, address: str) -> dict[str, Any]:
         try:

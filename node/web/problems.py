@@ -14,11 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node import log
 from node.errors import DiskFull, NodeError
-from node.ledger.database import is_away
+from node.ledger.database import is_away, is_unfit
 
 _log = log.get(__name__)
 
 AWAY = "A database of the node does not answer now; send the request again in a moment."
+UNFIT = "A text of the request holds a NUL, so it can be neither looked for nor kept; leave it out."
 _WHAT_TO_DO = {
     401: "Send `Authorization: Bearer TOKEN`; `radnode tokens create` makes a token.",
     403: "Use a token whose role may do this.",
@@ -84,6 +85,9 @@ class Calm:
         try:
             await self._app(scope, receive, noting)
         except Exception as why:
+            if is_unfit(why) and not begun and scope["type"] == "http":
+                await document(422, UNFIT)(scope, receive, send)
+                return
             _log.error("a request failed", extra={"where": log.where_it_failed(why)})
             if begun or scope["type"] != "http":
                 raise

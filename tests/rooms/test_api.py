@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from xml.etree import ElementTree
 
 import pytest
@@ -495,6 +497,25 @@ def test_a_quiet_stream_shows_that_it_is_open_and_too_many_are_told_to_come_late
     assert full.headers["retry-after"]
 
 
+@pytest.mark.parametrize("by", ["token", "session"])
+def test_a_stream_ends_with_the_token_or_the_session_that_opened_it(fresh: Site, monkeypatch, by: str) -> None:
+    monkeypatch.setattr("node.web.api.events.HEARTBEAT_S", 0)
+    if by == "token":
+        headers = {"Authorization": f"Bearer {fresh.home.tokens.create('leaving', 'auditor')}"}
+        ends = Timer(1, fresh.home.tokens.disable, ["leaving"])
+    else:
+        given = fresh.home.reception.add("leaving", "auditor", who="os:test")
+        headers = {"Cookie": f"radnode={fresh.home.reception.change_password('leaving', given, 'four words in a row')}"}
+        ends = Timer(1, fresh.home.reception.disable, ["leaving"], {"who": "os:test"})
+
+    began = time.monotonic()
+    ends.start()
+    told = fresh.web.get("/api/v1/events", params={"seconds": 12}, headers=headers)
+
+    assert "event: jobs" in told.text
+    assert time.monotonic() - began < 11
+
+
 # --- the page, and bad input -----------------------------------------------------------------------------------------------------
 def test_the_openapi_page_and_all_it_loads_come_from_the_node(clinic: Clinic) -> None:
     page = clinic.ask("GET", "/docs", "auditor")
@@ -538,6 +559,7 @@ def test_a_real_browser_shows_every_operation_and_asks_nobody_else(clinic: Clini
         "studies?cursor=WyIyMDI2LTAxLTAxIiwieCJd",  # a moment without a zone
         "studies?cursor=WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzE0OjAwIiwieCJd",  # one before all moments
         "deliveries?cursor=WzFlOTldIA",
+        "deliveries?cursor=WzQ2MTE2ODYwMTg0MjczODc5MDNd",  # a number that PostgreSQL has no row for
         "studies?limit=0",
         "studies?limit=100000",
         "studies?since=yesterday",

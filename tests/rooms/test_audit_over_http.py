@@ -114,6 +114,18 @@ def test_looking_is_in_the_trail_and_shown_by_the_next_look(office):
     assert auditor.get("/audit?before=abc&since=x").status_code == 200
 
 
+@pytest.mark.parametrize("moment", ["yesterday", "2026-01-05T12:00:00 01:00", "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-10:00"])
+def test_a_moment_that_can_not_be_read_is_said_and_gives_nothing_out(office, moment):
+    auditor = office.browser(Role.AUDITOR)
+
+    for name in ("since", "until"):
+        answer = auditor.get(f"/api/v1/audit/export?{name}={moment}")
+        assert (answer.status_code, name in answer.json()["detail"]) == (422, True)
+        page = auditor.get(f"/audit?{name}={moment}")
+        assert page.status_code == 200
+        assert f"{name} can't be read" in page.text.replace("&#39;", "'").replace("\\u0027", "'")
+
+
 def test_a_radiologist_neither_sees_nor_exports_it(office):
     reader = office.browser(Role.RADIOLOGIST)
 

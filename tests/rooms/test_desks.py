@@ -245,6 +245,20 @@ def test_a_draft_is_kept_and_watched_by_the_administrator_and_looked_at_by_other
         book.stop_watching(who="os:test")
 
 
+def test_a_hasty_double_click_keeps_one_draft(office):
+    kept = sum("draft kept" in what for what in changes(office))
+    page = opened(office, "/rules")
+    page.get_by_role("button", name="Save as draft").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Why?").fill(WHY)
+    dialog.get_by_role("button", name="Save as draft", exact=True).dblclick()
+
+    expect(page.get_by_text("Save as draft: done.")).to_be_visible()
+    expect(dialog).to_have_count(0)
+    assert sum("draft kept" in what for what in changes(office)) == kept + 1
+    page.context.close()
+
+
 def test_a_proposal_is_approved_by_another_person_than_who_made_it(office, monkeypatch):
     book = office.home.rule_book
     monkeypatch.setattr(book, "_second_person", True)

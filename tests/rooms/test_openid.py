@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -191,6 +192,32 @@ def test_a_provider_that_is_away_is_said(office, idp):
     openid = OpenId(Provider(issuer="http://127.0.0.1:9", client_id=CLIENT, timeout_s=1))
     with pytest.raises(SignInRefused, match="can't be reached"):
         openid.begin("http://127.0.0.1/back", "/")
+
+
+@pytest.mark.parametrize("missing", ["authorization_endpoint", "token_endpoint", "jwks_uri"])
+def test_a_provider_that_does_not_name_its_endpoints_is_said(idp, monkeypatch, missing):
+    openid = OpenId(Provider(issuer=idp.issuer, client_id=CLIENT, client_secret=SECRET, roles=GROUPS))
+    known = {name: value for name, value in openid._known().items() if name != missing}
+    monkeypatch.setattr(openid, "_known", lambda: known)
+
+    def goes_all_the_way() -> None:
+        _, state = openid.begin("http://127.0.0.1/back", "/")
+        openid._exchanged("code", openid._begun[state])
+        openid._key_set()
+
+    if missing == "jwks_uri":
+        monkeypatch.setattr(openid, "_exchanged", lambda *_: "")
+    with pytest.raises(SignInRefused, match=f"does not name its {missing}"):
+        goes_all_the_way()
+
+
+@pytest.mark.parametrize("keys", [{}, {"keys": None}, {"keys": []}, {"keys": [{"kty": "EC", "crv": "P-999", "x": "a", "y": "b"}]}])
+def test_keys_that_can_not_be_read_are_said(office, idp, monkeypatch, keys):
+    monkeypatch.setattr(idp, "_keys", SimpleNamespace(as_dict=lambda **_: keys))
+
+    openid = OpenId(Provider(issuer=idp.issuer, client_id=CLIENT, client_secret=SECRET, roles=GROUPS))
+    with pytest.raises(SignInRefused, match="keys can't be read"):
+        openid._key_set()
 
 
 @pytest.mark.parametrize("issuer", ["http://idp.example", "ftp://x", "http://localhost.evil.example"])

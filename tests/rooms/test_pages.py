@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -358,7 +359,15 @@ def test_the_list_goes_on_a_page_at_a_time(ward, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "given", [{"study": "Müller^Jörg"}, {"state": "DONE"}, {"since": "yesterday"}, {"until": "9999-12-32"}, {"study": "P123"}]
+    "given",
+    [
+        {"study": "Müller^Jörg"},
+        {"state": "DONE"},
+        {"since": "yesterday"},
+        {"until": "9999-12-32"},
+        {"until": "9999-12-31"},
+        {"study": "P123"},
+    ],
 )
 def test_what_can_t_be_searched_for_is_said(given):
     with pytest.raises(ValueError):
@@ -373,7 +382,30 @@ def test_an_address_holds_what_was_asked():
     assert asked.wanted.until.astimezone().strftime("%d %H") == "02 00"  # the day counts
 
 
+@pytest.fixture
+def in_berlin(monkeypatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_berlin")
+@pytest.mark.parametrize(("day", "hours"), [("2026-03-28", 24), ("2026-03-29", 23), ("2026-10-25", 25)])
+def test_a_day_is_as_long_as_the_clock_makes_it(day, hours):
+    wanted = Asked.of({"since": day, "until": day}).wanted
+
+    assert wanted.until - wanted.since == timedelta(hours=hours)
+
+
 # --- today --------------------------------------------------------------------------------------------------------------------
+def test_the_first_page_leads_nobody_to_a_page_that_is_not_for_them(ward):
+    there = {role: "/studies?state=QUARANTINED" in ward.asks("/", role).text for role in Role}
+
+    assert there == {role: role is not Role.PRIVACY for role in Role}
+
+
 def test_the_first_page_renews_itself_in_place(ward):
     page = ward.page()
     page.goto(ward.url)

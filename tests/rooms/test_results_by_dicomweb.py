@@ -75,6 +75,13 @@ def test_instances_are_searched_by_what_they_are(reader: Reader) -> None:
     assert first[0]["00080018"] != second[0]["00080018"]
 
 
+def test_a_sequence_is_shown_where_it_is_asked_for(reader: Reader) -> None:
+    [found] = reader.get(f"studies/{reader.study}/instances?Modality=SEG&includefield=SegmentSequence&includefield=0040A730").json()
+
+    assert found["00620002"]["vr"] == "SQ"
+    assert found["00620002"]["Value"][0]["00620004"]["Value"] == [1]
+
+
 def test_a_study_is_found_by_its_uid_with_its_patient(reader: Reader) -> None:
     [found] = reader.client.search_for_studies(search_filters={"StudyInstanceUID": reader.study})
     ds = Dataset.from_json(found)

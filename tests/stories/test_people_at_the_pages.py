@@ -222,6 +222,23 @@ def test_the_auditor_finds_what_happened_and_that_nobody_altered_it(desk):
     page.context.close()
 
 
+def test_who_presses_twice_does_it_once(desk):
+    page = desk.signs_in("admin")
+    page.goto(desk.url + "/users")
+    page.get_by_label("Name", exact=True).fill("dr.twice")
+    page.get_by_role("button", name="Add").dblclick()
+
+    page.get_by_role("button", name="Done").click()
+    page.get_by_role("button", name="New password for dr.twice").click()
+    page.get_by_role("dialog").get_by_role("button", name="New password").dblclick()
+    expect(page.locator(".one-time")).to_have_count(1)
+    page.get_by_role("button", name="Done").click()
+    page.goto(desk.url + "/audit?who=user:admin")
+    expect(page.get_by_role("cell", name="user dr.twice reset", exact=True)).to_have_count(1)
+    expect(page.get_by_role("cell", name=re.compile("^user dr.twice added"))).to_have_count(1)
+    page.context.close()
+
+
 def test_a_record_that_was_altered_is_named_and_shown(desk):
     ledger = sqlite3.connect(desk.node.data / "clean" / "ledger.sqlite", timeout=60)
     with ledger:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -22,7 +23,7 @@ from node.ledger.tokens import Role
 from node.ledger.trail_list import Record
 from node.web.api.parts import ApiParts
 from node.web.api.words import UidAsked
-from node.web.auth import needs
+from node.web.auth import needs, still
 from node.web.notes import Notes
 from node.web.problems import Problem
 
@@ -80,13 +81,15 @@ def routes(parts: ApiParts, notes: Notes, route: type[APIRoute]) -> APIRouter:
             raise Problem(503, "Too many listen already. Try again later, or ask /api/v1/today.", headers={"Retry-After": "30"})
         await run_in_threadpool(notes.searched, request, "events followed", study=study)
         known = int(last_event_id) if last_event_id.isdecimal() and last_event_id.isascii() else await run_in_threadpool(parts.trail.last)
-        told = _told(parts, pulse, min(known, 2**31 - 1), study, time.monotonic() + seconds)
+        told = _told(parts, pulse, min(known, 2**31 - 1), study, time.monotonic() + seconds, partial(still, request.scope))
         return StreamingResponse(told, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     return router
 
 
-async def _told(parts: ApiParts, pulse: Pulse, seq: int, study: str, end: float) -> AsyncIterator[str]:
+async def _told(
+    parts: ApiParts, pulse: Pulse, seq: int, study: str, end: float, may_still: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[str]:
     pulse.open += 1
     try:
         yield "retry: 3000\n\n"
@@ -105,6 +108,8 @@ async def _told(parts: ApiParts, pulse: Pulse, seq: int, study: str, end: float)
             if not said and time.monotonic() - spoke >= HEARTBEAT_S:
                 said = ": still here\n\n"
             if said:
+                if not await may_still():
+                    return
                 spoke = time.monotonic()
                 yield said
             if len(records) < AT_ONCE:  # else it has been away for long, and catches up

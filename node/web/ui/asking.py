@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 
 from nicegui import run, ui
 
@@ -39,6 +39,24 @@ def it_failed(why: Exception) -> str:
     """What somebody is told of an act that failed, once the log knows where."""
     _log.error("an act by hand failed", extra={"where": log.where_it_failed(why)})
     return "It failed; the node's log says where. What can't be written into the audit trail isn't done."
+
+
+def one_at_a_time(do: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[None]]:
+    """What a button does: pressed again while it is still at that, it does nothing more, as after a double click."""
+    at_work = False
+
+    @wraps(do)  # whether it takes an event is seen in its parameters
+    async def pressed(*event: object) -> None:
+        nonlocal at_work
+        if at_work:
+            return
+        at_work = True
+        try:
+            await do(*event)
+        finally:
+            at_work = False
+
+    return pressed
 
 
 class Asking:
@@ -87,6 +105,8 @@ class Asking:
             said.set_visibility(False)
 
             async def go() -> None:
+                if not dialog.value:  # it was done, and a second click was on its way
+                    return
                 why = (reason.value or "").strip()
                 trouble = ""
                 if name is not None and (name.value or "").strip() != act.confirm:
@@ -106,7 +126,9 @@ class Asking:
                 await self._renew()
 
             with ui.element("div").classes("strip"):
-                Words("button", act.title).props('type="button"').classes("act" + (" danger" if act.confirm else "")).on("click", go)
+                Words("button", act.title).props('type="button"').classes("act" + (" danger" if act.confirm else "")).on(
+                    "click", one_at_a_time(go)
+                )
                 Words("button", "Cancel").props('type="button"').classes("act").on("click", dialog.close)
         dialog.props('aria-labelledby="ask-title"')
         dialog.on("hide", dialog.delete)

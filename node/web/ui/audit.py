@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 from nicegui import run, ui
 
 from node.audit import Event
+from node.ledger.paging import LARGEST
 from node.ledger.tokens import Role
 from node.ledger.trail import Verdict
-from node.web.audit import used, wanted
+from node.web.audit import unread, used, wanted
 from node.web.parts import WebParts
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.words import Words
@@ -47,9 +48,11 @@ def register(pages: Pages, parts: WebParts) -> None:
         before = visitor.request.query_params.get("before", "")
         asked = wanted(**given)
         await run.io_bound(used, parts.record, visitor.who, visitor.peer, "looked at", asked)
-        below = int(before) if before.isdecimal() and len(before) < 16 else None
+        below = min(int(before), LARGEST) if before.isdecimal() and len(before) < 16 else None
         records = await run.io_bound(trail.find, asked, before=below, limit=AT_ONCE) or []
         _filter(given)
+        if trouble := unread(since=given["since"], until=given["until"]):
+            Words("p", trouble).classes("said bad").props('role="alert"')
         _files(given)
         _chain(pages, parts, visitor)
         _table(records)

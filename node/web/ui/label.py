@@ -22,6 +22,7 @@ from node.web.notes import Notes
 from node.web.parts import WebParts
 from node.web.reading import ReadingParts
 from node.web.ui.answers import ANSWERS, REASONS, answers_of
+from node.web.ui.asking import one_at_a_time
 from node.web.ui.markup import Html, counted, joined, show, table, tag
 from node.web.ui.pages import Pages, Visitor
 from node.web.ui.pages import Place as PagePlace
@@ -122,7 +123,7 @@ class _Desk:
         self._said.set_visibility(False)
         self._on = ui.element("div").classes("strip")
         desk = LabelDesk(job.id, places, first, names)
-        desk.on("save", self._saved)
+        desk.on("save", one_at_a_time(self._saved))
         with ui.element("section").classes("result").props('aria-label="Findings"'):
             show(found_words(job))
             self._form = ui.element("div")

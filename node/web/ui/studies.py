@@ -53,7 +53,7 @@ class Asked:
             )
         if told["state"] and told["state"] not in STATES:
             raise ValueError("There is no such state.")
-        _day(told["since"]), _day(told["until"])
+        _day(told["since"]), _day(told["until"], over=True)
         return cls(**told)
 
     @property
@@ -61,7 +61,6 @@ class Asked:
         """As the cards are asked."""
         word = self.study.upper()
         by_pseudonym = bool(_PSEUDONYM.fullmatch(word))
-        until = _day(self.until)
         return Wanted(
             study="" if by_pseudonym else self.study,
             pseudonym=word if by_pseudonym else "",
@@ -70,7 +69,7 @@ class Asked:
             pipeline=self.pipeline,
             modality=self.modality,
             since=_day(self.since),
-            until=until + timedelta(days=1) if until else None,
+            until=_day(self.until, over=True),
         )
 
     @property
@@ -239,12 +238,12 @@ def _button(title: str, do: Any) -> Words:
     return Words("button", title).props('type="button"').classes("act").on("click", do)
 
 
-def _day(text: str) -> datetime | None:
-    """The beginning of a day on this machine's clock. Raises ValueError."""
+def _day(text: str, *, over: bool = False) -> datetime | None:
+    """The beginning of a day on this machine's clock, or of the next one: a day in which the clock is changed has 23 or 25 hours. Raises ValueError."""
     if not text:
         return None
     try:
-        day = date.fromisoformat(text)
+        day = date.fromisoformat(text) + timedelta(days=over)
         return datetime(day.year, day.month, day.day).astimezone().astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("A day is written as 2026-05-31.") from None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from nicegui import run, ui
@@ -20,6 +21,7 @@ from node.web.parts import WebParts
 from node.web.ui.destinations import up
 from node.web.ui.markup import BAD, GOOD, Html, at, chip, counted, joined, more, size, table, tag, took, zone
 from node.web.ui.pages import Pages, Place, Visitor
+from node.web.ui.studies import STUDIES
 from node.web.ui.words import Words
 
 TODAY = Place(path="/", title="Today", roles=frozenset(Role), icon="today", order=10)
@@ -55,11 +57,11 @@ def register(pages: Pages, parts: WebParts) -> None:
     """`/`."""
     glance = Glance(lambda: _look(parts))
 
-    async def build(_visitor: Visitor) -> None:
+    async def build(visitor: Visitor) -> None:
         seen = await run.io_bound(glance)
         if seen is None:  # the node is going down
             return
-        views = [_View("", _health), _View("tiles", _tiles)]
+        views = [_View("", _health), _View("tiles", partial(_tiles, links=STUDIES.open_to(visitor.roles)))]
         chart = None
         with ui.element("section").classes("columns today"):
             with ui.element("div"):
@@ -127,7 +129,8 @@ def _health(seen: Seen) -> Html:
     return joined([said, checks])
 
 
-def _tiles(seen: Seen) -> Html:
+def _tiles(seen: Seen, *, links: bool) -> Html:
+    """`links`: to the studies, for those who may see them."""
     if seen.whole is None:
         return Html("")
     work, turnaround, disk = seen.whole.work, seen.whole.turnaround, seen.whole.disk
@@ -135,8 +138,13 @@ def _tiles(seen: Seen) -> Html:
     waiting = sum(states.get("QUEUED", 0) for states in seen.whole.deliveries.values())
     share = disk.free_bytes / max(1, disk.total_bytes)
     tiles = [
-        _tile("Studies, 24 hours", f"{work.studies:,}", counted(work.instances, "instance"), "/studies"),
-        _tile("In quarantine", f"{work.states.get('QUARANTINED', 0):,}", "of those that came", "/studies?state=QUARANTINED"),
+        _tile("Studies, 24 hours", f"{work.studies:,}", counted(work.instances, "instance"), STUDIES.path if links else ""),
+        _tile(
+            "In quarantine",
+            f"{work.states.get('QUARANTINED', 0):,}",
+            "of those that came",
+            f"{STUDIES.path}?state=QUARANTINED" if links else "",
+        ),
         _tile("Queue", f"{work.queue.waiting:,}", _queue(work.queue.running, work.queue.oldest)),
         _tile(
             "Turnaround",

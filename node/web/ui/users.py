@@ -14,6 +14,7 @@ from node.ledger.people import Person
 from node.ledger.reception import Reception
 from node.ledger.tokens import Role, in_words
 from node.web.parts import WebParts
+from node.web.ui.asking import one_at_a_time
 from node.web.ui.pages import Pages, Place, Visitor
 from node.web.ui.words import Words
 
@@ -71,8 +72,9 @@ class _Users:
                 if await self._act(said, self._reception.add, name.value.strip(), *choice.roles):
                     name.set_value("")
 
-            ui.button("Add", icon="person_add", on_click=add).props("unelevated no-caps")
-            name.on("keydown.enter", add)
+            add_once = one_at_a_time(add)
+            ui.button("Add", icon="person_add", on_click=add_once).props("unelevated no-caps")
+            name.on("keydown.enter", add_once)
         Words("h2", "Who may sign in")
         search = ui.input("Search").props("outlined dense clearable").classes("q-mb-sm")
         self._table = ui.table(columns=_COLUMNS, rows=[], row_key="name", pagination={"rowsPerPage": 25, "sortBy": "name"})
@@ -94,7 +96,7 @@ class _Users:
 
         async def give() -> None:
             roles = choice.roles
-            if await self._act(f"{name} is {', '.join(roles)} now.", self._reception.give, name, *roles):
+            if dialog.value and await self._act(f"{name} is {', '.join(roles)} now.", self._reception.give, name, *roles):
                 dialog.close()
 
         with ui.dialog(value=True).props(f'aria-label="Roles of {name}"') as dialog, ui.card():
@@ -106,8 +108,9 @@ class _Users:
         name = str(event.args)
 
         async def do() -> None:
-            dialog.close()
-            await self._act(said.format(name), act, name)
+            if dialog.value:
+                dialog.close()
+                await self._act(said.format(name), act, name)
 
         with ui.dialog(value=True).props('aria-label="Are you sure?"') as dialog, ui.card():
             ui.label(question.format(name))
@@ -149,7 +152,7 @@ class _Choice:
 def _buttons(dialog: ui.dialog, label: str, do: Callable[[], Awaitable[None]]) -> None:
     with ui.row().classes("full-width justify-end"):
         ui.button("Cancel", on_click=dialog.close).props("flat no-caps")
-        ui.button(label, on_click=do).props("unelevated no-caps")
+        ui.button(label, on_click=one_at_a_time(do)).props("unelevated no-caps")
 
 
 def _refuse(why: str) -> None:
