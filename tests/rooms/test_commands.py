@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -406,6 +407,24 @@ def test_a_full_disk_is_said_in_a_sentence(settings: Path, tmp_path: Path):
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert left == []
+
+
+def test_a_folder_that_was_broken_off_holds_nothing_that_nobody_searched(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=300, rows=64), tmp_path / "in")
+    out = tmp_path / "out"
+    at_work = subprocess.Popen(
+        [sys.executable, "-m", "node", "deidentify", str(tmp_path / "in"), str(out), "--config", str(settings)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(out.glob(".radnode-*/*.dcm")):
+        assert at_work.poll() is None
+        time.sleep(0.01)
+    at_work.terminate()
+
+    assert at_work.wait(60) != 0
+    assert list(out.iterdir()) == []
 
 
 def test_a_destination_of_no_known_kind_is_a_wrong_setting(settings: Path):
