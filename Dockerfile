@@ -8,7 +8,7 @@ COPY pyproject.toml README.md LICENSE config.py rules.example.yaml ./
 COPY node node
 COPY training training
 COPY models models
-RUN .venv/bin/pip install --no-cache-dir --no-deps --editable .
+RUN .venv/bin/pip install --no-cache-dir --no-deps --editable . && .venv/bin/python -m compileall -q config.py node
 ENV PATH=/opt/radnode/.venv/bin:$PATH RADNODE_DATA_DIR=/var/lib/radnode
 RUN install -d -o radnode -m 0700 /var/lib/radnode/identified && install -d -o radnode /var/lib/radnode/clean
 USER radnode

@@ -24,6 +24,7 @@ NOT_SETTINGS = {
     "RADNODE_SHARED",
     "RADNODE_TEST_OPTIONAL",
     "RADNODE_TEST_EVERY_FILE",
+    "RADNODE_TEST_EXAMPLES",
     "RADNODE_TEST_PICTURES",
     "RADNODE_SECRETS_DIR",
     "RADNODE_READY_FD",
@@ -524,7 +525,7 @@ def _sentence(error: Any) -> str:
     path = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
         return f"{'.'.join(path)} is not a setting; known: {', '.join(_known(path[:-1]))}"
-    return f"{'.'.join(path)}: {error['msg']}"
+    return f"{'.'.join(path)}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _known(path: list[str]) -> list[str]:

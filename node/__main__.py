@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from node.errors import DatabaseAway, NodeError, RulesInvalid, SettingsInvalid
+from node.errors import DatabaseAway, NodeError, PlaceUnusable, RulesInvalid, SettingsInvalid
 
 #: each command's file below `commands/` and its name there; an `app` has commands of its own
 COMMANDS = {
@@ -101,14 +101,26 @@ def main() -> None:
 
 
 def _known(why: Exception) -> NodeError | None:
-    """A failure that the node has a sentence for: one of its own, or what a database says of itself."""
+    """A failure that the node has a sentence for: one of its own, what a database says of itself, or a place that can't be used."""
     if isinstance(why, NodeError):
         return why
+    if isinstance(why, OSError) and why.strerror:
+        from node.log import where_it_failed
+
+        return PlaceUnusable(": ".join([*_as_typed(why.filename), why.strerror]), where=where_it_failed(why))
     if "sqlalchemy" not in sys.modules:
         return None
     from node.ledger.database import said
 
     return DatabaseAway(words) if (words := said(why)) else None
+
+
+def _as_typed(path: object) -> list[str]:
+    """The word of the command line that names a path or a folder it lies in: what lies below may be called after a patient."""
+    if not isinstance(path, str | Path):
+        return []
+    place = Path(path).absolute()
+    return [word for word in sys.argv[1:] if word and place.is_relative_to(Path(word).absolute())][-1:]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ class SettingsInvalid(NodeError):
     """The settings can't be used; correct the key that is named and start again."""
 
 
+class PlaceUnusable(NodeError):
+    """A file or folder can't be used; see that it is there, has room, and belongs to who runs the command."""
+
+
 class DatabaseAway(NodeError):
     """The database can't be used now; see that it runs and that the user of `database.url` (`database.identified_url`) may make tables there."""
 

@@ -310,7 +310,7 @@ def text_of_file(path: Path) -> str:
             raise RulesInvalid(f"{path.name}: larger than 1 MiB")
         return path.read_text(encoding="utf-8")
     except OSError as why:
-        raise RulesInvalid(f"{path.name}: can't be read ({type(why).__name__})") from None
+        raise RulesInvalid(f"{path.name}: can't be read: {why.strerror}") from None
     except UnicodeDecodeError:
         raise RulesInvalid(f"{path.name}: not UTF-8 text") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ Out = Annotated[Path, typer.Argument(file_okay=False, help="A folder for the res
 def deidentify(source: In, target: Out, config: Config = None, as_json: Json = False) -> None:
     """Take the names off every DICOM file of a tree. What the way back needs is sealed in the vault of the configured data folder."""
     _apart(source, target)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it leaves no files that nobody searched
     folders = house(config, quiet=True).folders(workers=len(os.sched_getaffinity(0)))
     report = _with_progress("de-identifying", lambda progress: folders.deidentify(source, target, progress))
     _say(report, as_json)

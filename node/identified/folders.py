@@ -157,7 +157,8 @@ class Folders:
             self._prover.prepare()  # once, here, for every process
         looker = self._looker.with_threads(1) if self._looker and self._workers > 1 else self._looker
         pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
-        with pool or nullcontext(), staging(target) if self._faces.on or self._prover else nullcontext(target) as place:
+        # the processes end before their folder goes
+        with staging(target) if self._faces.on or self._prover else nullcontext(target) as place, pool or nullcontext():
             chunks, outcomes, counts = self._sorted(files, source, pool)
             done_files = len(files) - sum(len(chunk.files) for chunk in chunks)
             heads: dict[CleanUid, str] = {}

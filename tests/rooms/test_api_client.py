@@ -270,8 +270,8 @@ def test_dicomweb_stores_a_study_and_finds_results(node: Listening) -> None:
 
 
 def test_the_examples_of_the_page_run(node: Listening, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("RADNODE_URL", node.url)
-    monkeypatch.setenv("RADNODE_TOKEN", node.site.token("integrator"))
+    monkeypatch.setenv("NODE_URL", node.url)
+    monkeypatch.setenv("NODE_TOKEN", node.site.token("integrator"))
     examples = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
 
     words: dict[str, object] = {}

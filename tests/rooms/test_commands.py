@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,7 @@ from node.audit import Action, AuditEvent, Event
 from node.testing.studies import a_study, write_study
 from tests.conftest import ROOT
 from tests.ports import free_port
+from tests.rooms.test_scp import small_disk
 
 BREAST_RULE = {"name": "breast", "when": {"modality": "US"}, "run": "breast_ultrasound", "send_to": "pacs"}
 
@@ -360,6 +362,69 @@ def test_a_file_is_no_place_for_results(tmp_path: Path, words: list[str]):
     (tmp_path / "out").write_text("")
 
     assert radnode(*words, "--out", tmp_path / "out").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["deidentify", "in", "file/out"],
+        ["process", "in", "--out", "file/out"],
+        ["proof", "verify", "in", "--key", "no.pem"],
+    ],
+)
+def test_a_place_that_can_not_be_used_is_said_in_a_sentence(settings: Path, tmp_path: Path, words: list[str]):
+    write_study(a_study("US", slices=1, rows=64), tmp_path / "in")
+    (tmp_path / "in" / "report.json").write_text('{"digests": {}}')
+    (tmp_path / "file").write_text("")
+
+    done = radnode(*[tmp_path / word if word in {"in", "file/out", "no.pem"} else word for word in words], config=settings)
+
+    assert done.returncode == 1
+    assert f"{tmp_path / words[-1]}: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_place_called_after_a_patient_is_not_named(settings: Path, tmp_path: Path):
+    write_study(a_study("US", slices=1, rows=64), tmp_path / "in" / "DOE JANE")
+    assert radnode("deidentify", tmp_path / "in", tmp_path / "clean", config=settings).returncode == 0
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "DOE JANE").write_text("a file where a folder belongs")
+
+    done = radnode("reidentify", tmp_path / "clean", tmp_path / "home", config=settings)
+
+    assert done.returncode == 1
+    assert f"{tmp_path / 'home'}: " in done.stderr
+    assert "DOE" not in done.stderr
+
+
+def test_a_full_disk_is_said_in_a_sentence(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=3, rows=512), tmp_path / "in")
+    with small_disk(tmp_path / "out", "1m"):
+        done = radnode("deidentify", tmp_path / "in", tmp_path / "out", config=settings)
+        left = list((tmp_path / "out").iterdir())
+
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert left == []
+
+
+def test_a_folder_that_was_broken_off_holds_nothing_that_nobody_searched(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=300, rows=64), tmp_path / "in")
+    out = tmp_path / "out"
+    at_work = subprocess.Popen(
+        [sys.executable, "-m", "node", "deidentify", str(tmp_path / "in"), str(out), "--config", str(settings)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(out.glob(".radnode-*/*.dcm")):
+        assert at_work.poll() is None
+        time.sleep(0.01)
+    at_work.terminate()
+
+    assert at_work.wait(60) != 0
+    assert list(out.iterdir()) == []
 
 
 def test_a_destination_of_no_known_kind_is_a_wrong_setting(settings: Path):
