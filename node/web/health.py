@@ -9,14 +9,16 @@ from fastapi.responses import JSONResponse
 
 
 def routes(ready: Callable[[], Mapping[str, bool]]) -> APIRouter:
-    """`GET /healthz` and `GET /readyz`."""
+    """`GET` (or `HEAD`, as load balancers ask) `/healthz` and `/readyz`."""
     router = APIRouter(tags=["health"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> JSONResponse:
         """This process answers."""
         return JSONResponse({"alive": True})
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz")
     def readyz() -> JSONResponse:
         """Studies may be sent; when not, `checks` says what is missing."""

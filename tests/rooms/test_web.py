@@ -213,6 +213,7 @@ def uid_of(part10: bytes) -> str:
 # --- who may come in ------------------------------------------------------------------------------------------------------------
 def test_health_is_open_and_readiness_says_what_is_missing(web, house):
     assert http.get(f"{web.url}/healthz").json() == {"alive": True}
+    assert [http.head(f"{web.url}{path}").status_code for path in ("/healthz", "/readyz")] == [200, 200]
     assert http.get(f"{web.url}/readyz").status_code == 200
 
     house.checks["vault"] = False
