@@ -13,7 +13,10 @@ from node import log
 from node.bundle import Bundle, bundles_in
 from node.domain import Result
 from node.errors import BundleInvalid, NodeError, OutsideIntendedUse
+from node.imaging.facing import Facing
 from node.imaging.likeness import Likeness
+from node.imaging.shown import as_shown
+from node.imaging.spacing import squared, squared_aspect
 from node.imaging.volume import Volume
 
 _log = log.get(__name__)
@@ -73,7 +76,11 @@ def _opened(folder: Path) -> Likeness | None:
 
 
 def _planes(volume: Volume) -> list[NDArray[Any]]:
+    """A few pictures of the middle as a reader sees them: upright, pixels square; a projection through its own VOI LUT."""
     count = volume.pixels.shape[0]
     first, last = (round(share * (count - 1)) for share in MIDDLE)
     chosen = np.unique(np.linspace(first, last, min(PLANES_LOOKED_AT, last - first + 1)).round().astype(int))
-    return [volume.pixels[z] for z in chosen]
+    facing = Facing.of_volume(volume)
+    aspect = squared_aspect(volume.frames[0].instance.header, volume.pixel_spacing_mm)
+    planes = [as_shown(volume, int(z)) if volume.affine is None else volume.pixels[z] for z in chosen]
+    return [facing.turn(squared(plane, aspect)) for plane in planes]

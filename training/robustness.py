@@ -75,7 +75,7 @@ CHANGES: Mapping[str, Callable[[Picture, np.random.Generator], Picture]] = {
 # --- the answers ------------------------------------------------------------------------------------------------------------
 def chest_xray(bundle: Bundle) -> Score:
     """One less the chance of *normal*, nothing told of the patient."""
-    from node.imaging.radiograph import Facing
+    from node.imaging.facing import Facing
     from node.pipelines.chest_xray import NORMAL, ChestXray, answers, calibrated, seen
 
     pipeline = ChestXray(bundle)

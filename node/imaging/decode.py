@@ -63,7 +63,8 @@ def check_declared(instances: Sequence[Instance], *, limit_bytes: int) -> None:
         if samples not in (1, 3) or bits not in (1, 8, 16, 32, 64):
             raise PixelsUnreadable(f"{uid} has an impossible Samples per Pixel or Bits Allocated")
         declared = rows * columns * frames * samples
-        if not is_compressed(instance) and _file_size(instance) < declared * bits // 8:
+        halved = header.get("PhotometricInterpretation") == "YBR_FULL_422"  # two pixels share their colour, PS3.3 C.7.6.3.1.2
+        if not is_compressed(instance) and _file_size(instance) < declared * bits // 8 * (2 if halved else 3) // 3:
             raise PixelsUnreadable(f"the pixel data of {uid} is shorter than declared")
         total += declared * (4 if samples == 1 else 1)
     if total > limit_bytes:

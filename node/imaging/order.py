@@ -23,6 +23,7 @@ T = TypeVar("T")
 ANGLE_TOLERANCE = 1e-3  #: between direction cosines
 SPACING_TOLERANCE = 0.05  #: of the distance between neighbours
 SAME_PLACE_MM = 1e-3
+ROUNDED_MM = 0.051  #: positions are believed to be written to a tenth of a millimetre
 DRIFT_MM = 0.1  #: in the plane, from the line through the first and the last slice
 
 #: what tells the volumes of one series apart, in the order in which it is looked for
@@ -215,7 +216,7 @@ def _distance(ordered: Sequence[Slice], normal: Vector) -> float:
     if usual <= SAME_PLACE_MM:
         raise GeometryRefused(f"the slices do not advance along their normal: {_names(ordered)}")
     off = np.flatnonzero(np.abs(gaps - usual) > SPACING_TOLERANCE * usual)
-    if off.size:
+    if off.size and not _only_rounded(along):
         at = int(off[0])
         pair = f"{ordered[at].uid} and {ordered[at + 1].uid}"
         others = f" (and {off.size - 1} more)" if off.size > 1 else ""
@@ -226,6 +227,13 @@ def _distance(ordered: Sequence[Slice], normal: Vector) -> float:
             raise GeometryRefused(f"{missing} {are} missing between {pair}{others}: {gaps[at]:.2f} mm apart where {usual:.2f} mm is usual")
         raise GeometryRefused(f"the slices are not evenly spaced: {gaps[at]:.2f} mm between {pair}{others}, {usual:.2f} mm usual")
     return float((along[-1] - along[0]) / (len(ordered) - 1))
+
+
+def _only_rounded(along: Vector) -> bool:
+    """Whether no slice lies further from an even grid than rounding its position to a tenth of a millimetre moves it."""
+    even, first = np.polyfit(np.arange(len(along)), along, 1)
+    off = np.abs(along - (first + even * np.arange(len(along)))).max()
+    return bool(off <= ROUNDED_MM and off <= 0.25 * even)
 
 
 def _step(ordered: Sequence[Slice], normal: Vector, notes: list[str]) -> Vector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from node.imaging.facing import Facing
 from node.imaging.letterbox import Box, Letterbox, box_of
 
 LUNG_SIZE = 160  #: pixels of the canvas the lung network sees
 MOST_PIXELS = 1024  #: of the longer side while working; larger films are averaged down
 SMALLEST = 48  #: rows and columns below which there is nothing to read
 MOST_COLOUR = 0.02  #: share of clearly coloured pixels in a picture that still counts as grey
-FRONTAL_VIEWS = ("PA", "AP")
-LATERAL_VIEWS = ("LL", "RL", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LAT")
+FRONTAL_VIEWS = {"PA", "AP"}
+LATERAL_VIEWS = {"LL", "RL", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LAT", "LAO", "RAO", "LPO", "RPO", "OBL", "OBLIQUE"}
 
 BORDER = 0.9  #: share of a row or column at the same end of the grey scale that makes it a border
 MOST_BORDER = 0.3  #: of the side, at each of its ends
@@ -30,53 +32,19 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-# --- which way it lies -----------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Facing:
-    """How a frontal film is turned so that its left edge is the patient's right and its top the head; exactly undone."""
-
-    transposed: bool = False
-    flip_rows: bool = False
-    flip_columns: bool = False
-    told: bool = False  #: by the header; else it is taken as readers hang it
-
-    @classmethod
-    def of(cls, header: Dataset) -> Facing | None:
-        """From Patient Orientation (0020,0020), where rows and columns run to; None when it tells of another view than a frontal one.
-
-        Standard: PS3.3 C.7.6.1.1.1.
-        """
-        told = header.get("PatientOrientation") or ()
-        ends = [str(value)[:1].upper() for value in ([told] if isinstance(told, str) else told)]
-        if len(ends) != 2 or not all(ends):
-            return cls()
-        if set(ends) & {"A", "P"}:
-            return None
-        transposed = ends[0] in "HF"
-        across, down = (ends[1], ends[0]) if transposed else (ends[0], ends[1])
-        if across not in "LR" or down not in "HF":
-            return cls()
-        return cls(transposed, down == "H", across == "R", told=True)
-
-    def turn(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """(rows, columns[, 3]) upright, the patient's right at the left edge."""
-        out = plane.swapaxes(0, 1) if self.transposed else plane
-        out = out[::-1] if self.flip_rows else out
-        return np.ascontiguousarray(out[:, ::-1] if self.flip_columns else out)
-
-    def back(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """The inverse of `turn`."""
-        out = plane[:, ::-1] if self.flip_columns else plane
-        out = out[::-1] if self.flip_rows else out
-        return np.ascontiguousarray(out.swapaxes(0, 1) if self.transposed else out)
-
-
+# --- which view it is ------------------------------------------------------------------------------------------------------
 def is_lateral(header: Dataset) -> bool:
-    """Whether View Position (0018,5101), Patient Orientation or the View Code names a lateral (or oblique) view."""
-    if str(header.get("ViewPosition", "") or "").strip().upper() in LATERAL_VIEWS or Facing.of(header) is None:
-        return True
+    """Whether the header names a lateral (or oblique) view: in Patient Orientation, View Position (0018,5101) or View Code, else in a description."""
     views = header.get("ViewCodeSequence") or ()
-    return any("lateral" in str(item.get("CodeMeaning", "")).lower() for item in views)
+    named = _words(header.get("ViewPosition"), *(item.get("CodeMeaning") for item in views))
+    if not named & (FRONTAL_VIEWS | LATERAL_VIEWS):
+        described = _words(header.get("SeriesDescription"), header.get("ProtocolName"))
+        named = set() if described & FRONTAL_VIEWS else described  # "PA and LAT" is said of both films
+    return bool(named & LATERAL_VIEWS) or Facing.of(header) is None
+
+
+def _words(*texts: object) -> set[str]:
+    return set(re.findall("[A-Z]+", " ".join(str(text or "") for text in texts).upper()))
 
 
 # --- grey ---------------------------------------------------------------------------------------------------------------------
@@ -94,12 +62,13 @@ class Radiograph:
         return np.asarray(cv2.resize(values.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def radiograph_of(plane: NDArray[Any]) -> Radiograph | str:
+def radiograph_of(plane: NDArray[Any], aspect: float = 1.0) -> Radiograph | str:
     """One film as a network sees it, or why it can't be read.
 
     Parameters
     ----------
     plane : (rows, columns) array in any unit with bones bright (MONOCHROME1 turned already), or uint8 (rows, columns, 3)
+    aspect : height of a pixel by its width; the working grid has square ones
     """
     if plane.ndim == 3:
         high, low = plane.max(axis=-1).astype(np.int16), plane.min(axis=-1).astype(np.int16)
@@ -115,10 +84,11 @@ def radiograph_of(plane: NDArray[Any]) -> Radiograph | str:
         return "most of the picture holds no numbers"
     if bad.any():
         values = np.where(bad, values[~bad].min(), values)
-    shrink = MOST_PIXELS / max(rows, columns)
-    if shrink < 1:
-        size = (max(1, round(columns * shrink)), max(1, round(rows * shrink)))
-        values = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
+    wide, high = columns / min(1.0, aspect), rows * max(1.0, aspect)
+    shrink = min(1.0, MOST_PIXELS / max(wide, high))
+    size = max(1, round(wide * shrink)), max(1, round(high * shrink))
+    if size != (columns, rows):
+        values = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA if shrink < 1 else cv2.INTER_LINEAR), np.float32)
     if min(values.shape) < SMALLEST:
         return "the picture is a thin strip"
     whole = _stretched(values, Box(0, 0, *values.shape))

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, convert_color_space
+from pydicom.pixels import apply_color_lut, convert_color_space
 
 from node.errors import PixelsUnreadable
 from node.imaging.decode import whole
 from node.imaging.functional import number_of
+from node.imaging.lut import through
 from node.imaging.window import told_window
 
 Floats = NDArray[np.float32]
@@ -43,7 +44,7 @@ def grey_of(stored: NDArray[Any], ds: Dataset, frame: int, photometric: str) -> 
     """
     out: Floats
     if ds.get("ModalityLUTSequence"):
-        out = np.asarray(_looked_up(apply_modality_lut, stored, ds), np.float32)
+        out = np.asarray(_looked_up(_through_modality_lut, stored, ds), np.float32)
         slope, intercept = 1.0, 0.0
     else:
         slope, intercept = _rescale(ds, frame)
@@ -109,6 +110,10 @@ def _as_stored(value: int, ds: Dataset) -> int:
     return value if whole(ds, "PixelRepresentation") == 1 or value >= 0 else value + (1 << 16)
 
 
+def _through_modality_lut(stored: NDArray[Any], ds: Dataset) -> Floats:
+    return through(stored, ds.ModalityLUTSequence[0], signed=whole(ds, "PixelRepresentation") == 1)
+
+
 def _looked_up(look_up: Callable[[NDArray[Any], Dataset], Any], stored: NDArray[Any], ds: Dataset) -> Any:
     """Through a table of the image. One that contradicts itself is refused, without repeating what stands in it."""
     try:
@@ -117,13 +122,19 @@ def _looked_up(look_up: Callable[[NDArray[Any], Dataset], Any], stored: NDArray[
         raise PixelsUnreadable(f"a lookup table of {ds.SOPInstanceUID} can't be used ({type(why).__name__})") from None
 
 
+def _of_bytes(ds: Dataset) -> bool:
+    """Whether a palette of 16 bits holds bytes only: some machines write it so, and their pictures are not black."""
+    tables = (ds.get(f"{colour}PaletteColorLookupTableData") for colour in ("Red", "Green", "Blue"))
+    return all(isinstance(one, bytes) and max(one[1::2], default=1) == 0 for one in tables)
+
+
 def rgb_of(stored: NDArray[Any], ds: Dataset, photometric: str) -> NDArray[np.uint8]:
     """One colour frame as RGB, uint8 (rows, columns, 3)."""
     if photometric == "PALETTE COLOR":
         if "RedPaletteColorLookupTableDescriptor" not in ds:
             raise PixelsUnreadable(f"the palette of {ds.SOPInstanceUID} is missing")
         out = np.asarray(_looked_up(apply_color_lut, stored, ds))[..., :3]
-        return np.asarray(out >> 8 if out.dtype == np.uint16 else out, np.uint8)
+        return np.asarray(out >> 8 if out.dtype == np.uint16 and not _of_bytes(ds) else out, np.uint8)
     if photometric.startswith("YBR_FULL"):
         stored = convert_color_space(stored, photometric, "RGB")
     if stored.dtype != np.uint8:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.imaging.functional import number_of, numbers_of
 
 CENTIMETRES = 3  #: Physical Units X Direction, PS3.3 C.8.5.5.1.15
+MOST_OBLONG = 5.0  #: a pixel that is told to be longer than this many times its width is not believed
+ALIKE = 0.02  #: sides that differ by less make a square
 TISSUE_2D = 1  #: Region Spatial Format 2D, PS3.3 C.8.5.5.1.1
 
 
@@ -41,6 +47,22 @@ def pixel_aspect(ds: Dataset, spacing: Sequence[float] | None) -> float:
     """Height of a pixel by its width: by its size (between rows, between columns), else by the ratio that the image tells."""
     height, width = spacing if spacing is not None and min(spacing) > 0 else aspect_ratio(ds)
     return float(height / width)
+
+
+def squared_aspect(ds: Dataset, spacing: Sequence[float] | None) -> float:
+    """`pixel_aspect` where it changes what is seen and can be believed, else 1."""
+    told = pixel_aspect(ds, spacing)
+    return told if 1 / MOST_OBLONG <= told <= MOST_OBLONG and abs(told - 1) > ALIKE else 1.0
+
+
+def squared(plane: NDArray[Any], aspect: float) -> NDArray[Any]:
+    """A picture, (rows, columns[, 3]), with square pixels: the longer side of each is cut into more of them."""
+    if aspect == 1.0:
+        return plane
+    rows, columns = plane.shape[:2]
+    return np.asarray(
+        cv2.resize(plane, (round(columns / min(1.0, aspect)), round(rows * max(1.0, aspect))), interpolation=cv2.INTER_LINEAR)
+    )
 
 
 def _ultrasound(ds: Dataset, notes: list[str]) -> tuple[float, float] | None:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from node import codes
 from node.domain import Finding, Heatmap, Result
 from node.errors import OutsideIntendedUse
+from node.imaging.facing import Facing
 from node.imaging.letterbox import Box, Letterbox, box_of
+from node.imaging.spacing import squared, squared_aspect
 from node.imaging.volume import Volume
 from node.networks.explanation import AGREE, DISAGREE, agreement, grad_cam, occlusion
 from node.pipelines.interface import Pipeline, Takes
@@ -70,6 +72,37 @@ def series_logit(logits: list[float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Hung:
+    """The slices as readers hang them, pixels square: so the network has learned them, however they lie in their files."""
+
+    facing: Facing
+    aspect: float  #: height of a pixel by its width, in the file
+    source: tuple[int, int]  #: rows and columns of the file
+    shape: tuple[int, int]  #: rows and columns of what hangs
+
+    @classmethod
+    def of(cls, volume: Volume) -> Hung:
+        """By its place in the patient; as it is stored where it has none."""
+        facing = Facing() if volume.affine is None else Facing.in_space(volume.affine)
+        aspect = squared_aspect(volume.frames[0].instance.header, volume.pixel_spacing_mm)
+        rows, columns = volume.pixels.shape[1:3]
+        high, wide = facing.turn(squared(np.zeros((rows, columns), np.uint8), aspect)).shape
+        return cls(facing, aspect, (rows, columns), (high, wide))
+
+    def turn(self, plane: Floats) -> Floats:
+        return np.asarray(self.facing.turn(squared(plane, self.aspect)), np.float32)
+
+    def back(self, values: Floats) -> Floats:
+        """A map of what hangs on the rows and columns of the file."""
+        lying = self.facing.back(values)
+        return (
+            lying
+            if lying.shape == self.source
+            else np.asarray(cv2.resize(lying, self.source[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Warm:
     """The network twice: compiled for reading, as a torch module for looking into."""
 
@@ -104,10 +137,10 @@ class BrainMri(Pipeline):
         tumor = _sigmoid(series_logit([logit for logit, _ in read.values()]) / temperature)
         shown = order[:LEADING]
         heat = np.zeros(volume.pixels.shape, np.float32)
-        rows, columns = volume.pixels.shape[1:3]
+        hung = Hung.of(volume)
         cams = {z: grad_cam(model.module, model.layer, heads[z][1][None], 0) for z in shown}
         for z in shown:
-            heat[z] = heads[z][0].backward(cams[z], rows, columns) * _sigmoid(read[z][0] / temperature)
+            heat[z] = hung.back(heads[z][0].backward(cams[z], *hung.shape)) * _sigmoid(read[z][0] / temperature)
         present = tumor >= self.bundle.thresholds["tumor"]
         key = shown[0]
         agree = agreement(cams[key], occlusion(model.module, heads[key][1][None], 0))
@@ -139,8 +172,9 @@ class BrainMri(Pipeline):
     def _heads(self, volume: Volume) -> dict[int, tuple[Letterbox, Floats]]:
         """The slices worth reading: those through a good part of the head, at most `MOST_SLICES`."""
         heads: dict[int, tuple[Floats, Box, float]] = {}
+        hung = Hung.of(volume)
         for z, plane in enumerate(np.asarray(volume.pixels, np.float32)):
-            grey = grey_of(plane)
+            grey = grey_of(hung.turn(plane))
             box, area = head_of(grey)
             if box is not None and min(box.height, box.width) >= 32 and float(plane.std()) > 0:
                 heads[z] = grey, box, area

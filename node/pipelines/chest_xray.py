@@ -14,9 +14,12 @@ from node import codes
 from node.domain import Finding, Heatmap, Measurement, Result
 from node.errors import BundleInvalid, OutsideIntendedUse
 from node.imaging.clinical import Told, clinical_of, row_of
+from node.imaging.facing import Facing
 from node.imaging.letterbox import Letterbox
 from node.imaging.lung_field import field_of
-from node.imaging.radiograph import Facing, LungFields, Radiograph, is_lateral, lungs_of, radiograph_of, turned_over
+from node.imaging.radiograph import LungFields, Radiograph, is_lateral, lungs_of, radiograph_of, turned_over
+from node.imaging.shown import as_shown
+from node.imaging.spacing import squared_aspect
 from node.imaging.volume import Volume
 from node.networks.explanation import AGREE, DISAGREE, agreement, grad_cam, occlusion
 from node.pipelines.interface import Pipeline, Takes
@@ -74,7 +77,7 @@ class Seen:
         return self.facing.back(self.film.on_source(working))
 
 
-def seen(plane: NDArray[Any], facing: Facing, network: Any, size: int) -> Seen | str:
+def seen(plane: NDArray[Any], facing: Facing, network: Any, size: int, aspect: float = 1.0) -> Seen | str:
     """The lungs of one film as the findings network sees them, or why they can't be shown to it.
 
     Parameters
@@ -82,8 +85,9 @@ def seen(plane: NDArray[Any], facing: Facing, network: Any, size: int) -> Seen |
     plane : (rows, columns), or uint8 (rows, columns, 3); bones bright
     network : finds lungs
     size : of the canvas
+    aspect : height of a pixel by its width, as the film lies in its file
     """
-    film = radiograph_of(facing.turn(plane))
+    film = radiograph_of(facing.turn(plane), facing.aspect(aspect))
     if isinstance(film, str):
         return film
     lungs = lungs_of(film, network)
@@ -151,7 +155,8 @@ class ChestXray(Pipeline):
         youngest = float(self.bundle.intended_use.get("min_age_years", 0))
         if float(told.get("age_years", youngest)) < youngest:
             raise OutsideIntendedUse(f"the model was made for patients from {youngest:.0f} years on")
-        film = seen(volume.pixels[0], facing, model.lungs, self._size)
+        aspect = squared_aspect(header, volume.pixel_spacing_mm)
+        film = seen(as_shown(volume), facing, model.lungs, self._size, aspect)
         if isinstance(film, str):
             raise OutsideIntendedUse(film)
         return self._result(volume, film, told, model)

@@ -16,8 +16,11 @@ from node.bundle import age_in_years
 from node.codes import Code
 from node.domain import Finding, Heatmap, Measurement, Region, Result, Segment
 from node.errors import OutsideIntendedUse
+from node.imaging.facing import Facing
 from node.imaging.letterbox import Letterbox, box_of
-from node.imaging.radiograph import Facing, LungFields, Radiograph, equalised, is_lateral, lungs_of, radiograph_of, turned_over
+from node.imaging.radiograph import LungFields, Radiograph, equalised, is_lateral, lungs_of, radiograph_of, turned_over
+from node.imaging.shown import as_shown
+from node.imaging.spacing import squared_aspect
 from node.imaging.volume import Volume
 from node.pipelines.interface import Pipeline, Takes
 
@@ -141,7 +144,8 @@ class CovidXray(Pipeline):
             raise OutsideIntendedUse("the model reads single films, not several frames at once")
         facing = Facing.of(header)
         assert facing is not None  # of a lateral view, and those are refused above
-        film, lungs, notes = self._seen(facing.turn(volume.pixels[0]), model["lungs"])
+        aspect = facing.aspect(squared_aspect(header, volume.pixel_spacing_mm))
+        film, lungs, notes = self._seen(facing.turn(as_shown(volume)), aspect, model["lungs"])
         reading = read(film, lungs, model["opacity"])
         spots = opaque(reading, lungs, self.bundle.thresholds["opacity"])
         if age_in_years(str(header.get("PatientAge", "") or "")) is None:
@@ -150,9 +154,9 @@ class CovidXray(Pipeline):
             notes = [*notes, "The header does not tell which side is which: the image's left edge was taken as the patient's right."]
         return self._result(volume, facing, film, lungs, reading, spots, notes)
 
-    def _seen(self, plane: NDArray[Any], network: Any) -> tuple[Radiograph, LungFields, list[str]]:
+    def _seen(self, plane: NDArray[Any], aspect: float, network: Any) -> tuple[Radiograph, LungFields, list[str]]:
         """The film and its lungs; turned over where only that shows lungs. Raises OutsideIntendedUse."""
-        film = radiograph_of(plane)
+        film = radiograph_of(plane, aspect)
         if isinstance(film, str):
             raise OutsideIntendedUse(film)
         lungs = lungs_of(film, network)

@@ -16,8 +16,11 @@ from node.bundle import age_in_years
 from node.domain import Finding, Heatmap, Result
 from node.errors import OutsideIntendedUse
 from node.imaging.enhance import enhanced
+from node.imaging.facing import Facing
 from node.imaging.lung_canvas import LungCanvas, equalised
-from node.imaging.radiograph import Facing, LungFields, Radiograph, is_lateral, lungs_of, radiograph_of, turned_over
+from node.imaging.radiograph import LungFields, Radiograph, is_lateral, lungs_of, radiograph_of, turned_over
+from node.imaging.shown import as_shown
+from node.imaging.spacing import squared_aspect
 from node.imaging.volume import Volume
 from node.pipelines.interface import Pipeline, Takes
 
@@ -44,9 +47,9 @@ class Seen:
     inverted: bool = False  #: the file had bones dark
 
 
-def seen(plane: NDArray[Any], network: Any) -> Seen:
+def seen(plane: NDArray[Any], network: Any, aspect: float = 1.0) -> Seen:
     """The film and its lungs, turned from negative to positive when only so there are lungs. Raises OutsideIntendedUse when there are none."""
-    film = radiograph_of(plane)
+    film = radiograph_of(plane, aspect)
     if isinstance(film, str):
         raise OutsideIntendedUse(film)
     lungs = lungs_of(film, network)
@@ -136,7 +139,8 @@ class XrayAnomaly(Pipeline):
         """Percentile among normal films, heatmap, report. Raises OutsideIntendedUse when this is no frontal chest film."""
         header = volume.frames[0].instance.header
         facing = self._facing(volume, header)
-        shown = seen(facing.turn(volume.pixels[0]), model.lungs)
+        aspect = facing.aspect(squared_aspect(header, volume.pixel_spacing_mm))
+        shown = seen(facing.turn(as_shown(volume)), model.lungs, aspect)
         frame, canvas = canvas_of(shown.film, shown.lungs)
         features = features_of(canvas, model.reader)
         years = age_in_years(str(header.get("PatientAge", "") or ""))

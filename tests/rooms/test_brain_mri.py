@@ -85,6 +85,27 @@ def test_the_plain_network_runs_by_the_same_code_and_waits_to_be_promoted(ill: V
     assert states == {"0.9.0": VersionState.RETIRED, "1.0.0": VersionState.ACTIVE}
 
 
+@pytest.mark.parametrize(
+    ("stored", "column", "row"),
+    [(lambda a: a[:, ::-1], (1, 0, 0), (0, -1, 0)), (lambda a: a.transpose(0, 2, 1), (0, 1, 0), (1, 0, 0))],
+    ids=["rows run to the front", "on its side"],
+)
+def test_a_head_that_lies_otherwise_gives_the_same_answer(
+    pipeline: BrainMri, model: Warm, ill: Volume, stored: Any, column: Any, row: Any
+) -> None:
+    few = replace(ill, pixels=ill.pixels[8:14], frames=ill.frames[8:14])
+    affine = np.array(few.affine)
+    affine[:3, :2] = np.stack([column, row], axis=1) * np.abs(affine[0, 0])
+
+    straight = pipeline.run(few, model)
+    lying = pipeline.run(replace(few, pixels=np.ascontiguousarray(stored(few.pixels)), affine=affine), model)
+
+    assert lying.findings[0].probability == pytest.approx(straight.findings[0].probability, abs=1e-4)
+    assert lying.heatmap is not None
+    assert straight.heatmap is not None
+    np.testing.assert_allclose(lying.heatmap.values, stored(straight.heatmap.values), atol=1e-3)
+
+
 def test_a_part_of_a_head_is_not_called_healthy_without_a_word(pipeline: BrainMri, model: Warm, healthy: Volume) -> None:
     result = pipeline.run(replace(healthy, pixels=healthy.pixels[5:10], frames=healthy.frames[5:10]), model)
 

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from node.bundle import Bundle, write_sums
 from node.domain import CleanUid, Finding, Instance, Result, Series
 from node.errors import OutsideIntendedUse
+from node.imaging.facing import Facing
 from node.imaging.letterbox import Box, Letterbox
 from node.imaging.lung_field import field_of
-from node.imaging.radiograph import Facing, LungFields, Radiograph
+from node.imaging.radiograph import LungFields, Radiograph
 from node.imaging.volume import Frame, Volume
 from node.networks.backbones import NAMES
 from node.networks.explanation import grad_cam

@@ -100,6 +100,15 @@ def test_spacing_comes_from_positions_and_not_from_slice_thickness(ct, series):
     assert build_volume(series(ct)).spacing_mm[0] == pytest.approx(5.0)
 
 
+def test_thin_slices_whose_positions_were_rounded_are_evenly_spaced(ct, series):
+    for number, ds in enumerate(ct):
+        ds.ImagePositionPatient = [*ds.ImagePositionPatient[:2], f"{-0.625 * number:.1f}"]
+
+    volume = build_volume(series(ct))
+
+    assert volume.spacing_mm[0] == pytest.approx(0.625, abs=0.03)
+
+
 def test_a_tilted_gantry_is_kept_on_its_own_grid_and_noted(ct, series):
     for ds in ct:
         x, y, z = map(float, ds.ImagePositionPatient)
@@ -404,6 +413,31 @@ def test_colour_is_rgb_whatever_it_was_stored_as(series, photometric, stored):
     assert np.abs(image.pixels.astype(int) - [254, 0, 0]).max() <= 1
 
 
+def test_plain_colour_that_two_pixels_share_is_read(series):
+    """YBR_FULL_422 without compression: four bytes for two pixels. PS3.3 C.7.6.3.1.2."""
+    [ds] = a_study("US", rows=60, columns=80)
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "YBR_FULL_422", 0
+    ds.PixelData = bytes((76, 76, 85, 255)) * 2400
+
+    [image] = images_of(series([ds]))
+
+    assert np.abs(image.pixels.astype(int) - [254, 0, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("step", [1, 257], ids=["bytes", "words"])
+def test_a_palette_of_words_that_holds_bytes_is_not_black(series, step):
+    [ds] = a_study("US", rows=60, columns=80)
+    stored = ds.pixel_array
+    ds.PhotometricInterpretation = "PALETTE COLOR"
+    for colour in ("Red", "Green", "Blue"):
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(ds, f"{colour}PaletteColorLookupTableData", (np.arange(256, dtype="<u2") * step).tobytes())
+
+    [image] = images_of(series([ds]))
+
+    assert np.array_equal(image.pixels[0, ..., 0], stored)
+
+
 def test_missing_pixel_data_is_refused(ct, series):
     del ct[1].PixelData
     ct[1].ImageComments = "x" * 10_000  # the file is as long as the pixels would be
@@ -466,6 +500,22 @@ def test_monochrome1_is_turned_so_that_bone_is_bright(series):
 
     assert np.array_equal(image.pixels[0], 4095 - stored)
     assert "detector" in image.notes[0]
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_modality_table_of_any_depth_is_used(series, bits):
+    [film] = a_study("CR", slices=12, rows=64)
+    film.PhotometricInterpretation = "MONOCHROME2"
+    stored = film.pixel_array
+    item = Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [4096, 0, bits], "US"
+    item.LUTData = (np.arange(4096, dtype="<u2")[::-1] // 2).tobytes()
+    item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "OW"
+    film.ModalityLUTSequence = [item]
+
+    [image] = images_of(series([film]))
+
+    assert np.array_equal(image.pixels[0], (4095 - stored.astype(int)) // 2)
 
 
 def test_a_film_with_a_spacing_of_zero_is_not_calibrated_and_says_so(series):

@@ -16,6 +16,7 @@ from node.errors import NotAnalysed
 from node.imaging.build import build_volume, images_of
 from node.imaging.decode import named
 from node.imaging.resample import resampled, shape_at
+from node.imaging.shown import as_shown
 from node.imaging.window import told_window, window
 from node.testing import a_study, clean_study
 from node.testing.phantom_chest_ct import chest_ct
@@ -41,6 +42,66 @@ def test_the_window_that_the_image_proposes_is_its_first():
     assert told_window(ds) == (40.0, 400.0)
     del ds.WindowWidth
     assert told_window(ds) is None
+
+
+# --- as a reader sees it --------------------------------------------------------------------------------------------------
+def a_film(tmp_path: Path, stored: np.ndarray, **keywords: Any) -> np.ndarray:
+    """What is seen of a film with these stored values, (rows, columns)."""
+    [ds] = a_study("CR", slices=12, rows=64)
+    ds.PhotometricInterpretation, ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = "MONOCHROME2", 16, 12, 11, 0
+    for keyword in ("WindowCenter", "WindowWidth"):
+        if keyword in ds:
+            del ds[keyword]
+    for keyword, value in keywords.items():
+        setattr(ds, keyword, value)
+    ds.Rows, ds.Columns, ds.PixelData = *stored.shape, stored.astype("<u2").tobytes()
+    return as_shown(next(images_of(clean_study([ds], tmp_path).series[0])))
+
+
+def like(one: np.ndarray, other: np.ndarray) -> float:
+    """How alike two pictures are but for brightness and contrast, 1 at most."""
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+PICTURE = np.linspace(0, 1, 64 * 64).reshape(64, 64)[:, np.random.default_rng(2).permutation(64)]
+
+
+def test_a_film_is_seen_through_its_voi_table(tmp_path: Path):
+    stored = np.expm1(3 * PICTURE) / np.expm1(3) * 4095
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [4096, 0, 12], (np.log1p(np.arange(4096) / 4095 * np.expm1(3)) / 3 * 4095).astype("<u2").tobytes()
+    item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "OW"
+
+    assert like(a_film(tmp_path / "plain", stored), PICTURE) < 0.97
+    assert like(a_film(tmp_path / "seen", stored, VOILUTSequence=[item]), PICTURE) > 0.999
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_film_is_seen_through_its_sigmoid(tmp_path: Path, photometric: str):
+    inside = 0.02 + 0.96 * PICTURE
+    stored = (2000 + 1200 / 4 * np.log(inside / (1 - inside))).clip(0, 4095)
+    if photometric == "MONOCHROME1":
+        inside, stored = 1 - inside, stored
+
+    seen = a_film(tmp_path, stored, WindowCenter=2000, WindowWidth=1200, VOILUTFunction="SIGMOID", PhotometricInterpretation=photometric)
+
+    assert like(seen, inside) > 0.999
+
+
+def test_what_lies_outside_its_window_is_not_seen(tmp_path: Path):
+    stored = 500 + 1000 * PICTURE
+    stored[:8] = 4000  # beside the patient
+
+    seen = a_film(tmp_path, stored, WindowCenter=1000, WindowWidth=1000)
+
+    assert like(seen[8:], PICTURE[8:]) > 0.999
+    assert seen[0, 0] == seen[8:].max() == 1.0
+
+
+def test_a_window_that_shows_nothing_is_not_believed(tmp_path: Path):
+    stored = 500 + 3000 * PICTURE
+
+    assert like(a_film(tmp_path, stored, WindowCenter=40, WindowWidth=400), PICTURE) > 0.999
 
 
 def test_resampling_there_and_back_keeps_a_mask():

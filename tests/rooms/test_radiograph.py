@@ -12,9 +12,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from node.bundle import Bundle
+from node.imaging.facing import Facing
 from node.imaging.radiograph import (
     MOST_PIXELS,
-    Facing,
     LungFields,
     Radiograph,
     equalised,
@@ -84,11 +84,37 @@ def test_without_an_orientation_the_left_edge_is_the_patients_right(told: Any) -
         ({"ViewPosition": "LATERAL"}, True),
         ({"PatientOrientation": ["P", "F"]}, True),
         ({"ViewCodeSequence": [header(CodeMeaning="left lateral")]}, True),
+        ({"ViewCodeSequence": [header(CodeMeaning="right anterior oblique")]}, True),
+        ({"ViewPosition": "RAO"}, True),
+        ({"ViewPosition": "lateral erect"}, True),
+        ({"SeriesDescription": "Thorax LAT"}, True),
+        ({"SeriesDescription": "Chest PA/LAT"}, False),
+        ({"SeriesDescription": "Chest LAT", "ViewPosition": "PA"}, False),
+        ({"SeriesDescription": "bilateral infiltrates"}, False),
         ({}, False),
     ],
 )
 def test_a_lateral_view_is_known_by_its_header(values: dict[str, Any], lateral: bool) -> None:
     assert is_lateral(header(**values)) is lateral
+
+
+@pytest.mark.parametrize(
+    ("across", "down"),
+    [((1, 0, 0), (0, 1, 0)), ((1, 0, 0), (0, 0, -1)), ((0, 1, 0), (0, 0, -1))],
+    ids=["axial", "coronal", "sagittal"],
+)
+@pytest.mark.parametrize("turned", [Facing(flip_rows=f, flip_columns=g, transposed=t) for t in (0, 1) for f in (0, 1) for g in (0, 1)])
+def test_a_slice_is_turned_by_its_place_in_the_patient(across: Any, down: Any, turned: Facing) -> None:
+    tilt = np.radians(20)
+    tilted = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    column, row = (tilted @ np.array(v, float) for v in (across, down))
+    column, row = (-column if turned.flip_columns else column), (-row if turned.flip_rows else row)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = (row * 0.5, column * 2) if turned.transposed else (column * 2, row * 0.5)
+
+    found = Facing.in_space(affine)
+
+    assert (found.transposed, found.flip_rows, found.flip_columns) == (turned.transposed, turned.flip_rows, turned.flip_columns)
 
 
 # --- grey -----------------------------------------------------------------------------------------------------------------------
@@ -144,6 +170,18 @@ def test_what_can_not_be_read_is_refused_with_the_reason(plane: np.ndarray, why:
 
     assert isinstance(told, str)
     assert why in told
+
+
+def test_pixels_that_are_not_square_are_worked_on_square_and_given_back_as_they_were() -> None:
+    plane = chest_xray(rows=256).pixels.astype(np.float32)
+    upright = film_of(plane)
+
+    flat = radiograph_of(np.repeat(plane, 2, axis=0), 0.5)  # each pixel half as high as it is wide
+
+    assert isinstance(flat, Radiograph)
+    assert flat.grey.shape[0] / flat.grey.shape[1] == pytest.approx(plane.shape[0] / plane.shape[1], rel=0.01)
+    assert np.abs(cv2.resize(flat.grey, plane.shape[::-1], interpolation=cv2.INTER_AREA) - upright.grey).mean() < 0.02
+    assert flat.on_source(flat.grey).shape == (2 * plane.shape[0], plane.shape[1])
 
 
 def test_a_few_pixels_that_are_no_numbers_do_no_harm() -> None:

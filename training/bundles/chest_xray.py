@@ -13,7 +13,8 @@ import torch
 from scipy.optimize import minimize
 
 from node.bundle import Bundle
-from node.imaging.radiograph import LUNG_SIZE, Facing
+from node.imaging.facing import Facing
+from node.imaging.radiograph import LUNG_SIZE
 from node.networks.explanation import grad_cam
 from node.pipelines.chest_xray import CODES, LAYER, PASSES, ChestXray, Seen, calibrated, headline_of, of_patient, seen
 from training import evaluate as e
