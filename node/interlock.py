@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from node import log
 from node.bundle import Bundle, bundles_in
@@ -15,6 +16,7 @@ from node.domain import Result
 from node.errors import BundleInvalid, NodeError, OutsideIntendedUse
 from node.imaging.facing import Facing
 from node.imaging.likeness import Likeness
+from node.imaging.scan_region import named_tissue
 from node.imaging.shown import as_shown
 from node.imaging.spacing import squared, squared_aspect
 from node.imaging.volume import Volume
@@ -76,11 +78,20 @@ def _opened(folder: Path) -> Likeness | None:
 
 
 def _planes(volume: Volume) -> list[NDArray[Any]]:
-    """A few pictures of the middle as a reader sees them: upright, pixels square; a projection through its own VOI LUT."""
+    """A few pictures of the middle as a reader sees them: upright, pixels square; a projection through its own VOI LUT, tissue without its screen."""
     count = volume.pixels.shape[0]
     first, last = (round(share * (count - 1)) for share in MIDDLE)
     chosen = np.unique(np.linspace(first, last, min(PLANES_LOOKED_AT, last - first + 1)).round().astype(int))
     facing = Facing.of_volume(volume)
     aspect = squared_aspect(volume.frames[0].instance.header, volume.pixel_spacing_mm)
-    planes = [as_shown(volume, int(z)) if volume.affine is None else volume.pixels[z] for z in chosen]
+    planes = [
+        _tissue(as_shown(volume, int(z)), volume.frames[z].instance.header) if volume.affine is None else volume.pixels[z] for z in chosen
+    ]
     return [facing.turn(squared(plane, aspect)) for plane in planes]
+
+
+def _tissue(plane: NDArray[Any], header: Dataset) -> NDArray[Any]:
+    """An ultrasound picture without the screen around it, where the machine says what is tissue; anything else as it is."""
+    for _, box in named_tissue(header, plane.shape)[:1]:
+        return plane[box.top : box.bottom, box.left : box.right]
+    return plane

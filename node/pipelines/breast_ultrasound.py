@@ -9,14 +9,12 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from node import codes
 from node.domain import Finding, Heatmap, Measurement, Region, Result, Segment
 from node.errors import OutsideIntendedUse
-from node.imaging.decode import whole
-from node.imaging.functional import number_of
 from node.imaging.letterbox import Box, Letterbox
+from node.imaging.scan_region import ScanRegion, scan_region
 from node.imaging.volume import Volume
 from node.pipelines.interface import Pipeline, Takes
 
@@ -54,65 +52,6 @@ def coloured_share(frame: NDArray[Any], box: Box) -> float:
         return 0.0
     part = frame[box.top : box.bottom, box.left : box.right].astype(np.int16)
     return float((part.max(axis=-1) - part.min(axis=-1) > 60).mean())
-
-
-@dataclass(frozen=True, slots=True)
-class ScanRegion:
-    """The part of the screen that shows tissue, and what a pixel of it measures (None: not calibrated)."""
-
-    box: Box
-    pixel_mm: tuple[float, float] | None  #: between rows, columns
-    others: int = 0  #: regions of tissue beside it
-
-
-def scan_region(grey: Floats, header: Dataset, pixel_spacing_mm: tuple[float, float] | None) -> ScanRegion:
-    """Where the tissue is: the 2-D tissue region that the machine names, else what is not black.
-
-    Standard: PS3.3 C.8.5.5 US Region Calibration; Physical Units 3 is centimetres, Region Data Type 1 is tissue.
-    """
-    rows, columns = grey.shape
-    regions = header.get("SequenceOfUltrasoundRegions", None) or ()
-    boxes = [
-        Box(
-            max(0, whole(region, "RegionLocationMinY0")),
-            max(0, whole(region, "RegionLocationMinX0")),
-            min(rows, whole(region, "RegionLocationMaxY1", rows - 1) + 1),
-            min(columns, whole(region, "RegionLocationMaxX1", columns - 1) + 1),
-        )
-        for region in regions
-    ]
-    tissue = [
-        (region, box)
-        for region, box in zip(regions, boxes, strict=True)
-        if region.get("RegionSpatialFormat") == 1 and region.get("RegionDataType") in (1, None) and min(box.height, box.width) >= 32
-    ]
-    if not tissue:
-        return ScanRegion(_not_black(grey), pixel_spacing_mm)
-    region, box = tissue[0]
-    inside = _not_black(grey[box.top : box.bottom, box.left : box.right])
-    box = Box(box.top + inside.top, box.left + inside.left, box.top + inside.bottom, box.left + inside.right)
-    elsewhere = any(_scale_of(other) for other in regions)  # then the image's spacing is that of another part of the screen
-    return ScanRegion(
-        box, _scale_of(region) or (None if elsewhere else pixel_spacing_mm), others=len({b for _, b in tissue} - {tissue[0][1]})
-    )
-
-
-def _scale_of(region: Dataset) -> tuple[float, float] | None:
-    """(between rows, between columns) in mm of a region that is measured in centimetres both ways."""
-    if region.get("PhysicalUnitsXDirection") != 3 or region.get("PhysicalUnitsYDirection") != 3:
-        return None
-    across, down = (abs(number_of(region, 1, "", f"PhysicalDelta{axis}", 0.0)) * 10 for axis in "XY")
-    return (down, across) if 0 < down < np.inf and 0 < across < np.inf else None
-
-
-def _not_black(grey: Floats) -> Box:
-    """The box without black margins: rows and columns in which at least one pixel in fifty is lit."""
-    lit = cv2.GaussianBlur(grey, (0, 0), 1.0) > 0.03
-    rows = np.flatnonzero(lit.mean(axis=1) > 0.02)
-    columns = np.flatnonzero(lit.mean(axis=0) > 0.02)
-    if rows.size < 32 or columns.size < 32:
-        return Box(0, 0, *grey.shape)
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from node.domain import CleanUid, Instance, Series
 from node.errors import OutsideIntendedUse
 from node.imaging.build import images_of
 from node.imaging.letterbox import Box
+from node.imaging.scan_region import scan_region
 from node.imaging.volume import Frame, Volume
-from node.pipelines.breast_ultrasound import LABELS, BreastUltrasound, grey_of, scan_region, size_of
+from node.pipelines.breast_ultrasound import LABELS, BreastUltrasound, grey_of, size_of
 from node.testing.phantom_breast_ultrasound import breast_ultrasound
 from node.testing.studies import us_instance, write_study
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from node.bundle import Bundle, write_sums
 from node.domain import Result
@@ -100,6 +100,29 @@ def test_a_film_is_looked_at_as_it_hangs(shared: Path, tmp_path: Path, stored: A
     [series] = read_study(clean_study([film], tmp_path / "lying")).series
 
     assert refusals(list(images_of(series)), "chest_radiograph", tmp_path) == [""]
+
+
+def test_tissue_is_looked_at_without_the_screen_around_it(shared: Path, tmp_path: Path) -> None:
+    """Where the machine says what of its screen is tissue (PS3.3 C.8.5.5); else the margins are a part of the picture."""
+    picture = dcmread(sorted((shared / "data/dicom/wrapped/us_breast").glob("*.dcm"))[0])
+    tissue = picture.pixel_array
+    screen = np.zeros((2 * tissue.shape[0], 2 * tissue.shape[1], *tissue.shape[2:]), tissue.dtype)
+    top, left = tissue.shape[0] // 2, tissue.shape[1] // 2
+    screen[top : top + tissue.shape[0], left : left + tissue.shape[1]] = tissue
+    picture.PixelData, (picture.Rows, picture.Columns) = screen.tobytes(), screen.shape[:2]
+    region = Dataset()
+    region.RegionSpatialFormat = region.RegionDataType = 1
+    region.RegionLocationMinX0, region.RegionLocationMinY0 = left, top
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = left + tissue.shape[1] - 1, top + tissue.shape[0] - 1
+
+    said = []
+    for number, regions in enumerate(([], [region])):
+        picture.SequenceOfUltrasoundRegions = regions
+        [series] = read_study(clean_study([picture], tmp_path / str(number))).series
+        said += refusals(list(images_of(series)), "breast_ultrasound", tmp_path)
+
+    assert "not like a breast ultrasound image" in said[0]
+    assert said[1] == ""
 
 
 def test_a_hand_that_is_called_a_chest_is_refused_with_the_reason(shared: Path, tmp_path: Path) -> None:
