@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -77,14 +77,14 @@ def routes(parts: ResultsParts, notes: Notes, route: type[APIRoute]) -> APIRoute
                 "Name the studies: ?StudyInstanceUID=UID, up to 50 of them with commas between. Identities are sealed, so no other search can be done.",
             )
         found = [level for uid in wanted if (level := _study_level(desk.found(request, uid, "results searched"), request))]
-        return _json([search.shown(ds, matching.STUDY) for ds in search.part([ds for ds in found if search.finds(ds)])])
+        return _answer(search, found, matching.STUDY)
 
     @router.get("/studies/{study}/series")
     def series(study: Original, request: Request) -> Response:
         """The series of the results of a study."""
         search = _search(request)
         found = _series_level(desk.found(request, study, "results searched"), request)
-        return _json([search.shown(ds, matching.SERIES) for ds in search.part([ds for ds in found if search.finds(ds)])])
+        return _answer(search, found, matching.SERIES)
 
     @router.get("/studies/{study}/instances")
     def instances(study: Original, request: Request) -> Response:
@@ -198,6 +198,16 @@ def _wants_json(request: Request) -> None:
 
 
 # --- answers ------------------------------------------------------------------------------------------------------------------
+def _answer(search: matching.Search, levels: Iterable[Dataset], usual: Sequence[str]) -> Response:
+    """Those that match, as far as they were asked for; a warning says how many more there are (PS3.18 8.3.4.4)."""
+    found = [ds for ds in levels if search.finds(ds)]
+    part = search.part(found)
+    answer = _json([search.shown(ds, usual) for ds in part])
+    if (left := len(found) - search.offset - len(part)) > 0:
+        answer.headers["Warning"] = f'299 radnode "There are {left} additional results that can be requested"'
+    return answer
+
+
 def _json(answer: list[dict[str, Any]]) -> Response:
     return Response(json.dumps(answer), media_type=JSON)
 
@@ -210,15 +220,11 @@ def _metadata(found: Sequence[_Found], request: Request) -> Response:
 
 
 def _instances(found: Sequence[_Found], request: Request) -> Response:
-    search = _search(request)
-    answer = []
-    for one in found:
-        ds = one.header
+    headers = [one.header for one in found]
+    for ds in headers:
         ds.RetrieveURL = f"{_url(request, ds.StudyInstanceUID)}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
         ds.InstanceAvailability = "ONLINE"
-        if search.finds(ds):
-            answer.append(ds)
-    return _json([search.shown(ds, matching.INSTANCE) for ds in search.part(answer)])
+    return _answer(_search(request), headers, matching.INSTANCE)
 
 
 def _of(found: Sequence[_Found], series: str, instance: str = "") -> list[_Found]:

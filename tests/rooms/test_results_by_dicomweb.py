@@ -75,6 +75,14 @@ def test_instances_are_searched_by_what_they_are(reader: Reader) -> None:
     assert first[0]["00080018"] != second[0]["00080018"]
 
 
+def test_a_search_that_is_cut_says_how_many_more_there_are(reader: Reader) -> None:
+    said = [
+        reader.get(f"studies/{reader.study}/instances?{part}").headers.get("Warning", "") for part in ("limit=1", "limit=1&offset=2", "")
+    ]
+
+    assert said == ['299 radnode "There are 2 additional results that can be requested"', "", ""]
+
+
 def test_a_sequence_is_shown_where_it_is_asked_for(reader: Reader) -> None:
     [found] = reader.get(f"studies/{reader.study}/instances?Modality=SEG&includefield=SegmentSequence&includefield=0040A730").json()
 
