@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 import httpx
 from joserfc import jwt
@@ -99,7 +99,7 @@ class OpenId:
         """The code for an ID token, with the client's secret and the verifier."""
         chosen = self.provider
         given = {"grant_type": "authorization_code", "code": code, "redirect_uri": begun.back, "code_verifier": begun.verifier}
-        secret = (chosen.client_id, chosen.client_secret) if chosen.client_secret else None
+        secret = (quote_plus(chosen.client_id), quote_plus(chosen.client_secret)) if chosen.client_secret else None  # RFC 6749 2.3.1
         if secret is None:
             given["client_id"] = chosen.client_id
         try:

@@ -8,7 +8,7 @@ import threading
 import time
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, unquote_plus, urlencode
 
 import uvicorn
 from joserfc import jwt
@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from tests.ports import free_port
 
-CLIENT, SECRET = "radnode", "between provider and node"
+CLIENT, SECRET = "radnode", "between provider and node: 50 %+ü"
 
 
 class IdentityProvider:
@@ -81,8 +81,8 @@ class IdentityProvider:
     async def _token(self, request: Request) -> Response:
         given = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
         begun = self._codes.pop(given.get("code", ""), None)
-        right = f"Basic {base64.b64encode(f'{CLIENT}:{SECRET}'.encode()).decode()}"
-        if begun is None or request.headers.get("authorization") != right:
+        shown = base64.b64decode(request.headers.get("authorization", "").removeprefix("Basic ")).decode().split(":")
+        if begun is None or [unquote_plus(one) for one in shown] != [CLIENT, SECRET]:  # RFC 6749 2.3.1
             return JSONResponse({"error": "invalid_grant"}, 400)
         challenge = base64.urlsafe_b64encode(sha256(given["code_verifier"].encode()).digest()).rstrip(b"=").decode()
         if challenge != begun["code_challenge"] or given["redirect_uri"] != begun["redirect_uri"]:
