@@ -107,7 +107,7 @@ class OidcSettings(Room):
     label: str = "the hospital's account"  #: what the button is called
     scope: str = "openid profile"
     name_claim: str = "preferred_username"
-    role_claim: str = "groups"  #: dots lead inside: realm_access.roles
+    role_claim: str = "groups"  #: a claim's name; else dots lead inside: realm_access.roles
     roles: dict[str, Literal["admin", "integrator", "radiologist", "auditor", "privacy"]]  #: value of the claim: role; of all that fit
 
     @field_validator("issuer")

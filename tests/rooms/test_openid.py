@@ -188,6 +188,22 @@ def test_an_old_or_foreign_answer_is_refused(idp):
         openid.finish(state, "code")
 
 
+@pytest.mark.parametrize(
+    ("called", "claims"),
+    [
+        ("realm_access.roles", {"realm_access": {"roles": ["radiology"]}}),
+        ("https://hospital.example/roles", {"https://hospital.example/roles": "radiology"}),
+    ],
+)
+def test_groups_may_lie_within_a_claim_or_in_one_that_is_called_by_an_address(idp, called, claims):
+    openid = OpenId(Provider(issuer=idp.issuer, client_id=CLIENT, client_secret=SECRET, roles=GROUPS, role_claim=called))
+    idp.behave(groups=None, **claims)
+    address, state = openid.begin("http://127.0.0.1/back", "/")
+    code = httpx.get(address).headers["Location"].partition("code=")[2].partition("&")[0]
+
+    assert openid.finish(state, code).roles == {"radiologist"}
+
+
 def test_a_provider_that_is_away_is_said(office, idp):
     openid = OpenId(Provider(issuer="http://127.0.0.1:9", client_id=CLIENT, timeout_s=1))
     with pytest.raises(SignInRefused, match="can't be reached"):
