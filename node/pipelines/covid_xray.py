@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -201,9 +201,12 @@ class CovidXray(Pipeline):
             )
         ]
         sides = (("right", codes.RIGHT, lungs.right), ("left", codes.LEFT, lungs.left))
+        bare = []  # lungs that are called infected, with nothing outlined
         for number, (side, laterality, lung) in enumerate(sides):
             share = percent(spots, lung)
             chance = probability(reading.side_evidence[number], reading.side_extent[number], limits)
+            called = bool(present and (chance >= limits["infection"] or share >= LEAST_SHARE))  # no side alone where both are clean
+            bare += [side] if called and not share else []
             zones = tuple(
                 Measurement(name=ZONE_SCORES[zone], value=score, unit=SCORE) for zone, score in zip(ZONES, scores[side], strict=True)
             )
@@ -212,7 +215,7 @@ class CovidXray(Pipeline):
                     name=f"infection, {side} lung",
                     code=INFECTIOUS_LUNG_DISEASE,
                     probability=chance,
-                    present=bool(present and (chance >= limits["infection"] or share >= LEAST_SHARE)),  # no side alone where both are clean
+                    present=called,
                     site=codes.LUNG,
                     laterality=laterality,
                     measurements=(
@@ -230,7 +233,7 @@ class CovidXray(Pipeline):
             findings=tuple(findings),
             segments=segments(masks, present=present),
             heatmap=Heatmap(title="Opacity probability", values=facing.back(film.on_source(reading.opacity))[None], frames=(0,)),
-            notes=(*volume.notes, WEAK, *notes, *remarks(spots, present=present)),
+            notes=(*volume.notes, WEAK, *notes, *remarks(spots, bare, present=present)),
             facts={
                 "lung_certainty": round(lungs.certainty, 3),
                 "zones": {side: dict(zip(ZONES, one, strict=True)) for side, one in scores.items()},
@@ -258,13 +261,13 @@ def segments(masks: list[Mask], *, present: bool) -> tuple[Segment, ...]:
     return tuple(found)
 
 
-def remarks(spots: Mask, *, present: bool) -> list[str]:
-    """What a reader should see where decision and mask do not agree."""
+def remarks(spots: Mask, bare: Sequence[str], *, present: bool) -> list[str]:
+    """What a reader should see where decision and mask do not agree; `bare`: lungs that are called infected and have no opacity."""
     if present and not spots.any():
         return ["The film is called infected, but no opacity could be outlined."]
     if not present and spots.any():
         return ["An opacity is outlined although the film as a whole is not called infected: look at it."]
-    return []
+    return [f"The {side} lung is called infected, but no opacity could be outlined in it." for side in bare]
 
 
 def elsewhere(own: Region | None, largest: Region | None) -> Region | None:

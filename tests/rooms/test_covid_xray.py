@@ -112,6 +112,15 @@ def test_haze_in_one_lung_is_found_on_its_side_and_in_its_zone(result: Result, i
     assert numbers(right)[ZONE_SCORES["lower"]] > numbers(right)[ZONE_SCORES["upper"]]
 
 
+def test_a_lung_that_is_called_infected_with_nothing_outlined_is_spoken_of(result: Result) -> None:
+    left = of(result, "infection, left lung")
+
+    assert (left.present, numbers(left)[OPAQUE_SHARE]) == (True, 0)
+    assert [note for note in result.notes if "outlined" in note] == [
+        "The left lung is called infected, but no opacity could be outlined in it."
+    ]
+
+
 def test_the_segments_are_two_lungs_and_the_opacity(result: Result, ill: ChestXray) -> None:
     right, left, opacity = (segment.mask[0] for segment in result.segments)
 
