@@ -23,6 +23,7 @@ class Decided:
     revision: int
     series: str
     rule: str
+    pipeline: str  #: of those that the rule runs
     met: bool
     reasons: Sequence[str]
     decided_at: datetime

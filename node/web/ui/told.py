@@ -122,7 +122,9 @@ def routed(told: Story) -> Step:
 
 
 def _decision(one: Decided) -> Html:
-    summary = joined([chip("met", "good") if one.met else chip("not met", "plain"), f" {one.rule}"])
+    summary = joined(
+        [chip("met", "good") if one.met else chip("not met", "plain"), f" {one.rule}", tag("span", f" → {one.pipeline}", class_="soft")]
+    )
     reasons = tag("ul", *(tag("li", reason) for reason in one.reasons))
     return more(summary, reasons, tag("p", "Series ", tag("code", one.series), class_="soft"))
 
