@@ -104,7 +104,7 @@ def _known(why: Exception) -> NodeError | None:
     """A failure that the node has a sentence for: one of its own, what a database says of itself, or a place that can't be used."""
     if isinstance(why, NodeError):
         return why
-    if isinstance(why, OSError) and why.strerror:
+    if isinstance(why, OSError) and why.strerror and not isinstance(why, ConnectionError | TimeoutError):  # those are of a network
         from node.log import where_it_failed
 
         return PlaceUnusable(": ".join([*_as_typed(why.filename), why.strerror]), where=where_it_failed(why))
