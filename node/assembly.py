@@ -1049,7 +1049,7 @@ class House:
                 chosen.password.get_secret_value() if chosen.password else "",
                 accept=partial(self.intake.accept, writer=writer),
                 known=self.intake.known,
-                ours=lambda uids: set(filter(self.jobs.is_ours, uids)),
+                ours=self.jobs.ours,
                 expect=lambda study, count: self.intake.expect(self.clean_uids.of(study), count),
                 record=self.trail.record,
                 engine=self.wing,

@@ -232,10 +232,19 @@ class Jobs:
 
     def is_ours(self, sop_instance_uid: str) -> bool:
         """Whether this node wrote the object: it comes back from an archive, and is not work."""
-        here = select(obj.job).where(obj.sop_instance_uid == sop_instance_uid).exists()
-        purged = select(OursRow.sha256).where(OursRow.sha256 == _digest(sop_instance_uid)).exists()
+        return bool(self.ours([sop_instance_uid]))
+
+    def ours(self, sop_instance_uids: Sequence[str]) -> set[str]:
+        """Which of these objects this node wrote, of purged studies too."""
+        found: set[str] = set()
         with reading(self._engine) as connection:
-            return bool(connection.scalar(select(or_(here, purged))))
+            for start in range(0, len(sop_instance_uids), 500):
+                some = sop_instance_uids[start : start + 500]
+                found.update(connection.scalars(select(obj.sop_instance_uid).where(obj.sop_instance_uid.in_(some))))
+                by_digest = {_digest(uid): uid for uid in some}
+                purged = connection.scalars(select(OursRow.sha256).where(OursRow.sha256.in_(by_digest)))
+                found.update(by_digest[digest] for digest in purged)
+        return found
 
     def studies(self) -> set[str]:
         """Those that jobs are about."""
