@@ -31,6 +31,7 @@ from config import Settings
 from node import log
 from node.audit import Action, AuditEvent, Event, Outcome, Type, written_first
 from node.bundle import Bundle
+from node.companions import wanted_by
 from node.destinations.interface import Destination
 from node.domain import Channel, CleanUid, Origin, ReadingLink, Role, Study, StudyRef
 from node.errors import (
@@ -262,11 +263,12 @@ class House:
 
     def _may_run(self, pipeline: str, bundle: Bundle) -> bool:
         """Whether the node has code for a bundle of that pipeline, or it dropped in and is allowed."""
-        if not bundle.sidecar:
-            return pipeline in self.pipelines
         from node.guests import allowed
 
         try:
+            wanted_by(bundle)
+            if not bundle.sidecar:
+                return pipeline in self.pipelines
             allowed.check(bundle)
         except NodeError as why:
             _log.error("a bundle is left out", extra={"pipeline": pipeline, "because": str(why)})
@@ -287,6 +289,7 @@ class House:
                 takes=self.kind_of(name, bundle).takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
                 min_slices=int(bundle.intended_use.get("min_slices", 1)),
+                series=wanted_by(bundle),
                 findings=() if bundle.sidecar else bundle.labels,
             )
             for name, bundle in self.bundles.items()

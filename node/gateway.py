@@ -15,7 +15,9 @@ from typing import NamedTuple
 from node import inference, log
 from node.assembly import House, now
 from node.audit import Action, AuditEvent, Event, Outcome
-from node.domain import Algorithm, CleanUid, Job, Route, Study, StudyRef, WrittenObject
+from node.bundle import Bundle
+from node.companions import inputs_of, wanted_by
+from node.domain import CleanUid, Job, Route, Study, StudyRef, WrittenObject
 from node.errors import DiskFull, NodeError, ProcessingFailed, StudyRefused
 from node.housekeeping import Chore
 from node.imaging.study import read_study
@@ -137,18 +139,18 @@ class Gateway:
 
     def _schedule(self, study: Study, route: Route) -> list[Job]:
         """The active version's job, then one for each version in the shadow: the same images, and nowhere to go."""
-        active = self._house.bundles[route.pipeline].algorithm
+        active = self._house.bundles[route.pipeline]
         kinds, said = self._house.kinds_for([*route.destinations, *(name for one in route.send_if for name in one.destinations)])
         route = replace(route, kinds=kinds, reasons=(*route.reasons, *said))
         self._house.cards.routed(study.ref.study, route.pipeline)
         because = f"in the shadow of {route.pipeline} {active.version}: nothing is delivered"
         beside = replace(route, destinations=(), kinds=(), reasons=(*route.reasons, because))
-        shadows = [self._job(study, beside, bundle.algorithm, shadow=True) for bundle in self._house.shelf.shadows(route.pipeline)]
+        shadows = [self._job(study, beside, bundle, shadow=True) for bundle in self._house.shelf.shadows(route.pipeline)]
         return [self._job(study, route, active), *shadows]
 
-    def _job(self, study: Study, route: Route, algorithm: Algorithm, *, shadow: bool = False) -> Job:
+    def _job(self, study: Study, route: Route, bundle: Bundle, *, shadow: bool = False) -> Job:
         series = next(series for series in study if series.series_instance_uid == route.series)
-        inputs = tuple(sorted(instance.sop_instance_uid for instance in series.instances))
+        inputs, algorithm = inputs_of(study, series, wanted_by(bundle)), bundle.algorithm
         id_ = job_id(study.ref.study, route.series, route.pipeline, algorithm.version, algorithm.digest, inputs)
         return Job(
             id=id_,

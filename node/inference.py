@@ -22,9 +22,11 @@ from pydicom.dataset import Dataset
 from node import log
 from node.bundle import GUEST, Bundle, bundles_in
 from node.codes import Code
+from node.companions import channels_of, wanted_by
 from node.domain import CleanUid, Finding, Instance, Job, Result, Role, Series, Study, WrittenObject
-from node.errors import JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
+from node.errors import GeometryRefused, JobFailed, NotAnalysed, OutsideIntendedUse, PixelsUnreadable
 from node.header_text import zone_of
+from node.imaging.beside import beside
 from node.imaging.build import build_volume, images_of
 from node.imaging.clinical import tell
 from node.imaging.decode import frame_count, is_image, whole
@@ -111,19 +113,20 @@ def carry_out(
     """
     watch = _Watch(progress)
     watch.begins("read")
-    study, series = _read(job, clean_folder)
+    study, given, series = _read(job, clean_folder)
     watch.begins("load")
     pipeline, model = _warm(job, bundles_dir, device, loaded, room)
     volume: Volume | None = None
     try:
         if why := pipeline.bundle.refusal(series.header):
             raise OutsideIntendedUse(why)
-        find = _of_images if pipeline.takes is Takes.IMAGE else _of_picture if job.picture and len(series.instances) == 1 else _of_volume
+        of_volume = partial(_of_volume, others=_others(given, series, pipeline.bundle))
+        find = _of_images if pipeline.takes is Takes.IMAGE else _of_picture if job.picture and len(series.instances) == 1 else of_volume
         volume, result = find(partial(_run, pipeline, model, Interlock(bundles_dir), job.told), series, watch)
     except NotAnalysed as why:
         result = Result(analysed=False, reason=str(why))
     _check(result, job)
-    result = _as_viewers_name(result, series)
+    result = _as_viewers_name(result, given)
     watch.begins("write")
     made = _write(job, study, series, volume, result, written_at, predecessor, results_folder)
     watch.begins("")
@@ -140,25 +143,37 @@ def write_refusal(
     predecessor: tuple[str, str] | None = None,
 ) -> tuple[list[Made], dict[str, Any]]:
     """The report of a job that was set aside: not analysed, and why. Needs no model."""
-    study, series = _read(job, clean_folder)
-    result = _as_viewers_name(Result(analysed=False, reason=reason), series)
+    study, given, series = _read(job, clean_folder)
+    result = _as_viewers_name(Result(analysed=False, reason=reason), given)
     return _write(job, study, series, None, result, written_at, predecessor, results_folder), _summary(job, result, {}, "")
 
 
 # --- reading --------------------------------------------------------------------------------------------------------------
-def _read(job: Job, clean_folder: Path) -> tuple[Study, Series]:
-    """The study, and the job's series with the images that the job was made for: late ones belong to a later job."""
-    study = read_study(clean_folder / job.folder)
-    for series in study:
+def _read(job: Job, clean_folder: Path) -> tuple[Study, Study, Series]:
+    """The study; what of it the job was made for, since late images belong to a later job; and the job's series of that."""
+    study, wanted = read_study(clean_folder / job.folder), set(job.inputs)
+    mine = [replace(one, instances=tuple(i for i in one.instances if i.sop_instance_uid in wanted)) for one in study]
+    given = replace(study, series=tuple(one for one in mine if one.instances))
+    found = sum(len(one.instances) for one in given)
+    if found < len(wanted):
+        raise JobFailed("images of the series are missing", job=job.id, missing=len(wanted) - found)
+    for instance in [i for one in given for i in one.instances] if job.told else ():
+        tell(instance.header, job.told)
+    for series in given:
         if series.series_instance_uid == job.route.series:
-            wanted = set(job.inputs)
-            instances = tuple(i for i in series.instances if i.sop_instance_uid in wanted)
-            if len(instances) < len(wanted):
-                raise JobFailed("images of the series are missing", job=job.id, missing=len(wanted) - len(instances))
-            for instance in instances if job.told else ():
-                tell(instance.header, job.told)
-            return study, replace(series, instances=instances)
+            return study, given, series
     raise JobFailed("the series is not in the clean study", job=job.id)
+
+
+def _others(given: Study, series: Series, bundle: Bundle) -> list[tuple[str, Series]]:
+    """The other series that the model reads, by the names of its channels. Raises OutsideIntendedUse."""
+    wanted = wanted_by(bundle)
+    if not wanted:
+        return []
+    chosen, reasons = channels_of(given, series, wanted)
+    if missing := [reason.words for reason in reasons if not reason.met]:
+        raise OutsideIntendedUse(f"the model reads {len(wanted)} series at once: {'; '.join(missing)}")
+    return list(zip([one.name for one in wanted], chosen, strict=True))[1:]
 
 
 def _warm(job: Job, bundles_dir: Path, device: str, loaded: WarmModels, room: str) -> tuple[Pipeline, Any]:
@@ -206,12 +221,23 @@ def warm_up(
 
 
 # --- finding --------------------------------------------------------------------------------------------------------------
-def _of_volume(reads: Reads, series: Series, watch: _Watch) -> tuple[Volume, Result]:
-    """The series as one volume, and what was found in it. A volume that the pipeline refuses still goes into the report."""
+def _of_volume(reads: Reads, series: Series, watch: _Watch, *, others: Sequence[tuple[str, Series]]) -> tuple[Volume, Result]:
+    """The series as one volume, `others` laid over it, and what was found in it. A volume that the pipeline refuses still goes into the report."""
     watch.begins("build")
     volume = build_volume(series)
+    for name, other in others:
+        volume = _with(volume, name, other)
     watch.begins("run")
     return volume, reads(volume)
+
+
+def _with(volume: Volume, name: str, other: Series) -> Volume:
+    try:
+        laid, notes = beside(volume, name, build_volume(other))
+    except (GeometryRefused, PixelsUnreadable) as why:
+        raise type(why)(f"{name}: {why.detail}") from None
+    said = f"{name} is series {whole(other.header, 'SeriesNumber')}, laid over this one by its positions; nothing was registered."
+    return replace(volume, beside=(*volume.beside, laid), notes=(*volume.notes, said, *notes))
 
 
 def _of_picture(reads: Reads, series: Series, watch: _Watch) -> tuple[Volume, Result]:
@@ -294,9 +320,10 @@ def _check(result: Result, job: Job) -> None:
         raise JobFailed("the pipeline gave a measurement that is not a number", job=job.id)
 
 
-def _as_viewers_name(result: Result, series: Series) -> Result:
+def _as_viewers_name(result: Result, given: Study) -> Result:
     """Images in sentences by their Instance Number: a clean UID in words stays clean on the way home, and nobody at the archive can look it up."""
-    numbers = {i.sop_instance_uid: f"image {_instance_number(i)}" if _instance_number(i) else "an image" for i in series.instances}
+    instances = (i for series in given for i in series.instances)
+    numbers = {i.sop_instance_uid: f"image {_instance_number(i)}" if _instance_number(i) else "an image" for i in instances}
 
     def seen(text: str) -> str:
         return _UID.sub(lambda uid: numbers.get(CleanUid(uid[0]), uid[0]), text)

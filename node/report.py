@@ -132,7 +132,8 @@ def looked_at(volume: Volume | None, series: Series) -> list[Instance]:
         used = tuple(instance for instance in series.instances if "Rows" in instance.header) or series.instances
     else:
         used = tuple(frame.instance for frame in volume.frames)
-    return list({instance.sop_instance_uid: instance for instance in used}.values())
+    beside = () if volume is None else tuple(instance for one in volume.beside for instance in one.series.instances)
+    return list({instance.sop_instance_uid: instance for instance in (*used, *beside)}.values())
 
 
 def evidence(images: Sequence[Instance], results: Sequence[Dataset], study_instance_uid: str) -> Dataset:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from node.companions import Wanted, channels_of
+from node.conditions._groups import Asked, Group, Reason, answers, holds
 from node.conditions._lines import Mark, parse_yaml
 from node.conditions.interface import Condition, matches
 from node.domain import CleanUid, Priority, Route, SendIf, Series, Study
@@ -31,17 +33,6 @@ class Choice(StrEnum):
     ALL = "all"
     THINNEST = "thinnest"
     LARGEST = "largest"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """One condition of a rule, under its key."""
-
-    key: str
-    condition: Condition = field(compare=False)
-
-
-Group = tuple[Asked, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +70,8 @@ class Needs:
     takes: str  #: "volume" or "image", as `node.pipelines.interface.Takes`
     modalities: tuple[str, ...] = ()  #: empty: any
     min_slices: int = 1
+    series: tuple[Wanted, ...] = ()  #: of a model that reads several series of a study at once: the first is that which a rule meets
     findings: tuple[str, ...] = ()  #: what it names, so that a rule can't ask for another; empty: not known
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """One thing that was asked, and the answer, in words without a patient."""
-
-    key: str
-    met: bool
-    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,33 +139,11 @@ def decide_rule(study: Study, rule: Rule, needs: Mapping[str, Needs]) -> list[De
 
 
 def _decide(study: Study, series: Series, rule: Rule, pipeline: str, needs: Needs | None) -> Decision:
-    reasons = [*_needed(study, series, rule, pipeline, needs), *_asked(study, series, rule.when)]
-    if rule.any_of:
-        met, words = _groups(study, series, rule.any_of)
-        reasons.append(Reason(key="any_of", met=met, words=f"{'one' if met else 'none'} of any_of holds: {words}"))
-    if rule.none_of:
-        hit, words = _groups(study, series, rule.none_of)
-        reasons.append(Reason(key="none_of", met=not hit, words=f"{'one' if hit else 'nothing'} of none_of holds: {words}"))
+    reasons = [
+        *_needed(study, series, rule, pipeline, needs),
+        *answers(study, series, rule.when, rule.any_of, rule.none_of),
+    ]
     return Decision(rule=rule, pipeline=pipeline, series=series, met=all(reason.met for reason in reasons), reasons=tuple(reasons))
-
-
-def _asked(study: Study, series: Series, group: Group) -> list[Reason]:
-    out = []
-    for asked in group:
-        met, words = asked.condition.ask(study, series)
-        out.append(Reason(key=asked.key, met=met, words=words))
-    return out
-
-
-def _groups(study: Study, series: Series, groups: Sequence[Group]) -> tuple[bool, str]:
-    """Whether one group holds in full; and the words of that group, or what is missing in each."""
-    missing = []
-    for group in groups:
-        reasons = _asked(study, series, group)
-        if all(reason.met for reason in reasons):
-            return True, " and ".join(reason.words for reason in reasons)
-        missing.append(" and ".join(reason.words for reason in reasons if not reason.met))
-    return False, "; ".join(missing)
 
 
 def _needed(study: Study, series: Series, rule: Rule, pipeline: str, needs: Needs | None) -> list[Reason]:
@@ -196,7 +157,9 @@ def _needed(study: Study, series: Series, rule: Rule, pipeline: str, needs: Need
     if needs.modalities and series.modality not in needs.modalities:
         words = f"the pipeline {pipeline} takes {', '.join(needs.modalities)}, not {series.modality[:16] or 'an unknown modality'}"
         out.append(Reason(key="pipeline", met=False, words=words))
-    if _asks_for_few(rule.when) or any(_asks_for_few(group) and _holds(study, series, group) for group in rule.any_of):
+    if needs.series:
+        out += channels_of(study, series, needs.series)[1]
+    if _asks_for_few(rule.when) or any(_asks_for_few(group) and holds(study, series, group) for group in rule.any_of):
         return out
     slices = [instance for instance in images if not is_localizer(instance)]
     least = max(needs.min_slices, 2 if needs.takes == "volume" else 1)
@@ -209,10 +172,6 @@ def _needed(study: Study, series: Series, rule: Rule, pipeline: str, needs: Need
         words = f"{count} {are} fewer than the {least} that {pipeline} takes; a rule gets them by slice_count"
         out.append(Reason(key="pipeline", met=False, words=words))
     return out
-
-
-def _holds(study: Study, series: Series, group: Group) -> bool:
-    return all(reason.met for reason in _asked(study, series, group))
 
 
 def _asks_for_few(group: Group) -> bool:

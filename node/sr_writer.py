@@ -223,9 +223,12 @@ def number(value: float) -> float:
 
 
 def _library(images: Sequence[Instance], seg: Dataset | None, sc: Dataset | None) -> sr.ContainerContentItem:
-    """TID 1600: the images that were analysed, then what was made of them; descriptors once for a group (TID 1602)."""
+    """TID 1600: the images that were analysed, a group for each series, then what was made of them; descriptors once for a group (TID 1602)."""
     library = sr.ContainerContentItem(standard.DCM.ImageLibrary, relationship_type=Relation.CONTAINS)
-    groups = [_library_group([i.header for i in images])]
+    by_series: dict[str, list[Dataset]] = {}
+    for image in images:
+        by_series.setdefault(str(image.header.SeriesInstanceUID), []).append(image.header)
+    groups = [_library_group(headers) for headers in by_series.values()]
     groups += [_library_group([o]) for o in (seg, sc) if o is not None and o.SOPClassUID != codes.LABEL_MAP]  # DCMTK loses a report over it
     library.ContentSequence = sr.ContentSequence(groups)
     return library

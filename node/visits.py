@@ -20,6 +20,7 @@ from node import log
 from node.assembly import House, now
 from node.audit import Action, AuditEvent, Event, Outcome
 from node.bundle import Bundle
+from node.companions import channels_of, inputs_of, wanted_by
 from node.domain import Channel, Job, Origin, Role, Route, Series, Study
 from node.errors import (
     IdentityConflict,
@@ -225,7 +226,7 @@ class Visits:
             folder=study.folder,
             route=route,
             algorithm=choice.bundle.algorithm,
-            inputs=tuple(sorted(instance.sop_instance_uid for instance in series.instances)),
+            inputs=inputs_of(study, series, wanted_by(choice.bundle)),
             told=upload.told,
             picture=picture,
         )
@@ -344,12 +345,13 @@ def _read(given: Given) -> bytes:
 
 def _for(bundle: Bundle, study: Study) -> list[Series]:
     """The series with images, those first that nothing speaks against, then the largest. Raises UploadRefused when there are none."""
-    modalities = bundle.intended_use.get("modality", ())
+    modalities, wanted = bundle.intended_use.get("modality", ()), wanted_by(bundle)
 
-    def rank(series: Series) -> tuple[bool, bool, int]:
+    def rank(series: Series) -> tuple[bool, bool, bool, int]:
         images = [one for one in series.instances if is_image(one) and not is_localizer(one)]
         count = sum(max(0, frame_count(one.header)) for one in images)
-        return bool(modalities) and series.modality not in modalities, bool(bundle.refusal(series.header)), -count
+        alone = bool(wanted) and not all(reason.met for reason in channels_of(study, series, wanted)[1])
+        return bool(modalities) and series.modality not in modalities, alone, bool(bundle.refusal(series.header)), -count
 
     found = sorted((one for one in study if any(map(is_image, one.instances))), key=rank)
     if not found:

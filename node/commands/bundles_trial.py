@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydicom import dcmread
 
 from node.bundle import GUEST, Bundle, write_sums
@@ -20,7 +21,7 @@ from node.guests import allowed
 from node.guests.description import GENERATOR
 from node.guests.host import Guest, Limits
 from node.imaging.build import build_volume, images_of
-from node.imaging.volume import Volume
+from node.imaging.volume import Beside, Volume
 from node.picture import said
 from node.pipelines._any_bundle import kind_of
 from node.pipelines.interface import Takes
@@ -65,6 +66,8 @@ def tried(staged: Path, metadata: Mapping[str, Any], sidecar: dict[str, Any]) ->
         modality = str(sidecar["intended_use"]["modality"][0])
         with tempfile.TemporaryDirectory(prefix="radnode-phantom-") as folder:
             volume = phantom(modality, pipeline.takes, Path(folder))
+            same, others = np.asarray(volume.pixels, np.float32), [str(one["name"]) for one in sidecar.get("series", [])][1:]
+            volume = replace(volume, beside=tuple(Beside(name=name, series=volume.series, pixels=same) for name in others))
             begun = time.monotonic()
             result = pipeline.run(volume, guest)
             seconds = time.monotonic() - begun
@@ -171,7 +174,9 @@ def _accepts(sidecar: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """In a sentence: which series, and what becomes of them before the network."""
     modalities = " or ".join(sidecar["intended_use"]["modality"])
     what = "a series as one volume" if sidecar["takes"] == Takes.VOLUME else "each image of a series"
-    parts = [f"{modalities}: {what}", "colour (RGB; grey becomes RGB)" if sidecar["channels"] == 3 else "1 channel"]
+    names = [str(one["name"]) for one in sidecar.get("series", [])]
+    channels = f"{len(names)} series of a study laid over each other: {', '.join(names)}" if names else "1 channel"
+    parts = [f"{modalities}: {what}", "colour (RGB; grey becomes RGB)" if sidecar["channels"] == 3 and not names else channels]
     if sidecar["dims"] == 2 and sidecar["takes"] == Takes.VOLUME:
         parts.append("slice by slice")
     parts.append(

@@ -9,6 +9,7 @@ from typing import Any
 
 from node.codes import Code
 from node.errors import BundleRefused
+from node.guests.sequences import EXAMPLE, several
 from node.guests.vocabulary import PALETTE, concept, finding
 
 TASKS = ("segmentation", "classification", "detection", "regression")
@@ -59,7 +60,7 @@ KEYS = {  #: of a mapping file
         "thresholds",
     ),
     *("network", "preprocessing", "inferer", "postprocessing", "image_key", "pred_key", "boxes", "limits", "licence", "measurement"),
-    *("input_shape", "intended_use", "title"),
+    *("input_shape", "intended_use", "title", "series"),
 }
 
 WORDS_OF: Mapping[str, tuple[Any, ...]] = {  #: keys of a mapping file that take one of a few words
@@ -130,11 +131,14 @@ def description(
     channels = int(_number("channels", mapping["channels"]) if mapping.get("channels") else _whole(given.get("num_channels")) or 1)
     shape = mapping.get("input_shape") or given.get("spatial_shape") or []
     dims = int(mapping.get("dims") or (3 if volume else len(shape) if len(shape) in (2, 3) else 3 if modalities[0] in VOLUMES else 2))
-    if channels != 1 and not (channels == 3 and dims == 2):
-        named = ", ".join(str(v) for v in (given.get("channel_def") or {}).values())
+    names = [str(name) for name in (given.get("channel_def") or {}).values()]
+    series = several(mapping.get("series"), names, channels)
+    channels = len(series) or channels
+    if channels != 1 and not series and not (channels == 3 and dims == 2):
+        named = f" ({', '.join(names)})" if names else ""
         raise BundleRefused(
-            f"its network takes {channels} channels{f' ({named})' if named else ''}: several series at once, or marks beside the image;"
-            " a job has one series, of one channel or in colour"
+            f"its network takes {channels} channels{named}; where they are several series of a study, say in the"
+            f" mapping file which, in the order of the channels: series: {EXAMPLE}. Marks beside the image can't be given"
         )
     by_slice = dims == 2 and task == "segmentation" and modalities[0] in VOLUMES
     takes = str(mapping.get("takes") or ("volume" if dims == 3 or by_slice else "image"))
@@ -142,6 +146,8 @@ def description(
         raise BundleRefused(
             f"a flat network gives an answer for each slice, and a {task} is one of the series; say takes: image, or dims: 3"
         )
+    if series and takes != "volume":
+        raise BundleRefused("a model that reads several series lays them over each other as volumes; it can't take image by image")
     labels = _labels(task, mapping, output, metadata)
     use = {"modality": list(modalities), **_use(mapping.get("intended_use") or {})}
     if takes == "volume" and dims == 3:
@@ -152,13 +158,16 @@ def description(
         "takes": takes,
         "dims": dims,
         "channels": channels,
-        "values": str(mapping.get("values") or _values(given, channels)),
+        "values": str(mapping.get("values") or _values(given, 1 if series else channels)),
         "intended_use": use,
         "labels": [label["name"] for label in labels],
         "outputs": labels,
         "limits": _limits(mapping.get("limits") or {}),
         "thresholds": _thresholds(mapping.get("thresholds") or {}, [label["name"] for label in labels]),
     }
+    if series:
+        out["series"] = series
+    out["labels_told"] = mapping.get("labels") is not None
     if str(given.get("format", "")).lower() == "hounsfield" and modalities[0] == "CT":
         out["unit"] = "HU"
     if mapping.get("threshold") is not None:

@@ -21,6 +21,15 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Beside:
+    """Another series of the study on a volume's grid, for a model that reads several at once."""
+
+    name: str  #: of the channel, e.g. "FLAIR"
+    series: Series = field(repr=False)
+    pixels: NDArray[np.float32] = field(repr=False)  #: (frames, rows, columns) of the volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Volume:
     """One series, or one image of it, ready for a model.
 
@@ -37,6 +46,7 @@ class Volume:
     )  #: 4x4: (column, row, frame) → mm in LPS (PS3.3 C.7.6.2.1.1); None without a frame of reference
     spacing_mm: tuple[float, float, float] | None  #: between frames, rows, columns; None when unknown
     notes: tuple[str, ...] = ()  #: what was repaired or assumed, for the report
+    beside: tuple[Beside, ...] = field(default=(), repr=False)  #: in the order of the model's channels; the volume itself is the first
     clinical: Mapping[str, Any] = field(
         default_factory=dict, repr=False
     )  #: what was told of the patient beside the header, e.g. temperature

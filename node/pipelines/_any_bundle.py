@@ -48,7 +48,7 @@ class AnyBundle(Pipeline):
     def run(self, volume: Volume, model: Guest) -> Result:
         """What the bundle finds. Raises OutsideIntendedUse, or NotAnalysed with the bundle's reason."""
         self._refuse(volume)
-        pixels = self._values(volume)
+        pixels = self._channels(volume) if volume.beside else self._values(volume)
         by_slice = self.bundle.node["dims"] == 2 and len(pixels) > 1
         answers = (
             [self._ask(volume, pixels[at : at + 1], model) for at in range(len(pixels))] if by_slice else [self._ask(volume, pixels, model)]
@@ -70,6 +70,8 @@ class AnyBundle(Pipeline):
             raise OutsideIntendedUse(why)
         if self.bundle.node.get("unit") == "HU" and volume.unit != "HU":
             raise OutsideIntendedUse("the model needs CT values in Hounsfield units")
+        if len(self.bundle.node.get("series", [0])) != 1 + len(volume.beside):
+            raise OutsideIntendedUse(f"the model reads {len(self.bundle.node['series'])} series at once, and was given one")
         least = int(self.bundle.intended_use.get("min_slices", 1))
         if self.bundle.node["dims"] == 3 and len(volume.pixels) < least:
             raise OutsideIntendedUse(f"the model needs at least {least} slices")
@@ -91,6 +93,13 @@ class AnyBundle(Pipeline):
         if not colour and self.bundle.node["channels"] == 3:
             pixels = np.repeat(pixels[..., None], 3, axis=3)
         return np.ascontiguousarray(pixels)
+
+    def _channels(self, volume: Volume) -> NDArray[np.float32]:
+        """(frames, rows, columns, channels) of a model that reads several series, each as stored or each as a reader sees it."""
+        planes = [np.asarray(pixels, np.float32) for pixels in (volume.pixels, *(one.pixels for one in volume.beside))]
+        if self.bundle.node["values"] == "window":
+            planes = [255 * window(plane, *_span(plane)) for plane in planes]
+        return np.ascontiguousarray(np.stack(planes, axis=-1))
 
     def _ask(self, volume: Volume, pixels: NDArray[np.float32], guest: Guest) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         facts = {

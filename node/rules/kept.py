@@ -20,8 +20,8 @@ from node.domain import Channel, CleanUid, Instance, Origin, Pseudonym, Series, 
 from node.registry import Registry
 
 FUNCTIONAL = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
-#: what the router asks by itself: is it an image, a localizer, how many frames, how thin
-ROUTER_READS = ("Rows", "Columns", "ImageType", "NumberOfFrames", "PixelMeasuresSequence", "SliceThickness")
+#: what the router asks by itself: is it an image, a localizer, how many frames, how thin, in the same space as another
+ROUTER_READS = ("Rows", "Columns", "ImageType", "NumberOfFrames", "PixelMeasuresSequence", "SliceThickness", "FrameOfReferenceUID")
 TOLD = "told"  #: in place of a sequence that a condition asks only whether it is there
 
 Facts = dict[str, Any]

@@ -106,7 +106,7 @@ def ct_instances(phantom: ChestCt | HeadCt, *, patient: int = 1, study: int = 1,
         ds.ScanOptions = "HELIX"
         ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = -1024, 1, "HU"
         ds.WindowCenter, ds.WindowWidth = -600, 1500
-        _grey(ds, (phantom.hu[k].astype(np.int32) + 1024).astype(np.uint16), stored=12)
+        grey(ds, (phantom.hu[k].astype(np.int32) + 1024).astype(np.uint16), stored=12)
         out.append(ds)
     return out
 
@@ -138,7 +138,7 @@ def mr_instances(phantom: BrainMr, *, patient: int = 1, study: int = 1, name: st
         ds.EchoTime, ds.RepetitionTime, ds.EchoTrainLength, ds.FlipAngle = 10, 550, 1, 90
         ds.MagneticFieldStrength, ds.ImagedNucleus, ds.ContrastBolusAgent = "1.5", "1H", "Gadoterate"
         ds.WindowCenter, ds.WindowWidth = 450, 900
-        _grey(ds, np.asarray(phantom.pixels[k]), stored=12)
+        grey(ds, np.asarray(phantom.pixels[k]), stored=12)
         out.append(ds)
     return out
 
@@ -146,7 +146,7 @@ def mr_instances(phantom: BrainMr, *, patient: int = 1, study: int = 1, name: st
 def us_instance(phantom: BreastUltrasound, *, patient: int = 1, study: int = 1, name: str = "") -> Dataset:
     """The breast as Ultrasound Image Storage, calibrated by a region (PS3.3 C.8.5.5)."""
     rows, columns = phantom.pixels.shape
-    ds = _instance(UltrasoundImageStorage, uid_of("instance", name), patient=patient, study=study, name=name)
+    ds = instance_of(UltrasoundImageStorage, uid_of("instance", name), patient=patient, study=study, name=name)
     ds.Modality = "US"
     ds.ImageType = ["ORIGINAL", "PRIMARY", "BREAST", "0001"]
     ds.StudyDescription, ds.SeriesDescription = "Mammasonographie", "Mamma links"
@@ -162,7 +162,7 @@ def us_instance(phantom: BreastUltrasound, *, patient: int = 1, study: int = 1, 
     region.PhysicalDeltaX = region.PhysicalDeltaY = phantom.spacing_mm / 10.0
     region.TransducerFrequency = 12000
     ds.SequenceOfUltrasoundRegions = Items([region])
-    _grey(ds, phantom.pixels, stored=8)
+    grey(ds, phantom.pixels, stored=8)
     return ds
 
 
@@ -171,21 +171,21 @@ def cr_instance(phantom: ChestCt, *, patient: int = 1, study: int = 1, name: str
     through = np.clip(phantom.hu.astype(np.float32) + 1000.0, 0.0, None).sum(axis=1) * phantom.spacing_mm[1]  # slices, columns
     film = np.repeat(through[::-1], max(1, round(phantom.spacing_mm[0] / phantom.spacing_mm[2])), axis=0)
     stored = np.clip(4095.0 * (1.0 - film / max(1.0, float(film.max()))), 0, 4095).astype(np.uint16)
-    ds = _instance(ComputedRadiographyImageStorage, uid_of("instance", name), patient=patient, study=study, name=name)
+    ds = instance_of(ComputedRadiographyImageStorage, uid_of("instance", name), patient=patient, study=study, name=name)
     ds.Modality, ds.BodyPartExamined, ds.ViewPosition = "CR", "CHEST", "PA"
     ds.ImageType = ["ORIGINAL", "PRIMARY"]
     ds.StudyDescription, ds.SeriesDescription = "Thorax p.a.", "Thorax p.a."
     ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = uid_of("series", name), 1, 1
     ds.PatientOrientation = ["L", "F"]
-    ds.ImagerPixelSpacing = [_ds(phantom.spacing_mm[2])] * 2
-    _grey(ds, stored, stored=12)
+    ds.ImagerPixelSpacing = [decimal(phantom.spacing_mm[2])] * 2
+    grey(ds, stored, stored=12)
     ds.PhotometricInterpretation = "MONOCHROME1"
     return ds
 
 
 def dx_instance(phantom: ChestXray, *, patient: int = 1, study: int = 1, name: str = "") -> Dataset:
     """A drawn chest film as Digital X-Ray Image Storage - For Presentation, PA (PS3.3 A.26)."""
-    ds = _instance(DigitalXRayImageStorageForPresentation, uid_of("instance", name), patient=patient, study=study, name=name)
+    ds = instance_of(DigitalXRayImageStorageForPresentation, uid_of("instance", name), patient=patient, study=study, name=name)
     ds.Modality, ds.PresentationIntentType = "DX", "FOR PRESENTATION"
     ds.BodyPartExamined, ds.ViewPosition, ds.ImageLaterality = "CHEST", "PA", "U"
     ds.ImageType = ["ORIGINAL", "PRIMARY"]
@@ -197,32 +197,32 @@ def dx_instance(phantom: ChestXray, *, patient: int = 1, study: int = 1, name: s
     region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "51185008", "SCT", "Chest"
     ds.AnatomicRegionSequence = Items([region])
     ds.DetectorType, ds.PositionerType = "SCINTILLATOR", "NONE"
-    ds.ImagerPixelSpacing = [_ds(phantom.spacing_mm)] * 2
+    ds.ImagerPixelSpacing = [decimal(phantom.spacing_mm)] * 2
     ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", 1
     ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "US"
     ds.PresentationLUTShape, ds.LossyImageCompression, ds.BurnedInAnnotation = "IDENTITY", "00", "NO"
     ds.WindowCenter, ds.WindowWidth = 2048, 4096
-    _grey(ds, phantom.pixels, stored=12)
+    grey(ds, phantom.pixels, stored=12)
     return ds
 
 
 def _slice(sop_class: str, phantom: ChestCt | HeadCt | BrainMr, number: int, k: int, *, patient: int, study: int, name: str) -> Dataset:
     """An axial slice of a volume: general series, frame of reference and image plane modules (PS3.3 C.7.3.1, C.7.4.1, C.7.6.2)."""
-    ds = _instance(sop_class, uid_of("instance", name, number), patient=patient, study=study, name=name)
+    ds = instance_of(sop_class, uid_of("instance", name, number), patient=patient, study=study, name=name)
     ds.SeriesInstanceUID, ds.SeriesNumber, ds.AcquisitionNumber = uid_of("series", name), 2, 1
     ds.InstanceNumber = number
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = uid_of("frame", name), ""
     z = phantom.origin_mm[2] + k * phantom.spacing_mm[0]
-    ds.ImagePositionPatient = [_ds(phantom.origin_mm[0]), _ds(phantom.origin_mm[1]), _ds(z)]
+    ds.ImagePositionPatient = [decimal(phantom.origin_mm[0]), decimal(phantom.origin_mm[1]), decimal(z)]
     ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    ds.SliceLocation = _ds(z)
-    ds.PixelSpacing = [_ds(phantom.spacing_mm[1]), _ds(phantom.spacing_mm[2])]
-    ds.SliceThickness = _ds(phantom.spacing_mm[0])
-    ds.SpacingBetweenSlices = _ds(phantom.spacing_mm[0])
+    ds.SliceLocation = decimal(z)
+    ds.PixelSpacing = [decimal(phantom.spacing_mm[1]), decimal(phantom.spacing_mm[2])]
+    ds.SliceThickness = decimal(phantom.spacing_mm[0])
+    ds.SpacingBetweenSlices = decimal(phantom.spacing_mm[0])
     return ds
 
 
-def _instance(sop_class: str, sop_instance: str, *, patient: int, study: int, name: str) -> Dataset:
+def instance_of(sop_class: str, sop_instance: str, *, patient: int, study: int, name: str) -> Dataset:
     """Patient, study, equipment and SOP common modules (PS3.3 C.7.1, C.7.2, C.7.5, C.12.1)."""
     person = PERSONS[(patient - 1) % len(PERSONS)]
     again = "" if patient <= len(PERSONS) else f"-{patient}"
@@ -252,7 +252,7 @@ def _instance(sop_class: str, sop_instance: str, *, patient: int, study: int, na
     return ds
 
 
-def _grey(ds: Dataset, pixels: np.ndarray[Any, Any], *, stored: int) -> None:
+def grey(ds: Dataset, pixels: np.ndarray[Any, Any], *, stored: int) -> None:
     """Image Pixel module of one grey frame, (rows, columns)."""
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows, ds.Columns = pixels.shape
@@ -261,7 +261,7 @@ def _grey(ds: Dataset, pixels: np.ndarray[Any, Any], *, stored: int) -> None:
     ds["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
 
 
-def _ds(number: float) -> str:
+def decimal(number: float) -> str:
     """A decimal string of at most 16 characters (PS3.5 Table 6.2-1)."""
     return f"{number:.9g}"
 

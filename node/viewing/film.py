@@ -110,7 +110,7 @@ def open_film(job: Job, objects: Collection[WrittenObject], sites: Collection[st
     `sites` are the meanings of its findings' sites: lungs are shown in a lung window. Raises PixelsUnreadable when an image is gone or
     nothing is an image.
     """
-    frames = in_order([_instance(job.folder, job.route.series, uid) for uid in job.inputs])
+    frames = in_order([one for uid in job.inputs if (one := _instance(job.folder, job.route.series, uid)) is not None])
     first = frames[0]
     header = first.instance.header
     where = {(str(frame.instance.sop_instance_uid), frame.number): at for at, frame in enumerate(frames)}
@@ -171,8 +171,11 @@ def png(pixels: Pixels) -> bytes:
 
 
 # --- below --------------------------------------------------------------------------------------------------------------------
-def _instance(folder: Path, series: str, uid: str) -> Instance:
+def _instance(folder: Path, series: str, uid: str) -> Instance | None:
+    """None: it is of another series, which the model read beside this one."""
     path = instance_path(folder, series, uid)
+    if not path.exists() and any(folder.glob(f"*/{path.name}")):
+        return None
     try:
         return Instance(header=dcmread(path, stop_before_pixels=True), path=path)
     except OSError:

@@ -64,6 +64,7 @@ CHEST: dict[str, tuple[Any, Any]] = {
     "sop_class": (["CTImageStorage"], "1.2.840.10008.5.1.4.1.1.4"),
     "study_description": ("*thorax*", "abdomen"),
     "view_position": None,
+    "weighting": None,
 }
 
 
@@ -152,7 +153,7 @@ def parsed_or_not(name: str, value: Any) -> tuple[Condition | None, str]:
 
 def example_of(name: str) -> Condition:
     found = CHEST.get(name)
-    return REGISTRY[name].parse(found[0] if found else {"laterality": "L", "view_position": "PA"}[name])
+    return REGISTRY[name].parse(found[0] if found else {"laterality": "L", "view_position": "PA", "weighting": "T1"}[name])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -238,3 +238,48 @@ def _saved(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], 
     model.ir_version = 9
     onnx.save(model, str(path))
     return path
+
+
+FOUR = """
+import torch
+
+class Differences(torch.nn.Module):
+    '''What T1 gains by contrast, and what is bright on FLAIR: two channels that overlap.'''
+
+    def __init__(self):
+        super().__init__()
+        self.levels = torch.nn.Parameter(torch.tensor([150.0, 600.0]))
+
+    def forward(self, x):
+        assert x.shape[1] == 4
+        return torch.stack([x[:, 0] - x[:, 1] - self.levels[0], x[:, 3] - self.levels[1]], dim=1)
+"""
+
+
+def four_series(folder: Path, *, names: tuple[str, ...] = ("T1c", "T1", "T2", "FLAIR"), label_map: bool = False) -> Path:
+    """As the zoo's tumour segmentation: four series at once, masks that overlap; or made into one label map at its end."""
+    image = {"type": "image", "format": "magnitude", "modality": "MR", "num_channels": 4, "spatial_shape": ["8*n"] * 3}
+    channels = dict(zip("0123", names, strict=True))
+    pred = {"type": "image", "format": "segmentation", "num_channels": 2, "channel_def": {"0": "Enhancing tumor", "1": "Whole tumor"}}
+    formats = {"inputs": {"image": {**image, "channel_def": channels}}, "outputs": {"pred": pred}}
+    after: list[dict[str, Any]] = [
+        {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
+        {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5},
+    ]
+    if label_map:
+        after.append(
+            {"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: torch.where(x[[0]] > 0, 4, torch.where(x[[1]] > 0, 2, 0))"}
+        )
+    config = {
+        "imports": ["$import torch"],
+        "network_def": {"_target_": "scripts.networks.Differences"},
+        "preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "LoadImaged", "keys": "image"}]},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [64, 64, 32], "sw_batch_size": 1, "overlap": 0.25},
+        "postprocessing": {"_target_": "Compose", "transforms": after},
+    }
+    told = metadata("Multimodal brain tumour segmentation", network_data_format=formats)
+    path = written(folder, told, config, {"levels": torch.tensor([150.0, 600.0])})
+    (path / "scripts").mkdir()
+    (path / "scripts" / "__init__.py").write_text("")
+    (path / "scripts" / "networks.py").write_text(FOUR)
+    return path

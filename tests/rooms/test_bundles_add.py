@@ -29,10 +29,13 @@ from node.imaging.study import read_study
 from node.ledger.jobs import Jobs
 from node.router import decide
 from node.runners.local import LocalRunner
+from node.testing.mr_weightings import mr_weightings, weighted_tumor
 from node.testing.studies import a_study
+from node.viewing.film import open_film
 from tests.conformance.validity import errors_of
 from tests.rooms import guest_bundles
 from tests.rooms.databases import sqlite
+from tests.rooms.upload_desk import Desk, part10, zipped
 from tests.rooms.workbench import a_job, clean_study, now, until
 
 DCIODVFY = shutil.which("dciodvfy")
@@ -110,6 +113,76 @@ def department(tmp_path: Path, models: Path) -> Department:
 
 
 # --- what drops in ----------------------------------------------------------------------------------------------------------
+def test_a_model_of_four_series_reads_them_together(tmp_path: Path, add: Add, department: Department) -> None:
+    """Sagittal FLAIR and coarse T2 over the axial T1: what is found lies where the phantom has it, on the grid of the first."""
+    done = add(guest_bundles.four_series(tmp_path / "zoo"), "--name", "tumour")
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert "4 series of a study laid over each other: T1c, T1, T2, FLAIR" in done.output
+    datasets = sorted(mr_weightings(), key=lambda ds: ds.SeriesDescription != "T1 tra KM")
+    truth = weighted_tumor()
+
+    job, summary, objects = department.analyses("tumour", datasets)
+
+    volumes = {one["name"]: one["measurements"][0]["value"] for one in summary["findings"]}
+    assert volumes["Whole tumor"] == pytest.approx(truth.tumor_ml, abs=0.01)
+    assert 0.6 * truth.tumor_ml < volumes["Enhancing tumor"] < truth.tumor_ml  # its core does not enhance
+    assert "FLAIR is series 3, laid over this one by its positions; nothing was registered." in summary["notes"]
+    [referenced] = objects["SEG"].ReferencedSeriesSequence
+    assert referenced.SeriesInstanceUID == datasets[0].SeriesInstanceUID
+    [evidence] = objects["SR"].CurrentRequestedProcedureEvidenceSequence
+    assert {ds.SeriesInstanceUID for ds in datasets} <= {one.SeriesInstanceUID for one in evidence.ReferencedSeriesSequence}
+    assert [problems(objects[role], tmp_path) for role in ("SEG", "SR")] == [[], []]
+    assert len(open_film(job, department.jobs.objects_of(job)).frames) == 36
+
+
+def test_a_zip_of_four_series_is_read_together_over_http(tmp_path: Path, add: Add, models: Path) -> None:
+    add(guest_bundles.four_series(tmp_path / "zoo"), "--name", "tumour")
+    desk = Desk(tmp_path / "desk", bundles_dir=models, deidentification={"text_detection": "off"})
+    try:
+        whole = desk.ask("/predict", zipped(part10(mr_weightings())), pipeline="tumour").json()
+        part = desk.ask("/predict", zipped(part10(mr_weightings(without=("FLAIR sag",)))), pipeline="tumour").json()
+    finally:
+        desk.close()
+
+    assert {one["name"]: one["present"] for one in whole["findings"]} == {"Enhancing tumor": True, "Whole tumor": True}
+    assert not part["analysed"]
+    assert "no series is FLAIR" in part["reason"]
+
+
+def test_a_job_that_lost_a_series_says_which(tmp_path: Path, add: Add, department: Department) -> None:
+    add(guest_bundles.four_series(tmp_path / "zoo"), "--name", "tumour")
+    datasets = sorted(mr_weightings(without=("T2 tra",)), key=lambda ds: ds.SeriesDescription != "T1 tra KM")
+
+    _, summary, objects = department.analyses("tumour", datasets)
+
+    assert not summary["analysed"]
+    assert "the model reads 4 series at once: no series is T2; the nearest: weighting" in summary["reason"]
+    assert set(objects) == {"SR"}
+
+
+def test_a_mapping_file_says_which_series_the_channels_are(tmp_path: Path, add: Add, models: Path) -> None:
+    series = [{"name": f"part {n}", "when": {"series_description": [f"part {n}"]}} for n in range(4)]
+
+    done = add(guest_bundles.four_series(tmp_path / "zoo", names=("a", "b", "c", "d")), "--name", "tumour", mapping={"series": series})
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert Bundle.open(next((models / "tumour").iterdir())).node["series"] == series
+    for few in (series[:3], [*series, {"name": "e", "when": {"modality": "MR"}}]):
+        refusal = reason(add(guest_bundles.four_series(tmp_path / f"zoo{len(few)}"), "--name", "other", mapping={"series": few}))
+        assert f"the mapping file names {len(few)} series, and its network takes 4 channels" in refusal
+
+
+def test_one_label_map_of_channels_that_overlap_needs_names_for_its_numbers(tmp_path: Path, add: Add) -> None:
+    """By the metadata 0 is the first channel's tumour; in the map it is what is left over."""
+    folder = guest_bundles.four_series(tmp_path / "zoo", label_map=True)
+
+    assert "its postprocessing makes one label map of 2 channels that overlap" in reason(add(folder, "--name", "tumour"))
+    done = add(folder, "--name", "tumour", mapping={"labels": {2: "edema", 4: "enhancing tumor"}})
+
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert "edema: present" in done.output
+
+
 def test_a_bundle_of_the_zoo_drops_in_and_comes_home_as_seg_and_sr(tmp_path: Path, add: Add, models: Path, department: Department) -> None:
     """A zip with code in `scripts`, expressions and a sliding window; then a job through the worker and its guest."""
     folder = guest_bundles.bright(tmp_path / "zoo" / "spleen_ct", level=300.0)
@@ -366,7 +439,7 @@ MANY = {
                 "num_channels": 4,
                 "spatial_shape": [8, 8, 8],
                 "modality": "MR",
-                "channel_def": {"0": "T1c", "1": "T1", "2": "T2", "3": "FLAIR"},
+                "channel_def": {"0": "image", "1": "click", "2": "T2", "3": "FLAIR"},
             }
         },
         "outputs": {"pred": {"format": "segmentation", "channel_def": {"0": "tumor"}}},
@@ -407,7 +480,11 @@ NOWHERE = {
 @pytest.mark.parametrize(
     ("more", "arguments", "said"),
     [
-        (MANY, [], "its network takes 4 channels (T1c, T1, T2, FLAIR): several series at once"),
+        (
+            MANY,
+            [],
+            "its network takes 4 channels (image, click, T2, FLAIR); where they are several series of a study, say in the mapping file",
+        ),
         (SHAPELESS, [], "its output is magnitude, which can't be reported as segments, findings or measurements"),
         (SEVERAL, [], "its network gives 3 outputs at once (nuclei, distances, kinds); a node reads one"),
         (NAMELESS, [], "it does not name its outputs; name them in the mapping file: labels: {0: nodule}"),

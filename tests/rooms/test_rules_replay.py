@@ -19,6 +19,7 @@ from node.router import Needs, RuleSet, decide, explained, parse_rules, read_rul
 from node.rules.kept import given_back, kept
 from node.rules.replay import AT_ONCE, WORTH_PROCESSES, replay
 from node.testing import a_study, canary_study, clean_study
+from node.testing.mr_weightings import mr_weightings
 from tests.rooms.databases import sqlite
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,7 @@ ASKED: dict[str, list[Any]] = {
     "sop_class": ["CTImageStorage", ["MRImageStorage", "DigitalXRayImageStorageForPresentation"]],
     "study_description": ["thorax", "mamma*"],
     "view_position": ["PA"],
+    "weighting": ["T1", ["FLAIR", "T2*"]],
 }
 
 
@@ -120,6 +122,8 @@ STUDIES: dict[str, Callable[[], list[Dataset]]] = {
     "contrast": told_contrast,
     "bare": bare,
     "odd": odd,
+    "weightings": lambda: mr_weightings(rows=32, slices=6),
+    "timed": lambda: mr_weightings(patient=2, rows=32, slices=6, SeriesDescription="Schädel", ProtocolName="Schädel"),
     "canary": lambda: canary_study(slices=2, rows=32).datasets,
 }
 

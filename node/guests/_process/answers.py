@@ -61,6 +61,11 @@ def answered(
     tensor = _certain(tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor).cpu()  # its transforms ran where the network is
     match task:
         case "segmentation":
+            if tensor.shape[0] == 1 < len(pred) and _how(len(pred), sidecar, post) == "sigmoid" and not sidecar.get("labels_told", True):
+                raise Refusal(
+                    f"its postprocessing makes one label map of {len(pred)} channels that overlap, and only its author knows which number"
+                    " is what; say it in the mapping file: labels: {1: edema, 2: tumor}"
+                )
             return _segmentation(tensor, sidecar, post, given)
         case "classification":
             return _classification(tensor, sidecar, post)
