@@ -24,6 +24,7 @@ from node import codes
 from node.device import check
 from node.domain import Algorithm
 from node.errors import BundleDamaged, BundleInvalid
+from node.weighting import weighting_of
 
 if TYPE_CHECKING:
     import torch
@@ -121,8 +122,9 @@ class Bundle:
     def refusal(self, header: Dataset) -> str:
         """Why an image with this header is outside the intended use; empty when the header does not speak against it.
 
-        Modality (unless it is unknown or OT), the patient's age (an age that can't be read does not count), and the body part where
-        the bundle says `body_part_required`: many CT headers name only one of several parts that were scanned.
+        Modality (unless it is unknown or OT), the patient's age (an age that can't be read does not count), the weighting of MR where it
+        can be told, and the body part where the bundle says `body_part_required`: many CT headers name only one of several parts that
+        were scanned.
         """
         use = self.intended_use
         modality = str(header.get("Modality", "") or "")
@@ -134,6 +136,9 @@ class Bundle:
         part = str(header.get("BodyPartExamined", "") or "").upper()
         if use.get("body_part_required") and part and not any(allowed in part for allowed in use.get("body_part", ())):
             return f"the model was made for {' or '.join(use['body_part'])}; the header names another body part"
+        weighting = weighting_of(header) if modality == "MR" and use.get("weighting") else ""
+        if weighting and weighting not in use["weighting"]:
+            return f"the model was made for {' or '.join(use['weighting'])}-weighted images, not for {weighting}"
         return ""
 
     @property

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
+LONGEST_TEXT = 1024  #: letters of an attribute that are read; more is no description, and matching takes word × text steps
 _ZONE = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
 
 
@@ -15,6 +18,18 @@ def text_of(header: Dataset, keyword: str) -> str:
     """A text as it was written: where DICOM reads two values, an ID holds a backslash. Empty where there is none."""
     value = header.get(keyword)
     return "\\".join(str(one) for one in value) if isinstance(value, MultiValue) else str(value or "")
+
+
+def texts_of(ds: Dataset, keyword: str) -> list[str]:
+    """The values of an attribute as stripped texts; empty when it is absent or unreadable."""
+    try:
+        value = ds.get(keyword)
+    except (ValueError, TypeError, AttributeError):
+        return []
+    if value is None:
+        return []
+    values: Iterable[Any] = value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
+    return [text for text in (str(v).strip()[:LONGEST_TEXT] for v in values) if text]
 
 
 def day_of(header: Dataset, keyword: str) -> str:

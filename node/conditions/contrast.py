@@ -6,8 +6,9 @@ from typing import Any, Self
 
 from pydicom.dataset import Dataset
 
-from node.conditions.interface import Condition, texts_of
+from node.conditions.interface import Condition
 from node.domain import Series, Study
+from node.header_text import texts_of
 
 #: an empty agent says nothing (it is type 2, and the de-identifier may have emptied it), so its dose and way count as well
 TELLING = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Self
@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Self
 from pydicom.dataset import Dataset
 
 from node.domain import Series, Study
+from node.header_text import texts_of
 
 MOST_VALUES, LONGEST_VALUE = 200, 64  #: LO is at most 64 characters, PS3.5 Table 6.2-1
-LONGEST_TEXT = 1024  #: letters of an attribute that are read; more is no description, and matching takes word × text steps
 
 
 class Condition(ABC):
@@ -189,18 +189,6 @@ def _plain(text: str) -> str:
 def text_of(ds: Dataset, keyword: str) -> str:
     """One attribute as text, several values joined by a space; empty when absent."""
     return " ".join(texts_of(ds, keyword))
-
-
-def texts_of(ds: Dataset, keyword: str) -> list[str]:
-    """The values of an attribute as stripped texts; empty when it is absent or unreadable."""
-    try:
-        value = ds.get(keyword)
-    except (ValueError, TypeError, AttributeError):
-        return []
-    if value is None:
-        return []
-    values: Iterable[Any] = value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
-    return [text for text in (str(v).strip()[:LONGEST_TEXT] for v in values) if text]
 
 
 def values_in(series: Series, keyword: str) -> list[str]:

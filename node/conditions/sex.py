@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from node.conditions.interface import OneOf, texts_of
+from node.conditions.interface import OneOf
 from node.domain import Series, Study
+from node.header_text import texts_of
 
 
 class Sex(OneOf):

@@ -58,7 +58,7 @@ def with_section(card: str, section: str) -> str:
     heading = section.partition("\n")[0]
     for old in sections(card):
         if old.partition("\n")[0] == heading:
-            return card.replace(old, section + "\n" if old.endswith("\n\n") else section)
+            return card.replace(old, section)
     if figures := _FIGURES.search(card):
         before, after = card[: figures.end()].rstrip("\n"), card[figures.end() :]
         return f"{before}\n\n{section}" + (f"\n{after}" if after else "")
@@ -67,7 +67,7 @@ def with_section(card: str, section: str) -> str:
 
 def sections(card: str, *, weights: str = "") -> list[str]:
     """What evaluations have written on a card; with a digest only what was measured with those weights."""
-    return [one for one in _SECTION.findall(card) if _of(weights) in one]
+    return [one.rstrip("\n") + "\n" for one in _SECTION.findall(card) if _of(weights) in one]
 
 
 def _of(weights: str) -> str:

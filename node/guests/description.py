@@ -11,6 +11,7 @@ from node.codes import Code
 from node.errors import BundleRefused
 from node.guests.sequences import EXAMPLE, several
 from node.guests.vocabulary import PALETTE, concept, finding
+from node.weighting import NAMES
 
 TASKS = ("segmentation", "classification", "detection", "regression")
 WORDS = {"segment": "segmentation", "classif": "classification", "detect": "detection", "regress": "regression", "estimat": "regression"}
@@ -72,7 +73,7 @@ WORDS_OF: Mapping[str, tuple[Any, ...]] = {  #: keys of a mapping file that take
     "dims": (2, 3),
 }
 LIMITS = ("time_s", "memory_mb")
-USES = ("modality", "body_part", "body_part_required", "min_slices", "min_age_years", "picture", "view")  #: of intended_use
+USES = ("modality", "body_part", "body_part_required", "min_slices", "min_age_years", "picture", "view", "weighting")  #: of intended_use
 OF_A_LABEL = ("name", "label", "type", "code", "category", "color")
 
 
@@ -229,6 +230,11 @@ def _use(told: Any) -> dict[str, Any]:
     if "body_part" in use:
         parts = [use["body_part"]] if isinstance(use["body_part"], str) else list(use["body_part"])
         use["body_part"] = [str(part).upper() for part in parts]
+    if "weighting" in use:
+        told = [use["weighting"]] if isinstance(use["weighting"], str) else list(use["weighting"])
+        use["weighting"] = [str(one).upper() for one in told]
+        if strange := sorted(set(use["weighting"]) - set(NAMES)):
+            raise BundleRefused(f"intended_use: weighting {strange[0][:40]!r} is not known; known: {', '.join(NAMES)}")
     for key in ("min_slices", "min_age_years"):
         if key in use:
             use[key] = _number(f"intended_use: {key}", use[key])

@@ -222,6 +222,24 @@ def test_a_header_outside_the_intended_use_is_refused_with_the_reason(folder: Pa
     assert bool(why) == bool(reason)
 
 
+@pytest.mark.parametrize(
+    ("description", "reason"),
+    [("T1 tra KM", ""), ("Schädel", ""), ("FLAIR tra", "made for T1-weighted images, not for FLAIR"), ("ep2d_diff_ADC", "not for ADC")],
+)
+def test_an_mr_series_of_another_weighting_is_refused_where_it_says_so(folder: Path, description: str, reason: str) -> None:
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["radnode"]["intended_use"] = {"modality": ["MR"], "weighting": ["T1"]}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    write_sums(folder)
+    image = Dataset()
+    image.Modality, image.SeriesDescription = "MR", description
+
+    why = Bundle.open(folder).refusal(image)
+
+    assert reason in why
+    assert bool(why) == bool(reason)
+
+
 def test_bundles_are_found_in_their_folder(folder: Path) -> None:
     assert list(bundles_in(folder.parents[1])) == [folder]
 

@@ -13,6 +13,7 @@ from node.domain import Priority, Study
 from node.errors import RulesInvalid
 from node.router import Choice, Needs, RuleSet, decide, explain, explained, parse_rules, read_rules, routes_for
 from node.testing import a_study, clean_study
+from node.testing.mr_weightings import mr_weightings
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = ("covid_ct", "breast_ultrasound", "brain_mri", "covid_xray", "chest_xray", "xray_anomaly")
@@ -78,6 +79,15 @@ def test_the_example_rules_send_each_study_to_its_pipeline(study, chest):
         ("xray_anomaly", str(film[0].SeriesInstanceUID)),
     }
     assert all(route.destinations == ("pacs",) for route in routes)
+
+
+def test_the_example_rules_pass_over_heads_of_another_weighting(study):
+    example = read_rules(ROOT / "rules.example.yaml", pipelines=PIPELINES, destinations=DESTINATIONS)
+
+    heads = study(mr_weightings(rows=32, slices=6))
+
+    [route] = routes_for(heads, example, NEEDS)
+    assert route.series == next(one.series_instance_uid for one in heads if one.header.SeriesDescription == "T1 tra KM")
 
 
 def test_a_route_says_why(study, chest):

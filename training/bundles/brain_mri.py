@@ -76,6 +76,7 @@ def metadata(version: str) -> dict[str, Any]:
             "intended_use": {
                 "picture": "brain_mr",
                 "modality": ["MR"],
+                "weighting": ["T1"],
                 "body_part": ["BRAIN", "HEAD", "SKULL", "NEURO"],
                 "body_part_required": True,
                 "min_slices": 1,
@@ -240,6 +241,7 @@ Barjaktarović, Applied Sciences 10:1999, 2020).
 - The probability is one among such slices (nine in ten show a tumour), not a risk.
 - Only three kinds of tumour after contrast were seen. Metastases, lymphoma, abscess, stroke, bleeding, demyelination and post-operative
   changes are unknown to it and may be called either way. Sequences without contrast hide most tumours.
+- A series whose header tells another weighting than T1 (T2, FLAIR, diffusion) is not analysed. Where it tells none, nobody asks.
 - A long thin series has more slices and so more chances to be called; {LEADING} slices are averaged for that reason.
 - Never seen: children, images with motion or metal.
 """
