@@ -329,7 +329,7 @@ WARNED = {"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": 
         (200, WARNED, "application/dicom+json", None, "0xB000"),
         (200, b"", "application/dicom+json", None, "STOW-RS stored"),
         (202, failed(0xA900), "application/dicom+json; charset=utf-8", DeliveryRefused, "0xA900"),
-        (200, failed(0x0110), "application/dicom+json", DeliveryRefused, "0x0110, processing failure"),
+        (200, failed(0x0110), "application/dicom+json", DeliveryFailed, "0x0110, processing failure"),
         (409, failed(0xC122), "application/dicom+json", DeliveryRefused, "transfer syntax not supported"),
         (409, failed(0xA700), "application/dicom+json", DeliveryFailed, "0xA700"),
         (409, b"", "text/html", DeliveryRefused, "409"),
