@@ -148,6 +148,16 @@ def test_explain_names_the_rule_and_the_reason(settings: Path, tmp_path: Path):
     assert "CT" in done.stdout
 
 
+def test_explain_of_nothing_but_refused_studies_did_not_do_what_was_asked(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=2, rows=64, ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), tmp_path / "study")
+
+    done = radnode("explain", tmp_path / "study", config=settings)
+
+    assert done.returncode == 1
+    assert "refused before any rule is asked" in done.stderr
+    assert done.stderr.endswith("nothing to explain: every study was refused\n")
+
+
 def test_a_rules_file_with_an_unknown_key_names_its_line(settings: Path, tmp_path: Path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("rules:\n  - name: x\n    when: {modality: CT}\n    rum: covid_ct\n")
