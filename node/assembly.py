@@ -80,7 +80,7 @@ from node.ledger.shown import Proven
 from node.pipelines.interface import Pipeline
 from node.profiles import PACKED, fitted, kinds_of
 from node.registry import Registry
-from node.router import Needs, RuleSet, read_rules, text_of_file
+from node.router import Needs, Pipelines, RuleSet, read_rules, text_of_file
 from node.runners.interface import Queue, Runner
 from node.seg_syntax import SEGMENTATIONS, packed, syntaxes_of
 from node.tls import Tls, client_context, expires, server_context
@@ -280,9 +280,9 @@ class House:
         return kind_of(bundle) if bundle.sidecar else self.pipelines[pipeline]
 
     @property
-    def needs(self) -> Mapping[str, Needs]:
+    def needs(self) -> Pipelines:
         """What each pipeline takes, for the router's guards."""
-        return {
+        needs = {
             name: Needs(
                 takes=self.kind_of(name, bundle).takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
@@ -291,6 +291,7 @@ class House:
             )
             for name, bundle in self.bundles.items()
         }
+        return Pipelines(needs, self.shelf.damaged())
 
     @cached_property
     def rule_book(self) -> RuleBook:

@@ -183,9 +183,13 @@ def test_a_flipped_byte_in_a_bundle_is_found(tmp_path: Path):
         file.write(bytes([last[0] ^ 1]))
 
     done = radnode("bundles", "verify", config=config)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": [{**BREAST_RULE, "send_to": []}]}))
+    rules = radnode("rules", "check", tmp_path / "rules.yaml", config=config)
 
     assert done.returncode == 1
     assert "model.safetensors" in done.stdout
+    assert rules.returncode == 2
+    assert "the pipeline 'breast_ultrasound' is installed but damaged" in rules.stderr
 
 
 def test_a_folder_loses_its_names_and_gets_them_back(settings: Path, tmp_path: Path):
