@@ -170,6 +170,13 @@ def test_a_rules_file_with_an_unknown_key_names_its_line(settings: Path, tmp_pat
     assert radnode("rules", "check", tmp_path / "rules.yaml", config=settings).returncode == 0
 
 
+def test_every_bundle_is_listed_by_the_name_that_rules_and_commands_take():
+    listed = json.loads(radnode("bundles", "list", "--json").stdout)
+
+    assert {facts["pipeline"] for facts in listed} >= {"brain_mask", "breast_ultrasound"}
+    assert all(facts["folder"] == f"{facts['pipeline']}/{facts['version']}" for facts in listed)
+
+
 def test_a_flipped_byte_in_a_bundle_is_found(tmp_path: Path):
     shutil.copytree(ROOT / "models" / "breast_ultrasound", tmp_path / "models" / "breast_ultrasound")
     config = tmp_path / "radnode.yaml"
