@@ -819,13 +819,15 @@ class House:
         found = self.jobs.get(job)
         return self.told(found.study.study) if found else None
 
-    def answer(self, job: str, opinion: str, reason: str = "", who: str = "", *, tracking_uid: str = "", missed: str = "") -> Heard:
+    def answer(
+        self, job: str, opinion: str, reason: str = "", who: str = "", *, tracking_uid: str = "", missed: str = "", form: str = ""
+    ) -> Heard:
         """What somebody says on a page of a result, of one of its findings, or of one that it missed. Raises VerdictRefused."""
         from node.assessment.answers import Answer as ReaderAnswer
         from node.reading_room import opinion_named
 
         chosen = opinion_named(opinion, about_one=bool(tracking_uid))
-        said = ReaderAnswer(job=job, opinion=chosen, tracking_uid=tracking_uid, finding=missed, reason=reason)
+        said = ReaderAnswer(job=job, opinion=chosen, tracking_uid=tracking_uid, finding=missed, reason=reason, form=form)
         return self.answers(job, [said], who)[0]
 
     def answers(self, job: str, said: Sequence[ReaderAnswer], who: str = "") -> list[Heard]:
