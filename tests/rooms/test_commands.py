@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
 import yaml
@@ -446,6 +448,37 @@ def test_a_folder_that_was_broken_off_holds_nothing_that_nobody_searched(setting
 
     assert at_work.wait(60) != 0
     assert list(out.iterdir()) == []
+
+
+def test_what_a_killed_process_left_in_a_folder_goes_with_the_next_one(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=300, rows=64), tmp_path / "in")
+    out = tmp_path / "out"
+    at_work = subprocess.Popen(
+        [sys.executable, "-m", "node", "deidentify", str(tmp_path / "in"), str(out), "--config", str(settings)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(out.glob(".radnode-*/*.dcm")):
+        assert at_work.poll() is None
+        time.sleep(0.01)
+    helpers = psutil.Process(at_work.pid).children(recursive=True)
+    at_work.kill()
+    at_work.wait(60)
+    assert psutil.wait_procs(helpers, timeout=30)[1] == []
+    [left] = out.glob(".radnode-*")
+    shutil.copytree(left, out / ".radnode-alive")
+    (tmp_path / "few").mkdir()
+    shutil.copy(next((tmp_path / "in").rglob("*.dcm")), tmp_path / "few")
+
+    alive = os.open(out / ".radnode-alive", os.O_RDONLY)
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    done = radnode("deidentify", tmp_path / "few", out, config=settings)
+    os.close(alive)
+
+    assert done.returncode == 0, done.stderr
+    assert list(out.glob(".radnode*")) == [out / ".radnode-alive"]
+    assert list((out / ".radnode-alive").iterdir())
 
 
 def test_a_destination_of_no_known_kind_is_a_wrong_setting(settings: Path):
