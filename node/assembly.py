@@ -81,7 +81,7 @@ from node.ledger.shown import Proven
 from node.pipelines.interface import Pipeline
 from node.profiles import PACKED, fitted, kinds_of
 from node.registry import Registry
-from node.router import Needs, RuleSet, read_rules, text_of_file
+from node.router import Needs, Pipelines, RuleSet, read_rules, text_of_file
 from node.runners.interface import Queue, Runner
 from node.seg_syntax import SEGMENTATIONS, packed, syntaxes_of
 from node.tls import Tls, client_context, expires, server_context
@@ -282,9 +282,9 @@ class House:
         return kind_of(bundle) if bundle.sidecar else self.pipelines[pipeline]
 
     @property
-    def needs(self) -> Mapping[str, Needs]:
+    def needs(self) -> Pipelines:
         """What each pipeline takes, for the router's guards."""
-        return {
+        needs = {
             name: Needs(
                 takes=self.kind_of(name, bundle).takes,
                 modalities=tuple(bundle.intended_use.get("modality", ())),
@@ -294,6 +294,7 @@ class House:
             )
             for name, bundle in self.bundles.items()
         }
+        return Pipelines(needs, self.shelf.damaged())
 
     @cached_property
     def rule_book(self) -> RuleBook:
@@ -821,13 +822,15 @@ class House:
         found = self.jobs.get(job)
         return self.told(found.study.study) if found else None
 
-    def answer(self, job: str, opinion: str, reason: str = "", who: str = "", *, tracking_uid: str = "", missed: str = "") -> Heard:
+    def answer(
+        self, job: str, opinion: str, reason: str = "", who: str = "", *, tracking_uid: str = "", missed: str = "", form: str = ""
+    ) -> Heard:
         """What somebody says on a page of a result, of one of its findings, or of one that it missed. Raises VerdictRefused."""
         from node.assessment.answers import Answer as ReaderAnswer
         from node.reading_room import opinion_named
 
         chosen = opinion_named(opinion, about_one=bool(tracking_uid))
-        said = ReaderAnswer(job=job, opinion=chosen, tracking_uid=tracking_uid, finding=missed, reason=reason)
+        said = ReaderAnswer(job=job, opinion=chosen, tracking_uid=tracking_uid, finding=missed, reason=reason, form=form)
         return self.answers(job, [said], who)[0]
 
     def answers(self, job: str, said: Sequence[ReaderAnswer], who: str = "") -> list[Heard]:

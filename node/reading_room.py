@@ -123,8 +123,9 @@ def of_page(said: Answer, reader: str, at: datetime, *, told: Ours | None) -> Ve
     if region is not None and region.image not in told.jobs[said.job].inputs:
         raise VerdictRefused("the image that it is drawn on is none that was analysed")
     outline = list(region.outline[:2]) if region else ""
+    given = f"{said.form} {said.reason}" if said.form and said.opinion is Opinion.MISSED else at.isoformat()
     return Verdict(
-        id=verdict_id(said.job, said.tracking_uid, f"page {reader} {at.isoformat()} {outline}".rstrip(), missed),
+        id=verdict_id(said.job, said.tracking_uid, f"page {reader} {given} {outline}".rstrip(), missed),
         job=said.job,
         opinion=said.opinion,
         source=VerdictSource.PAGE,

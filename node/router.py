@@ -74,6 +74,14 @@ class Needs:
     findings: tuple[str, ...] = ()  #: what it names, so that a rule can't ask for another; empty: not known
 
 
+class Pipelines(dict[str, Needs]):
+    """What each pipeline takes that can run; and why others that are installed can't."""
+
+    def __init__(self, needs: Mapping[str, Needs], damaged: Mapping[str, str]) -> None:
+        super().__init__(needs)
+        self.damaged = damaged
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """One rule, one of its pipelines and one series: whether they met, and why."""
@@ -383,6 +391,8 @@ def _pipelines(mark: Mark, known: Collection[str]) -> tuple[str, ...]:
     out: list[str] = []
     for item in items:
         word = _word(item, "run")
+        if isinstance(known, Pipelines) and word in known.damaged:
+            raise item.wrong(f"the pipeline {word!r} is installed but damaged: {known.damaged[word]}")
         if word not in known:
             raise item.wrong(f"unknown pipeline {word!r}; known: {', '.join(sorted(known)) or 'none'}")
         if word in out:

@@ -30,13 +30,14 @@ from node.domain import Channel, CleanUid, Origin
 from node.errors import DiskFull
 from node.identified.clean_uids import CleanUids
 from node.identified.head import Head, HeadUnreadable, is_uid, read_head
+from node.identified.objects import RETIRED_IMAGES
 from node.identified.vault import Meta, Stored
 from node.tls import words
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.317435850861110966420474364964815608580"
 IMPLEMENTATION_VERSION: Final = "RADNODE"
 VERIFICATION: Final = str(Verification)
-STORAGE_SOP_CLASSES: Final = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+STORAGE_SOP_CLASSES: Final = RETIRED_IMAGES | {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
 TRANSFER_SYNTAXES: Final = frozenset(ALL_TRANSFER_SYNTAXES)
 
 # C-STORE and C-ECHO: PS3.7 9.3.1, 9.3.5; command fields E.1; status PS3.7 C, PS3.4 B.2.3

@@ -137,6 +137,15 @@ class Shelf:
             if one.state is VersionState.ACTIVE and one.runs is not None and self._may_run(name, one.runs)
         }
 
+    def damaged(self) -> dict[str, str]:
+        """Pipelines of which no version answers, because the one that should can't be run: why not."""
+        found = {}
+        for name, versions in self.all().items():
+            meant = next((one for one in versions if one.state is VersionState.ACTIVE), versions[-1])
+            if meant.trouble:
+                found[name] = meant.trouble
+        return found
+
     def shadows(self, pipeline: str) -> list[Bundle]:
         """The bundles that run beside the active one."""
         if self._alone:

@@ -23,3 +23,4 @@ class Answer:
     reason: str = ""
     region: ReaderRegion | None = None
     dice: float | None = None
+    form: str = ""  #: of a page: one that is sent twice says what was missed once

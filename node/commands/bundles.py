@@ -61,7 +61,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         return {"folder": name, "error": str(why)}
     return {
         "folder": name,
-        "pipeline": bundle.name,
+        "pipeline": folder.parent.name,
         "version": bundle.version,
         "digest": bundle.digest,
         "title": bundle.title,

@@ -139,7 +139,8 @@ def _created_row(role: Role, content: str) -> tuple[str, ...]:
 
 
 def name_of(uid: str) -> str:
-    return _NAMES.get(uid) or str(UID(uid).name)
+    said = UID(uid)
+    return _NAMES.get(uid) or f"{said.name}{' (Retired)' if said.is_retired else ''}"
 
 
 def _codes() -> list[Code]:

@@ -74,6 +74,8 @@ def _bundle(home: House, name: str, version: str) -> Bundle:
             if not (one.installed.bundle.sidecar or name in home.pipelines):
                 raise EvaluationRefused("the node has no code to run it as a pipeline")
             return one.installed.bundle
+    if not version and name in (damaged := home.shelf.damaged()):
+        raise EvaluationRefused(damaged[name])
     raise EvaluationRefused(f"{name} {version or '(active)'} is not installed; `radnode bundles list` shows what is")
 
 

@@ -38,9 +38,11 @@ def explain(
             except StudyRefused as why:
                 typer.echo(f"study {ref.study}: refused before any rule is asked. {why}", err=True)
                 continue
-            if as_json:
-                found.append(explained(decide(study, asked, home.needs)))
-            else:
+            found.append(explained(decide(study, asked, home.needs)))
+            if not as_json:
                 typer.echo(in_words(study, asked, home.needs))
         if as_json:
             typer.echo(json.dumps(found, indent=1))
+    if not found:
+        typer.echo("nothing to explain: every study was refused", err=True)
+        raise typer.Exit(1)

@@ -29,6 +29,8 @@ from node.tls import Tls, heard_context
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _REJECTED_FOR_NOW = 0x02  # A-ASSOCIATE-RJ Result, PS3.8 Table 9-21: 1 permanent, 2 transient
+#: optional attributes not supported, attribute list error, attribute value out of range: the object was taken, PS3.7 Annex C.4
+_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
 #: what a peer is asked for
 PROBED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEGLSLossless)
 _MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 section 9.3.2.2
@@ -148,7 +150,7 @@ class Dimse(Destination):
         words = f"C-STORE 0x{status:04X}"
         if status == 0x0000:
             return words
-        if status & 0xF000 == 0xB000:
+        if status & 0xF000 == 0xB000 or status in _WARNINGS:
             return f"{words}, stored with a warning"
         if status & 0xFF00 == 0xA700:
             raise DeliveryFailed(f"{words}, out of resources", destination=self.name)

@@ -97,7 +97,7 @@ class Stow(Destination):
     def _refuse(self, failed: list[int]) -> None:
         code = failed[0]
         words = f"Failure Reason 0x{code:04X}" + (f", {_REASONS[code]}" if code in _REASONS else "")
-        if code & 0xFF00 == 0xA700:  # out of resources: later it may fit
+        if code & 0xFF00 == 0xA700 or code == 0x0110:  # later it may fit, or go well
             raise DeliveryFailed(words, destination=self.name)
         raise DeliveryRefused(words, destination=self.name)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 
 from node.errors import RecognizableFeatures, StudyRefused
 from node.identified.defacing import Faces, Treated
@@ -30,14 +32,31 @@ class Written:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A hidden folder below `target`, gone afterwards with all that is still in it."""
-    place = target / f".radnode-{os.getpid()}"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    """A hidden folder below `target`, gone afterwards with all that is still in it; so is what killed processes left there."""
+    target.mkdir(parents=True, exist_ok=True)
+    fresh = Path(mkdtemp(prefix=".radnode.", dir=target))
+    with ExitStack() as held:
+        with suppress(OSError):  # where nothing can be locked, nothing is swept
+            held.enter_context(_locked(fresh))
+        place = fresh.rename(target / f".radnode-{os.getpid()}-{fresh.name.rpartition('.')[2]}")  # locked before its name says what it is
+        try:
+            for left in target.glob(".radnode-*"):
+                with suppress(OSError), _locked(left):
+                    shutil.rmtree(left)
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """As long as this process and those that it forks live. Raises OSError when another one has it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        yield place
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        os.close(fd)
 
 
 def take_out(faces: Faces, place: Path, written: Iterable[Written], pool: ProcessPoolExecutor | None) -> None:

@@ -25,6 +25,7 @@ from pydicom.uid import UID_dictionary
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from node.confinement import end_with_parent
 from node.domain import CleanUid, Pseudonym
 from node.errors import IdentityConflict, InstanceUnreadable, KeyMissing, NodeError, StudyRefused
 from node.identified import pixels
@@ -156,7 +157,7 @@ class Folders:
         if self._prover:
             self._prover.prepare()  # once, here, for every process
         looker = self._looker.with_threads(1) if self._looker and self._workers > 1 else self._looker
-        pool = ProcessPoolExecutor(self._workers) if self._workers > 1 else None
+        pool = ProcessPoolExecutor(self._workers, initializer=end_with_parent, initargs=(os.getpid(),)) if self._workers > 1 else None
         # the processes end before their folder goes
         with staging(target) if self._faces.on or self._prover else nullcontext(target) as place, pool or nullcontext():
             chunks, outcomes, counts = self._sorted(files, source, pool)

@@ -96,7 +96,7 @@ class Pacs:
         status = self.refuses_everything
         if status is None:
             status = self.statuses.pop(0) if self.statuses else 0x0000
-        if status == 0x0000 or status & 0xF000 == 0xB000:
+        if status in {0x0000, 0x0001, 0x0107, 0x0116} or status & 0xF000 == 0xB000:  # success, warnings (PS3.7 Annex C)
             uid = str(event.request.AffectedSOPInstanceUID)
             if not UID(uid).is_valid or not re.fullmatch(r"[0-9.]+", uid):
                 return 0xC000

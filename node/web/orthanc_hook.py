@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope
 
 from node.web.auth import CHALLENGE, Alarm, Knock, bearer, peer_of, same_secret
+from node.web.bodies import FewWords
 from node.web.metrics import Metrics
 from node.web.parts import WebParts
 from node.web.problems import Problem, document
@@ -45,7 +46,7 @@ def knock(parts: WebParts, metrics: Metrics, alarm: Alarm) -> Knock:
 
 def routes(parts: WebParts, metrics: Metrics) -> APIRouter:
     """`POST /orthanc/stable-study`: 202 once the study is written down to be fetched."""
-    router = APIRouter(tags=["orthanc"])
+    router = APIRouter(tags=["orthanc"], route_class=FewWords)
 
     @router.post(PATH, status_code=202)
     def stable_study(told: StableStudy) -> Response:

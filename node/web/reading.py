@@ -19,7 +19,7 @@ class ReadingParts:
     open: Callable[[str], Linked]  #: what a signed link names; raises LinkRefused
     told: Callable[[str], Ours | None]  #: of a job's study; reads the objects that were sent
     heard: Callable[[str], Sequence[Heard]]  #: answers about a job, the oldest first
-    answer: Callable[..., Heard]  #: (job, opinion, reason, who, tracking_uid=, missed=); raises VerdictRefused
+    answer: Callable[..., Heard]  #: (job, opinion, reason, who, tracking_uid=, missed=, form=); raises VerdictRefused
     answers: Callable[[str, Sequence[Answer], str], Sequence[Heard]]  #: (job, answers, who): all or none; raises VerdictRefused
     reader_of: Callable[[str], str]  #: the keyed hash under which a reader's answers are kept
     worth: Callable[[], Sequence[Worth]]  #: results that nobody answered, the least certain first

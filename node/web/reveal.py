@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from node.errors import KeyMissing, ReasonRefused, RevealRefused
 from node.ledger.tokens import Role
 from node.web.auth import needs, who_of
+from node.web.bodies import FewWords
 from node.web.notes import Notes
 from node.web.problems import Problem
 
@@ -75,7 +76,7 @@ class Why(BaseModel):
 
 def routes(parts: RevealParts, notes: Notes) -> APIRouter:
     """The doors to a name. Nobody but `admin` and `privacy` opens them."""
-    router = APIRouter(prefix="/api/v1", tags=["reveal"], dependencies=[Depends(needs(Role.PRIVACY))])
+    router = APIRouter(prefix="/api/v1", tags=["reveal"], route_class=FewWords, dependencies=[Depends(needs(Role.PRIVACY))])
 
     @router.post("/studies/{study}/reveal")
     def reveal(study: Uid, why: Why, request: Request) -> JSONResponse:

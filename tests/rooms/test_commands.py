@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
 import yaml
@@ -148,6 +150,16 @@ def test_explain_names_the_rule_and_the_reason(settings: Path, tmp_path: Path):
     assert "CT" in done.stdout
 
 
+def test_explain_of_nothing_but_refused_studies_did_not_do_what_was_asked(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=2, rows=64, ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), tmp_path / "study")
+
+    done = radnode("explain", tmp_path / "study", config=settings)
+
+    assert done.returncode == 1
+    assert "refused before any rule is asked" in done.stderr
+    assert done.stderr.endswith("nothing to explain: every study was refused\n")
+
+
 def test_a_rules_file_with_an_unknown_key_names_its_line(settings: Path, tmp_path: Path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("rules:\n  - name: x\n    when: {modality: CT}\n    rum: covid_ct\n")
@@ -158,6 +170,13 @@ def test_a_rules_file_with_an_unknown_key_names_its_line(settings: Path, tmp_pat
     assert "line 4" in done.stderr
     assert "run" in done.stderr
     assert radnode("rules", "check", tmp_path / "rules.yaml", config=settings).returncode == 0
+
+
+def test_every_bundle_is_listed_by_the_name_that_rules_and_commands_take():
+    listed = json.loads(radnode("bundles", "list", "--json").stdout)
+
+    assert {facts["pipeline"] for facts in listed} >= {"brain_mask", "breast_ultrasound"}
+    assert all(facts["folder"] == f"{facts['pipeline']}/{facts['version']}" for facts in listed)
 
 
 def test_a_flipped_byte_in_a_bundle_is_found(tmp_path: Path):
@@ -173,9 +192,13 @@ def test_a_flipped_byte_in_a_bundle_is_found(tmp_path: Path):
         file.write(bytes([last[0] ^ 1]))
 
     done = radnode("bundles", "verify", config=config)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": [{**BREAST_RULE, "send_to": []}]}))
+    rules = radnode("rules", "check", tmp_path / "rules.yaml", config=config)
 
     assert done.returncode == 1
     assert "model.safetensors" in done.stdout
+    assert rules.returncode == 2
+    assert "the pipeline 'breast_ultrasound' is installed but damaged" in rules.stderr
 
 
 def test_a_folder_loses_its_names_and_gets_them_back(settings: Path, tmp_path: Path):
@@ -425,6 +448,37 @@ def test_a_folder_that_was_broken_off_holds_nothing_that_nobody_searched(setting
 
     assert at_work.wait(60) != 0
     assert list(out.iterdir()) == []
+
+
+def test_what_a_killed_process_left_in_a_folder_goes_with_the_next_one(settings: Path, tmp_path: Path):
+    write_study(a_study("CT", slices=300, rows=64), tmp_path / "in")
+    out = tmp_path / "out"
+    at_work = subprocess.Popen(
+        [sys.executable, "-m", "node", "deidentify", str(tmp_path / "in"), str(out), "--config", str(settings)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(out.glob(".radnode-*/*.dcm")):
+        assert at_work.poll() is None
+        time.sleep(0.01)
+    helpers = psutil.Process(at_work.pid).children(recursive=True)
+    at_work.kill()
+    at_work.wait(60)
+    assert psutil.wait_procs(helpers, timeout=30)[1] == []
+    [left] = out.glob(".radnode-*")
+    shutil.copytree(left, out / ".radnode-alive")
+    (tmp_path / "few").mkdir()
+    shutil.copy(next((tmp_path / "in").rglob("*.dcm")), tmp_path / "few")
+
+    alive = os.open(out / ".radnode-alive", os.O_RDONLY)
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    done = radnode("deidentify", tmp_path / "few", out, config=settings)
+    os.close(alive)
+
+    assert done.returncode == 0, done.stderr
+    assert list(out.glob(".radnode*")) == [out / ".radnode-alive"]
+    assert list((out / ".radnode-alive").iterdir())
 
 
 def test_a_destination_of_no_known_kind_is_a_wrong_setting(settings: Path):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 import config
 from node.errors import SettingsInvalid
@@ -155,6 +159,24 @@ def test_a_file_that_is_not_yaml_names_its_line(tmp_path: Path):
 
     with pytest.raises(SettingsInvalid, match="line 3"):
         config.load(file)
+
+
+def test_every_setting_is_named_where_a_person_would_look():
+    home = Path(config.__file__).parent
+    texts = [*(home / "docs").rglob("*.md"), home / "radnode.example.yaml"]
+    words = set(re.findall(r"[a-z0-9]+(?:_[a-z0-9]+)*", " ".join(path.read_text() for path in texts).lower()))
+
+    assert {key for key in keys_of(config.Settings) if key.rpartition(".")[2] not in words} == set()
+
+
+def keys_of(kind: Any, at: str = "") -> Iterator[str]:
+    """Every key of the settings, with the rooms that it stands in."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            yield f"{at}{name}"
+            yield from keys_of(field.annotation, f"{at}{name}.")
+    for inner in get_args(kind):
+        yield from keys_of(inner, at)
 
 
 def test_the_example_settings_are_valid():

@@ -256,6 +256,7 @@ def test_over_http_what_is_missing_is_a_problem_that_repeats_nothing(site) -> No
     for path, body, status in (
         (f"studies/{study}/reveal", {}, 422),
         (f"studies/{study}/reveal", {"reason": "short"}, 422),
+        (f"studies/{study}/reveal", {"reason": "x" * (1 << 17)}, 413),
         (f"studies/{study}/reveal", {"reason": "because PHANTOM-0002 was mixed up"}, 422),
         ("studies/2.25.4711/reveal", {"reason": WHY}, 404),
         ("reveal-requests/abc/approve", {}, 409),

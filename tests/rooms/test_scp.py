@@ -51,6 +51,7 @@ from node.identified.head import LONGEST, HeadUnreadable, read_head
 from node.identified.intake import Intake
 from node.identified.keys import Keyring
 from node.identified.named import ReceivedInstance
+from node.identified.objects import RETIRED_IMAGES
 from node.identified.vault import Vault
 from tests.conftest import need
 from tests.rooms.receiver import MASTER_KEY, engine
@@ -558,6 +559,18 @@ def test_every_storage_sop_class_and_transfer_syntax_is_taken(node):
             sender.releases()
     with Sender(node.port, {2 * n + 1: (CT, [str(syntax)]) for n, syntax in enumerate(AllTransferSyntaxes)}) as sender:
         assert sender.accepted() == {2 * n + 1: (0, str(syntax)) for n, syntax in enumerate(AllTransferSyntaxes)}
+
+
+@pytest.mark.parametrize("sop_class", sorted(RETIRED_IMAGES))
+def test_images_of_a_retired_class_are_taken(node, sop_class):
+    """Old archives are full of them: ultrasound above all."""
+    node.opens()
+    with associated(node.port, {1: (sop_class, [EXPLICIT])}) as sender:
+        answer = sender.stores(a_data_set(SOPClassUID=sop_class), c_store(sop_class=sop_class))
+        sender.releases()
+
+    assert answer.Status == 0
+    assert [instance.sop_class_uid for instance in node.received().values()] == [sop_class]
 
 
 def test_the_transfer_syntax_that_the_sender_prefers_is_chosen(node):

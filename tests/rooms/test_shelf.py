@@ -194,9 +194,11 @@ def test_a_promoted_version_that_is_damaged_has_no_stand_in(site: Site) -> None:
 
     assert site.states() == {"1.0.0": "active", "1.1.0": "retired"}
     assert site.shelf.active() == {}
+    assert "file=models/model.safetensors" in site.shelf.damaged()["works"]
 
     site.shelf.promote("works", "1.1.0", **EVE)
     assert site.shelf.active()["works"].version == "1.1.0"
+    assert site.shelf.damaged() == {}
 
 
 def test_other_weights_under_a_version_that_was_decided_about_do_not_run(site: Site) -> None:

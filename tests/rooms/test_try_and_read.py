@@ -303,6 +303,19 @@ def test_a_link_to_one_finding_asks_about_that_one_only(clinic: Clinic) -> None:
     assert "The link is for another finding." in other.text
 
 
+def test_a_form_that_is_sent_twice_says_what_was_missed_once(clinic: Clinic) -> None:
+    """As with a double click: the page has no script that would stop it."""
+    token = clinic.house.reading_links.make(clinic.job)
+    before = len(clinic.house.verdicts.heard())
+    with httpx.Client(base_url=clinic.url, headers={"Origin": clinic.url}) as reader:
+        first, second = (re.search(r'name="form" value="(\w+)"', reader.get(f"/read/{token}").text)[1] for _ in range(2))
+        for form, words in ((first, ""), (first, ""), (first, "a large one"), (second, "")):
+            kept = reader.post(f"/read/{token}", data={"answer": "missed:", "missed": "benign", "words": words, "form": form})
+            assert kept.status_code == 303
+
+    assert len(clinic.house.verdicts.heard()) == before + 3
+
+
 def test_a_forged_or_expired_link_opens_nothing_and_says_so(clinic: Clinic) -> None:
     good = clinic.house.reading_links.make(clinic.job)
     old = ReadingLinks(clinic.house.keyring.site_key("reading links"), clock=now, lasts=timedelta(0)).make(clinic.job)

@@ -345,6 +345,22 @@ def test_a_malformed_call_is_said_without_repeating_it(web, house, body):
     assert house.told == []
 
 
+def test_a_call_of_the_hook_is_read_no_further_than_a_call_needs(web, house):
+    """Whatever length it says it has, or says none."""
+    by_length = tell(web, b" " * (1 << 17))
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * (1 << 16)
+
+    by_bytes = http.post(f"{web.url}/orthanc/stable-study", content=chunks(), headers={"Authorization": f"Bearer {SECRET}"})
+
+    for answer in (by_length, by_bytes):
+        assert answer.status_code == 413
+        assert "64 kB" in problem(answer)["detail"]
+    assert house.told == []
+
+
 def test_a_hook_that_can_not_write_it_down_does_not_say_202(web, house, caplog):
     house.hook_fails = OperationalError("INSERT GRAY^ALICE", {}, Exception("disk I/O error"))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 from fastapi import Header, Request
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
-from starlette.types import Message
 
 from node.errors import (
     CursorInvalid,
@@ -28,9 +27,9 @@ from node.errors import (
     VersionRefused,
 )
 from node.ledger.answers import Answers
+from node.web.bodies import Handler, bounded
 from node.web.problems import Problem
 
-MOST_BYTES = 64 << 10  #: of a request's body
 KEY = re.compile(r"[\x21-\x7e]{1,100}")
 IdempotencyKey = Annotated[
     str | None,
@@ -41,7 +40,6 @@ IdempotencyKey = Annotated[
     ),
 ]
 Who = Callable[[Request], str]
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _STATUS: dict[type[NodeError], int] = {
     NotThere: 404,
@@ -72,7 +70,7 @@ def route_class(answers: Answers, who: Who) -> type[APIRoute]:
             async def answer(request: Request) -> Response:
                 try:
                     if request.method == "POST":
-                        return await _once(await _bounded(request), handler, answers, who)
+                        return await _once(await bounded(request), handler, answers, who)
                     return await handler(request)
                 except tuple(_STATUS) as why:
                     words = why.detail if isinstance(why, ReasonRefused) else str(why)
@@ -104,27 +102,3 @@ async def _once(request: Request, handler: Handler, answers: Answers, who: Who) 
     finally:
         if not done:
             await run_in_threadpool(answers.drop, caller, key)
-
-
-async def _bounded(request: Request) -> Request:
-    """The request with its body read: no more than `MOST_BYTES`."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            raise Problem(413, f"The body is larger than {MOST_BYTES >> 10} kB; this route takes a few words of JSON.")
-    read = _replay(bytes(body), request.receive)
-    return Request(request.scope, read)
-
-
-def _replay(body: bytes, then: Callable[[], Awaitable[Message]]) -> Callable[[], Awaitable[Message]]:
-    given = False
-
-    async def receive() -> Message:
-        nonlocal given
-        if given:
-            return await then()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive

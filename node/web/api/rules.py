@@ -18,9 +18,10 @@ from node.rules.book import Problem as Wrong
 from node.rules.book import RuleBook
 from node.rules.difference import Difference
 from node.web.api.parts import ApiParts
-from node.web.api.route import MOST_BYTES, takes_a_key
+from node.web.api.route import takes_a_key
 from node.web.api.words import MISSING, REFUSED, Listed, Why
 from node.web.auth import needs
+from node.web.bodies import MOST_BYTES
 from node.web.notes import Notes
 
 LOOKS = (Role.AUDITOR, Role.INTEGRATOR)

@@ -5,6 +5,7 @@ It is plain HTML, so that it works in a viewer's browser without a session, and 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter, Depends, Request
@@ -88,9 +89,11 @@ def _form(action: str, told: Mapping[str, str], heard: Sequence[Heard], me: str,
         tag("label", "In your words (names do not stay)", for_=f"words-{key}"),
         Html(f'<input type="text" name="words" id="words-{key}" maxlength="{LONGEST}" autocomplete="off">'),
     ]
+    once = Html(f'<input type="hidden" name="form" value="{secrets.token_hex(8)}">')
     missing = [one for one in said if one.verdict.opinion is Opinion.MISSED]
     return tag(
         "form",
+        once,
         tag("h3", "Your answer"),
         tag("p", "A reason first, if there is one; then one click.", class_="soft"),
         tag("div", tag("div", *reason), tag("div", *more, class_="grow"), class_="fields"),
@@ -144,7 +147,8 @@ def keep(reading: ReadingParts, job: str, given: Mapping[str, str], who: str, *,
     if only and opinion != Opinion.MISSED and uid != only:
         raise VerdictRefused("the link is for another finding")
     reason = " ".join(one for one in (given.get("reason", ""), given.get("words", "")[:LONGEST]) if one)
-    return reading.answer(job, opinion, reason, who, tracking_uid=uid, missed=given.get("missed", "") if opinion == Opinion.MISSED else "")
+    missed = given.get("missed", "") if opinion == Opinion.MISSED else ""
+    return reading.answer(job, opinion, reason, who, tracking_uid=uid, missed=missed, form=given.get("form", ""))
 
 
 def routes(reading: ReadingParts, api: ApiParts) -> APIRouter:
