@@ -20,6 +20,7 @@ SMALLEST = 48  #: rows and columns below which there is nothing to read
 MOST_COLOUR = 0.02  #: share of clearly coloured pixels in a picture that still counts as grey
 FRONTAL_VIEWS = {"PA", "AP"}
 LATERAL_VIEWS = {"LL", "RL", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LAT", "LAO", "RAO", "LPO", "RPO", "OBL", "OBLIQUE"}
+LATERAL_VIEWS |= {"SEITLICH", "SEITL", "PROFIL"}  # as descriptions say it elsewhere
 
 BLACK, WHITE = 0.02, 0.98  #: ends of the grey scale
 BORDER = 0.9  #: share of a row or column at the same end of the grey scale that makes it a border
@@ -46,7 +47,8 @@ def is_lateral(header: Dataset) -> bool:
 
 
 def _words(*texts: object) -> set[str]:
-    return set(re.findall("[A-Z]+", " ".join(str(text or "") for text in texts).upper()))
+    said = " ".join(str(text or "") for text in texts).upper()
+    return set(re.findall("[A-Z]+", re.sub(r"\b([AP])\. ?([AP])\b", r"\1\2", said)))  # p.a. and a. p., too
 
 
 # --- grey ---------------------------------------------------------------------------------------------------------------------

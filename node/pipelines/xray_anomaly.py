@@ -182,6 +182,8 @@ class XrayAnomaly(Pipeline):
             raise OutsideIntendedUse(why)
         if volume.unit == "HU":
             raise OutsideIntendedUse("the model reads chest films, not CT values")
+        if len(volume.pixels) != 1:
+            raise OutsideIntendedUse("the model reads single films, not several frames at once")
         facing = Facing.of(header)
         if facing is None or is_lateral(header):
             raise OutsideIntendedUse("the header names a lateral or oblique view; the model reads frontal films")
