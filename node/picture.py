@@ -30,6 +30,7 @@ LUNG_WINDOW = (-600.0, 1500.0)  # centre, width, in HU
 SOFT_TISSUE_WINDOW = (40.0, 400.0)
 CHEST_PARTS = {"CHEST", "THORAX", "LUNG", "CTTHORAX", "CHEST_TO_PELVIS"}
 FAINTEST, STRONGEST = 0.1, 0.5  # heat below is not painted; opacity of 1.0
+OPPOSITE = dict(zip("LRPAHF", "RLAPFH", strict=True))  #: of an end of Patient Orientation (PS3.3 C.7.6.1.1.1)
 RESEARCH = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
 
 Pixels = NDArray[np.uint8]
@@ -129,8 +130,11 @@ def place(volume: Volume, frame: int) -> str:
 
 
 def left_edge(volume: Volume) -> str:
-    """The patient's side at the image's left edge, e.g. "R"; empty where the volume has no place in the patient."""
-    return "" if volume.affine is None else _letter(-volume.affine[:3, 0])
+    """The patient's side at the image's left edge, e.g. "R": by its place in the patient, else by Patient Orientation; empty where nothing tells it."""
+    if volume.affine is not None:
+        return _letter(-volume.affine[:3, 0])
+    told = volume.frames[0].instance.header.get("PatientOrientation") or ("",)
+    return OPPOSITE.get(str(told[0])[:1].upper(), "")
 
 
 def _letter(direction: NDArray[np.float64]) -> str:
@@ -169,8 +173,7 @@ def summary_picture(volume: Volume, result: Result, algorithm: Algorithm, *, pip
     )
     canvas[top : top + rows, left : left + columns] = shown
     canvas[top : top + rows, right : right + columns] = overlay
-    if volume.affine is not None:
-        side = left_edge(volume)
+    if side := left_edge(volume):
         for panel in (left, right):  # the patient's side at the image's left edge
             write_lines(canvas, [Line(side, WHITE)], panel - MARGIN + 2, top + rows // 2 - SMALL)
     if result.heatmap is not None:

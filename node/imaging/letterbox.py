@@ -1,4 +1,4 @@
-"""A picture into a square canvas of fixed size and back, aspect kept, exactly inverted."""
+"""A picture into a square canvas of fixed size and back, aspect kept (oblong pixels made square), exactly inverted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+NO_BLUR = 1e-3  #: pixels; 0 would be "as the other way" to OpenCV
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,15 @@ class Box:
     def width(self) -> int:
         return self.right - self.left
 
-    def grown(self, margin: float, rows: int, columns: int) -> Box:
-        """Wider by `margin` times its longer side on each side, kept inside rows x columns."""
-        m = round(margin * max(self.height, self.width))
+    def grown(self, margin: float, rows: int, columns: int, aspect: float = 1.0) -> Box:
+        """Wider by `margin` times its longer side on each side, kept inside rows x columns; `aspect`: height of a pixel by its width."""
+        wider = margin * max(self.height * aspect, self.width)
+        down, across = round(wider / aspect), round(wider)
         return Box(
-            max(0, self.top - m),
-            max(0, self.left - m),
-            min(rows, self.bottom + m),
-            min(columns, self.right + m),
+            max(0, self.top - down),
+            max(0, self.left - across),
+            min(rows, self.bottom + down),
+            min(columns, self.right + across),
         )
 
 
@@ -53,19 +55,26 @@ class Letterbox:
 
     box: Box
     size: int
+    aspect: float = 1.0  #: height of a source pixel by its width; the canvas has square ones
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the canvas to a source pixel: down, across."""
+        across = self.size / max(self.box.height * self.aspect, self.box.width)
+        return across * self.aspect, across
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
         """2x3 affine, source (column, row) pixel centres to canvas pixel centres."""
-        scale = self.size / max(self.box.height, self.box.width)
+        down, across = self.scale
         # pixel centres: canvas = scale * (source + 0.5 - centre) + size / 2 - 0.5
         centre_c = (self.box.left + self.box.right) / 2
         centre_r = (self.box.top + self.box.bottom) / 2
         offset = self.size / 2 - 0.5
         return np.array(
             [
-                [scale, 0.0, offset + scale * (0.5 - centre_c)],
-                [0.0, scale, offset + scale * (0.5 - centre_r)],
+                [across, 0.0, offset + across * (0.5 - centre_c)],
+                [0.0, down, offset + down * (0.5 - centre_r)],
             ]
         )
 
@@ -74,9 +83,9 @@ class Letterbox:
         b = self.box
         cut = np.full_like(image, fill, dtype=np.float32)
         cut[b.top : b.bottom, b.left : b.right] = image[b.top : b.bottom, b.left : b.right]
-        scale = self.size / max(b.height, b.width)
-        if scale < 0.8:  # a smaller canvas: smooth first, so that nothing aliases
-            cut = np.asarray(cv2.GaussianBlur(cut, (0, 0), 0.4 / scale), np.float32)
+        if min(self.scale) < 0.8:  # a smaller canvas: smooth first, so that nothing aliases
+            down, across = (0.4 / scale if scale < 0.8 else NO_BLUR for scale in self.scale)
+            cut = np.asarray(cv2.GaussianBlur(cut, (0, 0), across, sigmaY=down), np.float32)
         canvas = cv2.warpAffine(
             cut, self.matrix, (self.size, self.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
         )

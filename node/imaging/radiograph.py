@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -20,8 +20,11 @@ SMALLEST = 48  #: rows and columns below which there is nothing to read
 MOST_COLOUR = 0.02  #: share of clearly coloured pixels in a picture that still counts as grey
 FRONTAL_VIEWS = {"PA", "AP"}
 LATERAL_VIEWS = {"LL", "RL", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LAT", "LAO", "RAO", "LPO", "RPO", "OBL", "OBLIQUE"}
+LATERAL_VIEWS |= {"SEITLICH", "SEITL", "PROFIL"}  # as descriptions say it elsewhere
 
+BLACK, WHITE = 0.02, 0.98  #: ends of the grey scale
 BORDER = 0.9  #: share of a row or column at the same end of the grey scale that makes it a border
+FRAME, FRAME_GREY = 0.98, 0.003  #: share of a row or column that has the very grey of a corner, and how nearly, that makes it a frame
 MOST_BORDER = 0.3  #: of the side, at each of its ends
 SMALLEST_LUNG, LARGEST_LUNG = 0.02, 0.5  #: of the exposed field
 MOST_UNEQUAL = 5.0  #: the larger lung over the smaller one
@@ -44,7 +47,8 @@ def is_lateral(header: Dataset) -> bool:
 
 
 def _words(*texts: object) -> set[str]:
-    return set(re.findall("[A-Z]+", " ".join(str(text or "") for text in texts).upper()))
+    said = " ".join(str(text or "") for text in texts).upper()
+    return set(re.findall("[A-Z]+", re.sub(r"\b([AP])\. ?([AP])\b", r"\1\2", said)))  # p.a. and a. p., too
 
 
 # --- grey ---------------------------------------------------------------------------------------------------------------------
@@ -55,11 +59,18 @@ class Radiograph:
     grey: Floats = field(repr=False)  #: (rows, columns), the longer side at most MOST_PIXELS
     exposed: Box  #: without black or white borders
     shape: tuple[int, int]  #: rows and columns it came from
+    frame: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))  #: of one grey, cut off: above and below, left and right
+
+    @property
+    def step(self) -> float:
+        """Rows of the film to a row of the working grid."""
+        return float(self.shape[0] / (self.grey.shape[0] + sum(self.frame[0])))
 
     def on_source(self, values: NDArray[Any]) -> Floats:
-        """A map or mask of the working grid on the film's own rows and columns, float32."""
+        """A map or mask of the working grid on the film's own rows and columns, float32; 0 on a frame."""
         rows, columns = self.shape
-        return np.asarray(cv2.resize(values.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
+        framed = np.pad(values.astype(np.float32), self.frame)
+        return np.asarray(cv2.resize(framed, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def radiograph_of(plane: NDArray[Any], aspect: float = 1.0) -> Radiograph | str:
@@ -94,16 +105,20 @@ def radiograph_of(plane: NDArray[Any], aspect: float = 1.0) -> Radiograph | str:
     whole = _stretched(values, Box(0, 0, *values.shape))
     if whole is None:
         return "the picture is of one grey"
-    box = _exposed(whole)
-    inside = _stretched(values, box)
-    if inside is None:
+    kept = _unframed(whole)
+    frame = (kept.top, whole.shape[0] - kept.bottom), (kept.left, whole.shape[1] - kept.right)
+    values = np.ascontiguousarray(values[kept.top : kept.bottom, kept.left : kept.right])
+    whole = _stretched(values, Box(0, 0, *values.shape))
+    box = None if whole is None else _exposed(whole)
+    inside = None if box is None else _stretched(values, box)
+    if box is None or inside is None:
         return "the picture is of one grey"
-    return Radiograph(inside, box, (rows, columns))
+    return Radiograph(inside, box, (rows, columns), frame)
 
 
 def turned_over(film: Radiograph) -> Radiograph:
     """The film with bones dark made bright: for a file whose Photometric Interpretation is wrong."""
-    return Radiograph(np.asarray(1 - film.grey, np.float32), film.exposed, film.shape)
+    return replace(film, grey=np.asarray(1 - film.grey, np.float32))
 
 
 def _stretched(values: Floats, box: Box) -> Floats | None:
@@ -116,15 +131,26 @@ def _stretched(values: Floats, box: Box) -> Floats | None:
 
 def _exposed(grey: Floats) -> Box:
     """Without rows and columns at the edges of which nearly every pixel is black, or nearly every pixel white."""
-    dark, bright = grey <= 0.02, grey >= 0.98
-    rows, columns = grey.shape
-    top, bottom, left, right = 0, rows, 0, columns
+    box = Box(0, 0, *grey.shape)
     for _ in range(2):  # the second time without what lies beside the first border
-        for end in (dark, bright):
-            lines = end[:, left:right].mean(axis=1) > BORDER
-            top, bottom = _trimmed(lines, top, bottom)
-            lines = end[top:bottom].mean(axis=0) > BORDER
-            left, right = _trimmed(lines, left, right)
+        for end in (grey <= BLACK, grey >= WHITE):
+            box = _without(end, BORDER, box)
+    return box
+
+
+def _unframed(grey: Floats) -> Box:
+    """Without a frame of one grey, neither black nor white, that was put round the film or beside it: as an X-ray leaves none."""
+    box = Box(0, 0, *grey.shape)
+    for corner in {float(grey[row, column]) for row in (0, -1) for column in (0, -1)}:
+        if BLACK < corner < WHITE:
+            box = _without(np.abs(grey - corner) <= FRAME_GREY, FRAME, box)
+    return box
+
+
+def _without(border: Mask, share: float, box: Box) -> Box:
+    """The box without the rows and columns at its edges of which more than `share` are border."""
+    top, bottom = _trimmed(border[:, box.left : box.right].mean(axis=1) > share, box.top, box.bottom)
+    left, right = _trimmed(border[top:bottom].mean(axis=0) > share, box.left, box.right)
     return Box(top, left, bottom, right)
 
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.imaging.decode import whole
-from node.imaging.functional import number_of
 from node.imaging.letterbox import Box
-from node.imaging.spacing import CENTIMETRES, TISSUE_2D
+from node.imaging.spacing import TISSUE_2D, region_scale, squared_aspect
 
 TISSUE = 1  #: Region Data Type
 SMALLEST = 32  #: pixels of a region's sides
@@ -26,6 +25,7 @@ class ScanRegion:
 
     box: Box
     pixel_mm: tuple[float, float] | None  #: between rows, columns
+    aspect: float  #: height of a pixel by its width
     others: int = 0  #: regions of tissue beside it
 
 
@@ -39,14 +39,13 @@ def scan_region(grey: Floats, header: Dataset, pixel_spacing_mm: tuple[float, fl
     """
     tissue = named_tissue(header, grey.shape)
     if not tissue:
-        return ScanRegion(_not_black(grey), pixel_spacing_mm)
+        return ScanRegion(_not_black(grey), pixel_spacing_mm, squared_aspect(header, pixel_spacing_mm))
     region, box = tissue[0]
     inside = _not_black(grey[box.top : box.bottom, box.left : box.right])
     inside = Box(box.top + inside.top, box.left + inside.left, box.top + inside.bottom, box.left + inside.right)
-    elsewhere = any(_scale_of(other) for other in header.SequenceOfUltrasoundRegions)  # then the image's spacing is that of another part
-    return ScanRegion(
-        inside, _scale_of(region) or (None if elsewhere else pixel_spacing_mm), others=len({b for _, b in tissue} - {tissue[0][1]})
-    )
+    elsewhere = any(region_scale(other) for other in header.SequenceOfUltrasoundRegions)  # then the image's spacing is that of another part
+    pixel_mm = region_scale(region) or (None if elsewhere else pixel_spacing_mm)
+    return ScanRegion(inside, pixel_mm, squared_aspect(header, pixel_mm), others=len({b for _, b in tissue} - {tissue[0][1]}))
 
 
 def named_tissue(header: Dataset, shape: tuple[int, ...]) -> list[tuple[Dataset, Box]]:
@@ -69,14 +68,6 @@ def named_tissue(header: Dataset, shape: tuple[int, ...]) -> list[tuple[Dataset,
         and region.get("RegionDataType") in (TISSUE, None)
         and min(box.height, box.width) >= SMALLEST
     ]
-
-
-def _scale_of(region: Dataset) -> tuple[float, float] | None:
-    """(between rows, between columns) in mm of a region that is measured in centimetres both ways."""
-    if region.get("PhysicalUnitsXDirection") != CENTIMETRES or region.get("PhysicalUnitsYDirection") != CENTIMETRES:
-        return None
-    across, down = (abs(number_of(region, 1, "", f"PhysicalDelta{axis}", 0.0)) * 10 for axis in "XY")
-    return (down, across) if 0 < down < np.inf and 0 < across < np.inf else None
 
 
 def _not_black(grey: Floats) -> Box:

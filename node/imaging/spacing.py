@@ -14,6 +14,7 @@ from node.imaging.functional import number_of, numbers_of
 
 CENTIMETRES = 3  #: Physical Units X Direction, PS3.3 C.8.5.5.1.15
 MOST_OBLONG = 5.0  #: a pixel that is told to be longer than this many times its width is not believed
+MOST_MM = 100.0  #: a pixel of an ultrasound picture that is told to be larger is not believed
 ALIKE = 0.02  #: sides that differ by less make a square
 TISSUE_2D = 1  #: Region Spatial Format 2D, PS3.3 C.8.5.5.1.1
 
@@ -65,23 +66,29 @@ def squared(plane: NDArray[Any], aspect: float) -> NDArray[Any]:
     )
 
 
+def region_scale(region: Dataset) -> tuple[float, float] | None:
+    """(between rows, between columns) in mm of an ultrasound region that is measured in centimetres both ways. PS3.3 C.8.5.5.1.15."""
+    if {region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")} != {CENTIMETRES}:
+        return None
+    across, down = (abs(number_of(region, 1, "", f"PhysicalDelta{axis}", 0.0)) * 10.0 for axis in "XY")
+    return (down, across) if 0 < down < MOST_MM and 0 < across < MOST_MM else None
+
+
 def _ultrasound(ds: Dataset, notes: list[str]) -> tuple[float, float] | None:
     """From the largest 2-D region that is measured in centimetres."""
     best: tuple[float, tuple[float, float]] | None = None
     found = set()
     for region in ds.get("SequenceOfUltrasoundRegions") or ():
-        units = {region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")}
-        if region.get("RegionSpatialFormat") != TISSUE_2D or units != {CENTIMETRES}:
+        scale = region_scale(region)
+        if region.get("RegionSpatialFormat") != TISSUE_2D or scale is None:
             continue
-        dx, dy = (abs(number_of(region, 1, "", f"PhysicalDelta{axis}", 0.0)) * 10.0 for axis in "XY")
         width, height = (
             number_of(region, 1, "", f"RegionLocationMax{axis}1", 0.0) - number_of(region, 1, "", f"RegionLocationMin{axis}0", 0.0)
             for axis in "XY"
         )
-        if 0 < dx < 100 and 0 < dy < 100:
-            found.add((round(dy, 6), round(dx, 6)))
-            if best is None or width * height > best[0]:
-                best = (width * height, (dy, dx))
+        found.add((round(scale[0], 6), round(scale[1], 6)))
+        if best is None or width * height > best[0]:
+            best = (width * height, scale)
     if len(found) > 1:
         notes.append("parts of the screen are calibrated differently: sizes are those of the largest part")
     return None if best is None else best[1]

@@ -15,7 +15,7 @@ from node.domain import Finding, Heatmap, Result
 from node.errors import OutsideIntendedUse
 from node.imaging.facing import Facing
 from node.imaging.letterbox import Box, Letterbox, box_of
-from node.imaging.spacing import squared, squared_aspect
+from node.imaging.spacing import squared_aspect
 from node.imaging.volume import Volume
 from node.networks.explanation import AGREE, DISAGREE, agreement, grad_cam, occlusion
 from node.pipelines.interface import Pipeline, Takes
@@ -39,9 +39,13 @@ def grey_of(plane: NDArray[Any]) -> Floats:
     return np.asarray(np.clip((plane - low) / max(float(high - low), 1e-6), 0, 1), np.float32)
 
 
-def head_of(grey: Floats) -> tuple[Box | None, float]:
-    """The box round the head and how many pixels it has: the largest part that is no air. (None, 0) where there is nothing."""
-    smooth = cv2.GaussianBlur(grey, (0, 0), max(1.0, grey.shape[0] / 128))
+def head_of(grey: Floats, aspect: float = 1.0) -> tuple[Box | None, float]:
+    """The box round the head and how many pixels it has: the largest part that is no air. (None, 0) where there is nothing.
+
+    `aspect`: height of a pixel by its width.
+    """
+    down = max(1.0, grey.shape[0] / 128)
+    smooth = cv2.GaussianBlur(grey, (0, 0), down * aspect, sigmaY=down)
     level = max(0.06, 0.35 * float(smooth[smooth > 0.06].mean()) if (smooth > 0.06).any() else 1.0)
     count, labels, stats, _ = cv2.connectedComponentsWithStats((smooth > level).astype(np.uint8), connectivity=8)
     if count < 2:
@@ -50,9 +54,10 @@ def head_of(grey: Floats) -> tuple[Box | None, float]:
     return box_of(labels == largest), float(stats[largest, cv2.CC_STAT_AREA])
 
 
-def canvas_of(grey: Floats, box: Box) -> tuple[Letterbox, Floats]:
-    """The head on the network's canvas, and the way back."""
-    frame = Letterbox(box.grown(MARGIN, *grey.shape), SIZE)
+def canvas_of(grey: Floats, box: Box, aspect: float = 1.0) -> tuple[Letterbox, Floats]:
+    """The head on the network's canvas, and the way back. `aspect`: height of a pixel by its width."""
+    rows, columns = grey.shape
+    frame = Letterbox(box.grown(MARGIN, rows, columns, aspect), SIZE, aspect)
     return frame, frame.forward(grey)
 
 
@@ -69,37 +74,6 @@ def chances(network: Any, canvas: Floats) -> tuple[float, Floats]:
 def series_logit(logits: list[float]) -> float:
     """The mean of the most suspicious slices."""
     return float(np.mean(sorted(logits, reverse=True)[:LEADING]))
-
-
-@dataclass(frozen=True, slots=True)
-class Hung:
-    """The slices as readers hang them, pixels square: so the network has learned them, however they lie in their files."""
-
-    facing: Facing
-    aspect: float  #: height of a pixel by its width, in the file
-    source: tuple[int, int]  #: rows and columns of the file
-    shape: tuple[int, int]  #: rows and columns of what hangs
-
-    @classmethod
-    def of(cls, volume: Volume) -> Hung:
-        """By its place in the patient; as it is stored where it has none."""
-        facing = Facing() if volume.affine is None else Facing.in_space(volume.affine)
-        aspect = squared_aspect(volume.frames[0].instance.header, volume.pixel_spacing_mm)
-        rows, columns = volume.pixels.shape[1:3]
-        high, wide = facing.turn(squared(np.zeros((rows, columns), np.uint8), aspect)).shape
-        return cls(facing, aspect, (rows, columns), (high, wide))
-
-    def turn(self, plane: Floats) -> Floats:
-        return np.asarray(self.facing.turn(squared(plane, self.aspect)), np.float32)
-
-    def back(self, values: Floats) -> Floats:
-        """A map of what hangs on the rows and columns of the file."""
-        lying = self.facing.back(values)
-        return (
-            lying
-            if lying.shape == self.source
-            else np.asarray(cv2.resize(lying, self.source[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +104,17 @@ class BrainMri(Pipeline):
             raise OutsideIntendedUse("the model reads grey MR images, not CT values or colour")
         if not volume.finite:
             raise OutsideIntendedUse("some pixels are no numbers")
-        heads = self._heads(volume)
+        facing = Facing() if volume.affine is None else Facing.in_space(volume.affine)
+        heads = self._heads(volume, facing)
         read = {z: chances(model.network, canvas) for z, (_, canvas) in heads.items()}
         order = sorted(read, key=lambda z: -read[z][0])
         temperature = self.bundle.thresholds.get("temperature", 1.0)
         tumor = _sigmoid(series_logit([logit for logit, _ in read.values()]) / temperature)
         shown = order[:LEADING]
         heat = np.zeros(volume.pixels.shape, np.float32)
-        hung = Hung.of(volume)
         cams = {z: grad_cam(model.module, model.layer, heads[z][1][None], 0) for z in shown}
         for z in shown:
-            heat[z] = hung.back(heads[z][0].backward(cams[z], *hung.shape)) * _sigmoid(read[z][0] / temperature)
+            heat[z] = facing.back(heads[z][0].backward(cams[z], *facing.turn(heat[z]).shape)) * _sigmoid(read[z][0] / temperature)
         present = tumor >= self.bundle.thresholds["tumor"]
         key = shown[0]
         agree = agreement(cams[key], occlusion(model.module, heads[key][1][None], 0))
@@ -169,13 +143,13 @@ class BrainMri(Pipeline):
             },
         )
 
-    def _heads(self, volume: Volume) -> dict[int, tuple[Letterbox, Floats]]:
-        """The slices worth reading: those through a good part of the head, at most `MOST_SLICES`."""
+    def _heads(self, volume: Volume, facing: Facing) -> dict[int, tuple[Letterbox, Floats]]:
+        """The slices worth reading: those through a good part of the head, at most `MOST_SLICES`; as readers hang them, pixels square."""
         heads: dict[int, tuple[Floats, Box, float]] = {}
-        hung = Hung.of(volume)
+        aspect = facing.aspect(squared_aspect(volume.frames[0].instance.header, volume.pixel_spacing_mm))
         for z, plane in enumerate(np.asarray(volume.pixels, np.float32)):
-            grey = grey_of(hung.turn(plane))
-            box, area = head_of(grey)
+            grey = grey_of(facing.turn(plane))
+            box, area = head_of(grey, aspect)
             if box is not None and min(box.height, box.width) >= 32 and float(plane.std()) > 0:
                 heads[z] = grey, box, area
         if not heads:
@@ -183,7 +157,7 @@ class BrainMri(Pipeline):
         largest = max(area for *_, area in heads.values())
         good = [z for z in heads if heads[z][2] >= SMALLEST_HEAD * largest]
         chosen = np.unique(np.linspace(0, len(good) - 1, min(MOST_SLICES, len(good))).round().astype(int))
-        return {good[i]: canvas_of(*heads[good[i]][:2]) for i in chosen}
+        return {good[i]: canvas_of(*heads[good[i]][:2], aspect) for i in chosen}
 
     def _remarks(self, volume: Volume, types: Floats, read: int, agree: float, *, present: bool) -> list[str]:
         remarks = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -63,11 +64,11 @@ class Reading:
     malignant: Floats  #: probability of malignant lesion, (rows, columns)
 
 
-def read(grey: Floats, box: Box, network: Any) -> Reading:
-    """The network on one picture and on its mirror image, averaged."""
+def read(grey: Floats, box: Box, network: Any, aspect: float = 1.0) -> Reading:
+    """The network on one picture and on its mirror image, averaged. `aspect`: height of a pixel by its width."""
     import torch
 
-    frame = Letterbox(box, SIZE)
+    frame = Letterbox(box, SIZE, aspect)
     canvas = torch.from_numpy(frame.forward(grey))[None, None]
     with torch.inference_mode():
         maps, classes = network(torch.cat([canvas, canvas.flip(-1)]))
@@ -132,7 +133,7 @@ class BreastUltrasound(Pipeline):
             if min(part.shape) < 32 or float(part.std()) < 0.01:
                 continue
             self._refuse_other_examinations(volume.pixels[z], region)
-            readings[int(z)] = (read(grey[z], region.box, model), region)
+            readings[int(z)] = (read(grey[z], region.box, model, region.aspect), region)
         if not readings:
             raise OutsideIntendedUse("the picture shows nothing: too small or of one grey")
         key = max(readings, key=lambda z: float(1 - self._likely(readings[z][0])[0]) + 1e-3 * float(readings[z][0].lesion.max()))
@@ -155,7 +156,7 @@ class BreastUltrasound(Pipeline):
         mask = np.zeros(shape, bool)
         heat = np.zeros(shape, np.float32)
         for z, (reading, region) in readings.items():
-            smallest = SMALLEST_LESION * (max(region.box.height, region.box.width) / SIZE) ** 2
+            smallest = SMALLEST_LESION / math.prod(Letterbox(region.box, SIZE, region.aspect).scale)
             mask[z] = outlined(reading, self._likely(reading), limits, smallest)
             heat[z] = np.maximum(reading.lesion * 0.5, reading.malignant)
         label = LABELS[int(likely.argmax())]

@@ -145,7 +145,7 @@ class CovidXray(Pipeline):
         facing = Facing.of(header)
         assert facing is not None  # of a lateral view, and those are refused above
         aspect = facing.aspect(squared_aspect(header, volume.pixel_spacing_mm))
-        film, lungs, notes = self._seen(facing.turn(as_shown(volume)), aspect, model["lungs"])
+        film, lungs, notes = self._seen(facing.turn(as_shown(volume)), model["lungs"], aspect)
         reading = read(film, lungs, model["opacity"])
         spots = opaque(reading, lungs, self.bundle.thresholds["opacity"])
         if age_in_years(str(header.get("PatientAge", "") or "")) is None:
@@ -154,7 +154,7 @@ class CovidXray(Pipeline):
             notes = [*notes, "The header does not tell which side is which: the image's left edge was taken as the patient's right."]
         return self._result(volume, facing, film, lungs, reading, spots, notes)
 
-    def _seen(self, plane: NDArray[Any], aspect: float, network: Any) -> tuple[Radiograph, LungFields, list[str]]:
+    def _seen(self, plane: NDArray[Any], network: Any, aspect: float = 1.0) -> tuple[Radiograph, LungFields, list[str]]:
         """The film and its lungs; turned over where only that shows lungs. Raises OutsideIntendedUse."""
         film = radiograph_of(plane, aspect)
         if isinstance(film, str):

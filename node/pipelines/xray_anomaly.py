@@ -182,6 +182,8 @@ class XrayAnomaly(Pipeline):
             raise OutsideIntendedUse(why)
         if volume.unit == "HU":
             raise OutsideIntendedUse("the model reads chest films, not CT values")
+        if len(volume.pixels) != 1:
+            raise OutsideIntendedUse("the model reads single films, not several frames at once")
         facing = Facing.of(header)
         if facing is None or is_lateral(header):
             raise OutsideIntendedUse("the header names a lateral or oblique view; the model reads frontal films")
@@ -253,7 +255,7 @@ def remarks(years: float | None, shown: Seen) -> list[str]:
         )
     elif years < 1:
         out.append("Films of infants were not learned from.")
-    if shown.lungs.box(0.0).height * shown.film.shape[0] / shown.film.grey.shape[0] < FEWEST_PIXELS:
+    if shown.lungs.box(0.0).height * shown.film.step < FEWEST_PIXELS:
         out.append("The film has few pixels: blur alone makes it unlike normal films.")
     if shown.inverted:
         out.append("The stored grey values were taken for inverted: bones are dark in the file.")

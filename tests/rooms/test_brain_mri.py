@@ -106,6 +106,25 @@ def test_a_head_that_lies_otherwise_gives_the_same_answer(
     np.testing.assert_allclose(lying.heatmap.values, stored(straight.heatmap.values), atol=1e-3)
 
 
+def test_a_head_of_oblong_pixels_gives_the_same_answer_on_its_own_grid(pipeline: BrainMri, model: Warm, ill: Volume) -> None:
+    """Twice the rows, or twice the columns, for the same patient."""
+    square = pipeline.run(ill, model)
+    for axis in (1, 2):
+        affine, mm = np.array(ill.affine), np.array(ill.spacing_mm)
+        affine[:3, 2 - axis] /= 2
+        mm[axis] /= 2
+
+        oblong = pipeline.run(replace(ill, pixels=np.repeat(ill.pixels, 2, axis=axis), affine=affine, spacing_mm=tuple(mm)), model)
+
+        assert oblong.label == square.label == "tumor"
+        assert oblong.findings[0].probability == pytest.approx(square.findings[0].probability, abs=0.02)
+        assert oblong.heatmap is not None
+        assert square.heatmap is not None
+        key = square.heatmap.frames[0]
+        assert oblong.heatmap.frames[0] == key
+        assert np.abs(oblong.heatmap.values[key] - np.repeat(square.heatmap.values, 2, axis=axis)[key]).mean() < 0.01
+
+
 def test_a_part_of_a_head_is_not_called_healthy_without_a_word(pipeline: BrainMri, model: Warm, healthy: Volume) -> None:
     result = pipeline.run(replace(healthy, pixels=healthy.pixels[5:10], frames=healthy.frames[5:10]), model)
 

@@ -95,6 +95,38 @@ def test_the_drawn_lesion_is_outlined(pipeline: BreastUltrasound, model: Callabl
     assert sizes[codes.AREA].value == pytest.approx(drawn.area_mm2, rel=0.5)
 
 
+@pytest.mark.parametrize("told", ["by its region", "by its ratio"])
+@pytest.mark.parametrize("axis", [0, 1], ids=["flat pixels", "tall pixels"])
+def test_a_picture_of_oblong_pixels_gives_the_answer_of_the_square_one(
+    pipeline: BreastUltrasound, model: Callable[[torch.Tensor], Any], axis: int, told: str
+) -> None:
+    drawn = breast_ultrasound("malignant").pixels.astype(np.float32)
+    mm = [0.07, 0.07]
+    mm[axis] /= 2
+    header = Dataset()
+    if told == "by its region":
+        region = a_region(0, (2 if axis else 1) * 600 - 1, PhysicalUnitsXDirection=3, PhysicalUnitsYDirection=3)
+        region.RegionLocationMaxY1 = (1 if axis else 2) * 480 - 1
+        region.PhysicalDeltaY, region.PhysicalDeltaX = (one / 10 for one in mm)
+        header.SequenceOfUltrasoundRegions = [region]
+    else:
+        header.PixelAspectRatio = [2, 1] if axis else [1, 2]
+
+    plain = pipeline.run(picture(drawn, spacing_mm=(0.0, 0.07, 0.07)), model)
+    oblong = pipeline.run(picture(np.repeat(drawn, 2, axis=axis), header), model)
+
+    assert oblong.label == plain.label == "malignant"
+    assert oblong.findings[2].probability == pytest.approx(plain.findings[2].probability, abs=0.02)
+    stretched = np.repeat(plain.segments[0].mask[0], 2, axis=axis)
+    assert dice(oblong.segments[0].mask[0], stretched) > 0.97
+    assert oblong.heatmap is not None
+    assert plain.heatmap is not None
+    assert np.abs(oblong.heatmap.values[0] - np.repeat(plain.heatmap.values[0], 2, axis=axis)).mean() < 0.01
+    if told == "by its region":
+        for ours, theirs in zip(oblong.findings[2].measurements, plain.findings[2].measurements, strict=True):
+            assert ours.value == pytest.approx(theirs.value, rel=0.03)
+
+
 def test_a_disc_is_measured_in_millimetres(pipeline: BreastUltrasound) -> None:
     """Radius 40 pixels of 0.1 mm: 8.1 mm across, 50 mm2, at its place on the source picture."""
     result = pipeline.run(picture(a_disc(300, 400, (120, 250), 40), spacing_mm=(0.0, 0.1, 0.1)), dark_is_lesion)

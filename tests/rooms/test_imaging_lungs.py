@@ -40,6 +40,19 @@ def test_a_mask_comes_back_to_its_own_pixels(box: Box, size: int) -> None:
     assert back.sum() == pytest.approx(source.sum(), rel=0.03)
 
 
+@pytest.mark.parametrize(("rows", "columns", "aspect"), [(100, 200, 2.0), (200, 100, 0.5), (400, 100, 0.25)])
+def test_oblong_pixels_are_square_on_the_canvas_and_come_back_as_they_were(rows: int, columns: int, aspect: float) -> None:
+    """A square of the patient fills the canvas; half of it fills half."""
+    source = np.zeros((rows, columns), np.float32)
+    source[rows // 4 : 3 * rows // 4, columns // 4 : 3 * columns // 4] = 1
+    letterbox = Letterbox(Box(0, 0, rows, columns), 128, aspect)
+
+    canvas = letterbox.forward(source)
+
+    assert box_of(canvas > 0.5) == Box(32, 32, 96, 96)
+    np.testing.assert_array_equal(letterbox.backward(canvas, rows, columns) > 0.5, source > 0.5)
+
+
 def test_nothing_comes_back_outside_the_box() -> None:
     letterbox = Letterbox(Box(50, 60, 150, 160), 64)
     back = letterbox.backward(np.ones((64, 64), np.float32), 200, 220)

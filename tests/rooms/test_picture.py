@@ -22,6 +22,7 @@ from node.picture import (
     frame_round,
     headline,
     key_frames,
+    left_edge,
     outline_of,
     place,
     said,
@@ -145,6 +146,22 @@ def test_pixels_of_an_unknown_size_are_shown_in_the_ratio_that_the_image_tells(t
     assert shown.shape[:2] == (PANEL, PANEL)  # 96 rows of 4, 128 columns of 3
     [area] = state.DisplayedAreaSelectionSequence
     assert area.PresentationPixelAspectRatio == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("told", "side"), [(["L", "F"], "R"), (["R", "F"], "L"), (["F", "L"], "H"), (["LPH", "F"], "R"), (["", ""], ""), (None, "")]
+)
+def test_a_film_that_is_shown_as_it_lies_in_its_file_says_which_side_is_which(tmp_path, told, side):
+    study = cases.study_of([cases.cine_file(tmp_path / "still.dcm", frames=1)])
+    volume = cases.still(study)
+    header = volume.frames[0].instance.header
+    header.pop("PatientOrientation", None)
+    plain = summary_picture(volume, Result(analysed=True), cases.provenance(study).maker)
+    if told is not None:
+        header.PatientOrientation = told
+
+    assert left_edge(volume) == side
+    assert (summary_picture(volume, Result(analysed=True), cases.provenance(study).maker) != plain).any() == bool(side)
 
 
 def test_a_frame_of_a_clip_that_is_read_frame_by_frame_says_which_it_is(tmp_path):

@@ -89,6 +89,10 @@ def test_without_an_orientation_the_left_edge_is_the_patients_right(told: Any) -
         ({"ViewPosition": "lateral erect"}, True),
         ({"SeriesDescription": "Thorax LAT"}, True),
         ({"SeriesDescription": "Chest PA/LAT"}, False),
+        ({"SeriesDescription": "Thorax p.a./lat."}, False),
+        ({"SeriesDescription": "Thorax a. p. + lateral"}, False),
+        ({"SeriesDescription": "Thorax seitl."}, True),
+        ({"SeriesDescription": "Thorax p.a. und seitlich"}, False),
         ({"SeriesDescription": "Chest LAT", "ViewPosition": "PA"}, False),
         ({"SeriesDescription": "bilateral infiltrates"}, False),
         ({}, False),
@@ -141,6 +145,20 @@ def test_black_and_white_borders_with_letters_in_them_are_cut_off(value: int) ->
     box = film_of(film).exposed
 
     assert (box.top, box.left, box.bottom, box.right) == pytest.approx((60, 40, 380, 360), abs=6)  # air beside the body may go too
+
+
+def test_a_frame_of_any_grey_leaves_no_trace() -> None:
+    """A scanner or a slide put it round the film, on three sides, with a letter in it."""
+    film = chest_xray(rows=320).pixels
+    framed = np.pad(film, ((40, 0), (30, 20)), constant_values=1800)
+    framed[10:30, 45:50] = 4000
+
+    plain, found = film_of(film), film_of(framed)
+
+    np.testing.assert_array_equal(found.grey, plain.grey)
+    assert found.exposed == plain.exposed
+    np.testing.assert_array_equal(found.on_source(found.grey)[40:, 30:-20], plain.on_source(plain.grey))
+    assert turned_over(found).on_source(np.ones(plain.grey.shape)).sum() == film.size
 
 
 def test_a_film_of_sixteen_million_pixels_is_worked_on_small_and_given_back_large() -> None:

@@ -167,6 +167,11 @@ def test_what_the_header_calls_no_frontal_chest_film_is_refused(
         pipeline.run(shown_as(hazy, **header), model)
 
 
+def test_several_frames_at_once_are_refused(pipeline: XrayAnomaly, model: Warm, hazy: Volume) -> None:
+    with pytest.raises(OutsideIntendedUse, match="single films"):
+        pipeline.run(shown_as(hazy, np.repeat(hazy.pixels, 2, axis=0)), model)
+
+
 # --- parts --------------------------------------------------------------------------------------------------------------------
 def test_a_chest_of_any_size_and_shape_lies_on_the_canvas_alike_and_comes_back() -> None:
     rng = np.random.default_rng(0)
