@@ -55,7 +55,7 @@ def metadata(version: str) -> dict[str, Any]:
         version,
         schema=SCHEMA,
         packages=("segmentation-models-pytorch", "safetensors"),
-        changelog={"1.0.0": "first weights"},
+        changelog={"1.0.0": "first weights", "1.1.0": "trained twice as long"},
         name="Breast ultrasound lesion",
         task="Classification (normal, benign, malignant) and lesion segmentation on breast ultrasound",
         description="U-Net with a ResNet18 encoder and a class head on its bottleneck, 192 x 192, BCE + Dice + cross entropy.",
@@ -220,7 +220,7 @@ BUSI: 780 pictures of about 600 women from one hospital and two machines, 8-bit,
 with masks. CC BY 4.0. Training {found["training_pictures"]}, validation {found["pictures"]} pictures. There are no patient ids:
 look-alikes (correlation 0.95) form groups, and no group stands in both; two pictures of one woman that look different may.
 Pictures that stand in two classes were left out. Training: {meta["radnode"]["training"].get("steps", "?")} steps of 16 pictures at 128 and {SIZE} px
-in {meta["radnode"]["training"].get("minutes", "?")} minutes on two shared CPU cores; random weights at the start, no pre-trained encoder.
+in {meta["radnode"]["training"].get("minutes", "?")} minutes on a share of two CPU cores; random weights at the start, no pre-trained encoder.
 
 ## Figures
 Validation: {found["pictures"]} pictures, {found["groups"]} groups; value (95 % interval, bootstrap over groups). Temperature and
