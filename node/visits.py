@@ -248,9 +248,8 @@ class Visits:
         rules, needs = self._rules(), self._house.needs
         routes = routes_for(study, rules, needs)
         if not routes:
-            unmet = {
-                d.rule.name: next(reason.words for reason in d.reasons if not reason.met) for d in decide(study, rules, needs) if not d.met
-            }
+            nearest = sorted(decide(study, rules, needs), key=lambda d: sum(reason.met for reason in d.reasons))  # last
+            unmet = {d.rule.name: next(reason.words for reason in d.reasons if not reason.met) for d in nearest}
             raise UploadRefused("No rule meets the study: name the pipeline.", pipelines=self.pipelines(), rules=unmet)
         first = routes[0]
         mine = [route.series for route in routes if route.pipeline == first.pipeline]
