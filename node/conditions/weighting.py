@@ -78,7 +78,10 @@ class Weighting(OneOf):
 
 
 def _acquired(ds: Dataset) -> str:
-    return next((ACQUIRED[text.upper()] for text in texts_of(ds, "AcquisitionContrast") if text.upper() in ACQUIRED), "")
+    """Image Type value 3 says the same (PS3.3 C.8.16.1.3); and of an ADC map only that it is of diffusion."""
+    said = [*texts_of(ds, "AcquisitionContrast"), *texts_of(ds, "ImageType")[2:3]]
+    found = next((ACQUIRED[text.upper()] for text in said if text.upper() in ACQUIRED), "")
+    return "ADC" if found == "DWI" and _described(ds) == "ADC" else found
 
 
 def _described(ds: Dataset) -> str:

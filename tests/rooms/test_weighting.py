@@ -89,6 +89,8 @@ def test_the_words_of_makers(description: str, weighting: str) -> None:
         ({"ScanningSequence": ["SE", "GR"], "EchoTime": 90, "SeriesDescription": "T2 GRASE"}, "T2"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"], "SeriesDescription": "SWI phase"}, ""),
         ({"ImageType": ["DERIVED", "PRIMARY", "MNIP", "ND"], "ProtocolName": "t2_swi3d_tra"}, ""),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "T1", "NONE"]}, "T1"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"], "AcquisitionContrast": "DIFFUSION"}, "ADC"),
         ({"ImageType": ["DERIVED", "PRIMARY", "T1 MAP"], "AcquisitionContrast": "T1"}, ""),
     ],
 )
