@@ -12,6 +12,7 @@ from node.conditions._groups import Asked, Group, Reason, answers
 from node.conditions.interface import Condition, text_of
 from node.domain import CleanUid, Series, Study
 from node.errors import BundleInvalid
+from node.header_text import texts_of
 from node.imaging.build import is_localizer
 from node.imaging.decode import frame_count, is_image
 from node.registry import Registry
@@ -56,16 +57,22 @@ def wanted_by(bundle: Bundle) -> tuple[Wanted, ...]:
 def channels_of(study: Study, series: Series, wanted: Sequence[Wanted]) -> tuple[list[Series], list[Reason]]:
     """The series of each channel as far as they were found, `series` being the first; and for each channel why it was met or not.
 
-    Of several that fit the largest is taken. All must lie in the first one's frame of reference (0020,0052) where both name one.
+    Where `series` is not the first channel the others are not looked for. Of several that fit originals are taken before what was made of
+    them, then the largest. All must lie in the first one's frame of reference (0020,0052) where both name one.
     """
     chosen, reasons = [series], _first(study, series, wanted[0])
+    if not reasons[0].met:
+        return chosen, reasons
+    read: dict[CleanUid, str] = {}
     for one in wanted[1:]:
-        known = {each.series_instance_uid for each in chosen}
-        tried = [(_reasons(study, other, series, one), other) for other in study if other.series_instance_uid not in known]
+        tried = [
+            (_reasons(study, other, series, one, read), other) for other in study if other.series_instance_uid != series.series_instance_uid
+        ]
         fit = [other for why, other in tried if all(reason.met for reason in why)]
         if fit:
-            best = min(fit, key=lambda other: (-_images(other), other.series_instance_uid))
+            best = min(fit, key=lambda other: (_derived(other), -_images(other), other.series_instance_uid))
             chosen.append(best)
+            read[best.series_instance_uid] = one.name
             reasons.append(Reason(key="pipeline", met=True, words=f"{one.name} is the series {best.series_instance_uid}"))
         else:
             reasons.append(Reason(key="pipeline", met=False, words=f"no series is {one.name}{_nearest([why for why, _ in tried])}"))
@@ -85,12 +92,15 @@ def _wanted(told: Any) -> Wanted:
     name = told.get("name")
     if not isinstance(name, str) or not name.strip() or len(name) > 32 or not name.isprintable():
         raise ValueError("series: a name has 1 to 32 letters")
-    return Wanted(
+    wanted = Wanted(
         name=name.strip(),
         when=_group(told["when"]) if "when" in told else (),
         any_of=_groups(told.get("any_of", [])),
         none_of=_groups(told.get("none_of", [])),
     )
+    if not wanted.when and not wanted.any_of:
+        raise ValueError(f"series: nothing is asked of {wanted.name}; any series would do")
+    return wanted
 
 
 def _groups(told: Any) -> tuple[Group, ...]:
@@ -118,8 +128,11 @@ def _first(study: Study, series: Series, wanted: Wanted) -> list[Reason]:
     return [Reason(key="pipeline", met=False, words=f"it is not {wanted.name}: {_unmet(why)}")]
 
 
-def _reasons(study: Study, other: Series, first: Series, wanted: Wanted) -> list[Reason]:
+def _reasons(study: Study, other: Series, first: Series, wanted: Wanted, read: Mapping[CleanUid, str]) -> list[Reason]:
+    """`read`: series that are channels already, by their names."""
     why = wanted.answers(study, other)
+    if name := read.get(other.series_instance_uid):
+        why.append(Reason(key="pipeline", met=False, words=f"it is {name} already"))
     if not _images(other):
         why.append(Reason(key="pipeline", met=False, words="it has no images"))
     here, there = (text_of(one.header, "FrameOfReferenceUID") for one in (first, other))
@@ -132,6 +145,11 @@ def _images(series: Series) -> int:
     """Frames that are no localizers."""
     images = [one for one in series.instances if is_image(one) and not is_localizer(one)]
     return sum(max(0, frame_count(one.header)) for one in images)
+
+
+def _derived(series: Series) -> bool:
+    """Image Type (0008,0008) value 1, PS3.3 C.7.6.1.1.2."""
+    return texts_of(series.header, "ImageType")[:1] == ["DERIVED"]
 
 
 def _nearest(tried: Sequence[Sequence[Reason]]) -> str:

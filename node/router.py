@@ -166,7 +166,7 @@ def _needed(study: Study, series: Series, rule: Rule, pipeline: str, needs: Need
         words = f"the pipeline {pipeline} takes {', '.join(needs.modalities)}, not {series.modality[:16] or 'an unknown modality'}"
         out.append(Reason(key="pipeline", met=False, words=words))
     if needs.series:
-        out += channels_of(study, series, needs.series)[1]
+        out += sorted(channels_of(study, series, needs.series)[1], key=lambda reason: reason.met)  # what is missing first
     if _asks_for_few(rule.when) or any(_asks_for_few(group) and holds(study, series, group) for group in rule.any_of):
         return out
     slices = [instance for instance in images if not is_localizer(instance)]

@@ -248,9 +248,8 @@ class Visits:
         rules, needs = self._rules(), self._house.needs
         routes = routes_for(study, rules, needs)
         if not routes:
-            unmet = {
-                d.rule.name: next(reason.words for reason in d.reasons if not reason.met) for d in decide(study, rules, needs) if not d.met
-            }
+            nearest = sorted(decide(study, rules, needs), key=lambda d: sum(reason.met for reason in d.reasons))  # last
+            unmet = {d.rule.name: next(reason.words for reason in d.reasons if not reason.met) for d in nearest}
             raise UploadRefused("No rule meets the study: name the pipeline.", pipelines=self.pipelines(), rules=unmet)
         first = routes[0]
         mine = [route.series for route in routes if route.pipeline == first.pipeline]
@@ -347,11 +346,11 @@ def _for(bundle: Bundle, study: Study) -> list[Series]:
     """The series with images, those first that nothing speaks against, then the largest. Raises UploadRefused when there are none."""
     modalities, wanted = bundle.intended_use.get("modality", ()), wanted_by(bundle)
 
-    def rank(series: Series) -> tuple[bool, bool, bool, int]:
+    def rank(series: Series) -> tuple[bool, list[bool], bool, int]:
         images = [one for one in series.instances if is_image(one) and not is_localizer(one)]
         count = sum(max(0, frame_count(one.header)) for one in images)
-        alone = bool(wanted) and not all(reason.met for reason in channels_of(study, series, wanted)[1])
-        return bool(modalities) and series.modality not in modalities, alone, bool(bundle.refusal(series.header)), -count
+        lacks = [not reason.met for reason in channels_of(study, series, wanted)[1]] if wanted else []
+        return bool(modalities) and series.modality not in modalities, lacks, bool(bundle.refusal(series.header)), -count
 
     found = sorted((one for one in study if any(map(is_image, one.instances))), key=rank)
     if not found:

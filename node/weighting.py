@@ -28,11 +28,19 @@ WORDS = (
     ("DWI", re.compile(r"\b(dwi|dti|diff|diffusion|ep2d diff|trace|tracew|b ?(500|600|800|1000|1200|1400|1500|2000))\b")),
     ("SWI", re.compile(r"\b(swi|swan|swip|venbold|suscept\w*)\b")),
     ("T2*", re.compile(r"\bt2 ?(\*|star\b|hemo\b)")),
-    ("T1", re.compile(r"\bt1(w|c|ce|gd|km)?\b(?! map)|\b(mprage|mp ?rage|fspgr|spgr|bravo|vibe|lava|thrive|tfl)\b")),
+    ("T1", re.compile(r"\bs?t1(w|c|ce|gd|km)?\b(?! map)|\b(mprage|mp ?rage|fspgr|spgr|bravo|vibe|lava|thrive|tfl)\b")),
     ("FLAIR", re.compile(r"\b(flair|dark ?fluid|darkfl)\b")),
-    ("T2", re.compile(r"\bt2(w|fs)?\b(?! map)")),
+    ("T2", re.compile(r"\bs?t2(w|fs)?\b(?! map)")),
     ("PD", re.compile(r"\b(pd|pdw|pd ?fs|proton density)\b")),
 )
+
+#: in Image Type: what was made of images and shows another thing, PS3.3 C.8.3.1.1.1 and words of makers
+ELSE = {
+    *("MIP", "MNIP", "MINIP", "PROJECTION IMAGE", "SUB", "SUBTRACTION", "MODULUS SUBTRACT", "PHASE SUBTRACT"),
+    *("P", "PHASE", "PHASE MAP", "T1 MAP", "T2 MAP", "T2_STAR MAP", "DENSITY MAP", "VELOCITY MAP"),
+}
+#: the same in descriptions; and localizers, which are cut like T1 or T2 and not to be read
+ELSE_WORDS = re.compile(r"\b(mip|mnip|minip|sub|subtraction|subtracted|loc|localizer|localiser|scout|survey)\b")
 
 #: what is read of a header
 READS = (
@@ -43,21 +51,41 @@ READS = (
 
 def weighting_of(header: Dataset) -> str:
     """One of `NAMES` for an MR image; empty where it can't be told."""
-    return _acquired(header) or _described(header) or _timed(header)
+    return "" if _something_else(header) else _acquired(header) or _described(header) or _timed(header)
 
 
 def _acquired(ds: Dataset) -> str:
-    return next((ACQUIRED[text.upper()] for text in texts_of(ds, "AcquisitionContrast") if text.upper() in ACQUIRED), "")
+    """Image Type value 3 says the same (PS3.3 C.8.16.1.3); and of an ADC map only that it is of diffusion."""
+    said = [*texts_of(ds, "AcquisitionContrast"), *texts_of(ds, "ImageType")[2:3]]
+    found = next((ACQUIRED[text.upper()] for text in said if text.upper() in ACQUIRED), "")
+    return "ADC" if found == "DWI" and _described(ds) == "ADC" else found
 
 
 def _described(ds: Dataset) -> str:
     """From Image Type, then Series Description and Protocol Name, each by itself: a protocol may name what another series of it is."""
     for keyword in ("ImageType", "SeriesDescription", "ProtocolName"):
-        text = " ".join(re.sub(r"[^a-z0-9*]+", " ", " ".join(texts_of(ds, keyword)).casefold()).split())
+        text = _plain(ds, keyword)
         looked_for = WORDS[:2] if keyword == "ImageType" else WORDS
         if found := next((name for name, words in looked_for if words.search(text)), ""):
-            return found
+            return "T2*" if found == "T2" and _gradient(ds) else found
     return ""
+
+
+def _something_else(ds: Dataset) -> bool:
+    return not ELSE.isdisjoint(text.upper() for text in texts_of(ds, "ImageType")) or bool(
+        ELSE_WORDS.search(_plain(ds, "SeriesDescription"))
+    )
+
+
+def _plain(ds: Dataset, keyword: str) -> str:
+    """Lower case, words apart by one space, without signs but the star."""
+    return " ".join(re.sub(r"[^a-z0-9*]+", " ", " ".join(texts_of(ds, keyword)).casefold()).split())
+
+
+def _gradient(ds: Dataset) -> bool:
+    """No spin echo, and an echo so late that T2* is seen: of "t2_swi3d_tra" and "t2_fl2d_tra_hemo" little more than T2 may be left."""
+    kinds, echo = {text.upper() for text in texts_of(ds, "ScanningSequence")}, _number(ds, "EchoTime")
+    return "GR" in kinds and "SE" not in kinds and echo is not None and echo >= 10
 
 
 def _timed(ds: Dataset) -> str:

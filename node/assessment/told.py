@@ -70,7 +70,8 @@ class Ours:
         found: dict[tuple[float, float, float], tuple[str, int]] = {}
         for folder in {job.folder for job in self.jobs.values()}:
             wanted = {uid for job in self.jobs.values() for uid in job.inputs}
-            for series in read_study(folder):
+            drawn_on = {job.route.series for job in self.jobs.values()}  # a model may have read others beside
+            for series in (one for one in read_study(folder) if one.series_instance_uid in drawn_on):
                 for instance in series.instances:
                     if instance.sop_instance_uid in wanted:
                         found.update(_positions(instance.header))

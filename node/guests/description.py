@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from node.codes import Code
+from node.conditions.interface import words_of
 from node.errors import BundleRefused
-from node.guests.sequences import EXAMPLE, several
+from node.guests.sequences import EXAMPLE, names_of, several
 from node.guests.vocabulary import PALETTE, concept, finding
 from node.weighting import NAMES
 
@@ -132,9 +133,11 @@ def description(
     channels = int(_number("channels", mapping["channels"]) if mapping.get("channels") else _whole(given.get("num_channels")) or 1)
     shape = mapping.get("input_shape") or given.get("spatial_shape") or []
     dims = int(mapping.get("dims") or (3 if volume else len(shape) if len(shape) in (2, 3) else 3 if modalities[0] in VOLUMES else 2))
-    names = [str(name) for name in (given.get("channel_def") or {}).values()]
+    names = names_of(given.get("channel_def"))
     series = several(mapping.get("series"), names, channels)
     channels = len(series) or channels
+    if series and (asked := (series[0].get("when") or {}).get("modality")):
+        modalities = tuple(words_of(asked, "modality"))  # of the series that a rule meets
     if channels != 1 and not series and not (channels == 3 and dims == 2):
         named = f" ({', '.join(names)})" if names else ""
         raise BundleRefused(

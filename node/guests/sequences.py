@@ -10,12 +10,9 @@ from node.companions import wanted_of
 from node.errors import BundleRefused
 
 EXAMPLE = "[{name: T1c, when: {weighting: T1, contrast: true}}, {name: FLAIR, when: {weighting: FLAIR}}]"
-#: what descriptions say of images after contrast medium, whose header often does not
-AFTER = ["gd", "gad", "gado", "ce", "cm", "km", "post", "contrast", "c+", "+c", "t1c", "t1ce", "t1gd", "t1km"]
-GIVEN: list[Mapping[str, Any]] = [{"contrast": True}, {"series_description": AFTER}]
 KNOWN: Mapping[str, Mapping[str, Any]] = {
-    "t1c": {"when": {"weighting": "T1"}, "any_of": GIVEN},
-    "t1": {"when": {"weighting": "T1"}, "none_of": GIVEN},
+    "t1c": {"when": {"weighting": "T1", "contrast": True}},
+    "t1": {"when": {"weighting": "T1", "contrast": False}},
     "t2": {"when": {"weighting": "T2"}},
     "flair": {"when": {"weighting": "FLAIR"}},
     "pd": {"when": {"weighting": "PD"}},
@@ -33,6 +30,16 @@ ALSO: Mapping[str, str] = {  #: other names of the same
 }
 
 
+def names_of(told: Any) -> list[str]:
+    """The names of an input's channels (`channel_def`) in the order of their numbers, however its metadata has written them down."""
+    if isinstance(told, list):
+        return [" ".join(str(name).split()) for name in told]
+    if not isinstance(told, Mapping):
+        return []
+    numbered = all(str(key).isdecimal() for key in told)
+    return [" ".join(str(told[key]).split()) for key in (sorted(told, key=lambda key: int(str(key))) if numbered else told)]
+
+
 def several(told: Any, names: Sequence[str], channels: int) -> list[dict[str, Any]]:
     """The sidecar's `series`: the mapping file's, else what the names of all channels mean; empty where one series is enough.
 
@@ -40,10 +47,10 @@ def several(told: Any, names: Sequence[str], channels: int) -> list[dict[str, An
     """
     if told is None:
         plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
-        meant = [KNOWN.get(ALSO.get(word, word)) for word in plain]
-        if channels < 2 or len(names) != channels or not all(meant) or len(set(names)) < channels:
+        meant = [ALSO.get(word, word) for word in plain]
+        if channels < 2 or len(names) != channels or not set(meant) <= set(KNOWN) or len(set(meant)) < channels:
             return []
-        return [{"name": name, **conditions} for name, conditions in zip(names, meant, strict=True) if conditions is not None]
+        return [{"name": name, **KNOWN[word]} for name, word in zip(names, meant, strict=True)]
     try:
         found = wanted_of(told)
     except ValueError as why:

@@ -535,7 +535,7 @@ def table(options: Options | None = None) -> str:
         f"A description keeps the {len(vocabulary())} words of `node/identified/vocabulary.txt` (from context groups of PS3.16 and our own list),",
         "numbers of up to three digits, quantities with a unit, and short parameters such as `B70f`, `t2`, `b1000`, `L5`. Dates, times, ages over",
         "89 years, runs of five digits or more, single letters in a row (initials), the patient's own identifiers, the names of everybody",
-        "in the study (Dr. Head too), and every other word go; what is left empty is treated as without the option.",
+        "in the study (Dr. Head too), and every other word go, and what ohne, vor, kein, avant denied; what is left empty is treated as without the option.",
         "",
         "## Clean Structured Content",
         "",

@@ -21,6 +21,7 @@ _DATE = re.compile(
 _SPELLED = re.compile(r"[APLRHFSICT]{2}|C?T?L?S?")  #: single letters that mean something beside each other: directions, parts of the spine
 _TOKEN = re.compile(r"\d+(?:\.\d+)?(?![A-Za-z0-9]|\.\d)|[^\W_]+(?:\.\d+(?:mm|cm)\b)?", re.UNICODE)
 _NUMBER = re.compile(r"\d{1,3}(\.\d{1,3})?")
+_DENIES = frozenset({"ohne", "vor", "kein", "keine", "avant", "senza", "zonder"})  #: these go, and what they deny would say the opposite
 _QUANTITY = re.compile(
     r"\d{1,4}(\.\d{1,3})?(mm|cm|ms|s|sec|min|kv|kvp|kev|ma|mas|hz|mhz|deg|t|ml|cc|kg|ch|x|d)|\d{1,4}x\d{1,4}(x\d{1,4})?(mm)?", re.IGNORECASE
 )
@@ -38,7 +39,8 @@ def vocabulary() -> frozenset[str]:
 def clean(text: str, banned: frozenset[str] = frozenset()) -> str:
     """What of a text may stay, in its own spelling; empty when nothing may. Always ASCII.
 
-    A token stays when it is a word of the vocabulary, a short number, a quantity with its unit, or a kernel or sequence parameter.
+    A token stays when it is a word of the vocabulary, a short number, a quantity with its unit, or a kernel or sequence parameter; not
+    after a word that denies it and goes: "T1 ohne KM" is no "T1 KM".
     Dates, times and ages over 89 years go; neighbouring numbers of five digits or more together go (telephone numbers, identifiers);
     single letters stay only beside a word that stays, and not in a row. `banned` are the patient's own identifiers, in upper case.
     """
@@ -54,9 +56,11 @@ def _pass(text: str, banned: frozenset[str]) -> str:
     words = vocabulary()
     text = _DATE.sub(" \x00 ", text)
     kept: list[tuple[int, int, str]] = []
+    last = ""
     for match in _TOKEN.finditer(text):
-        token = match.group()
-        if not token.isascii() or token.upper() in banned:
+        before, token = last, match.group()
+        last = token.lower()
+        if not token.isascii() or token.upper() in banned or before in _DENIES:
             continue
         if len(token) == 1 and text[match.start() - 1 : match.start()] in {"'", "’"}:
             continue

@@ -30,9 +30,10 @@ from node.imaging.study import read_study
 from node.ledger.verdicts import Heard
 from node.seg_writer import write_seg
 from node.sr_writer import write_sr
+from node.testing.mr_weightings import mr_weightings
 from tests import readers
 from tests.conformance.cases import ball, cine_file, ct_files, lesion, provenance, study_of
-from tests.rooms.workbench import PSEUDONYM, clean_study
+from tests.rooms.workbench import PSEUDONYM, a_job, bundle, clean_study
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -209,6 +210,15 @@ def test_frames_that_name_no_image_are_placed_by_their_position(ct: Delivered) -
     assert placed.keys() == named.keys() == {1}
     assert placed[1].keys() == named[1].keys()
     assert all((placed[1][place] == named[1][place]).all() for place in named[1])
+
+
+def test_a_place_is_an_image_that_the_result_lies_on_and_none_that_was_read_beside(tmp_path: Path) -> None:
+    """T1 before and after contrast have every slice at the same place."""
+    datasets = sorted(mr_weightings(rows=32, slices=6), key=lambda ds: ds.SeriesDescription != "T1 tra KM")
+    job = a_job(clean_study(datasets, tmp_path), datasets, bundle(tmp_path / "models", "tumour"))
+    ours = Ours(told={}, objects={}, segments={}, seg_files={}, jobs={job.id: job})
+
+    assert sorted(image for image, _ in ours.positions.values()) == sorted(str(ds.SOPInstanceUID) for ds in datasets[:6])
 
 
 def test_a_label_map_says_the_same(ct: Delivered) -> None:

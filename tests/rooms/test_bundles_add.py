@@ -137,16 +137,20 @@ def test_a_model_of_four_series_reads_them_together(tmp_path: Path, add: Add, de
 
 def test_a_zip_of_four_series_is_read_together_over_http(tmp_path: Path, add: Add, models: Path) -> None:
     add(guest_bundles.four_series(tmp_path / "zoo"), "--name", "tumour")
-    desk = Desk(tmp_path / "desk", bundles_dir=models, deidentification={"text_detection": "off"})
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{name: heads, when: {modality: MR}, run: tumour, send_to: []}]")
+    desk = Desk(tmp_path / "desk", bundles_dir=models, rules=rules, deidentification={"text_detection": "off"})
     try:
-        whole = desk.ask("/predict", zipped(part10(mr_weightings())), pipeline="tumour").json()
-        part = desk.ask("/predict", zipped(part10(mr_weightings(without=("FLAIR sag",)))), pipeline="tumour").json()
+        whole = desk.ask("/predict", zipped(part10(mr_weightings()))).json()
+        incomplete = zipped(part10(mr_weightings(without=("FLAIR sag",))))
+        part, refused = (desk.ask("/predict", incomplete, **named).json() for named in ({"pipeline": "tumour"}, {}))
     finally:
         desk.close()
 
     assert {one["name"]: one["present"] for one in whole["findings"]} == {"Enhancing tumor": True, "Whole tumor": True}
     assert not part["analysed"]
     assert "no series is FLAIR" in part["reason"]
+    assert refused["rules"]["heads"].startswith("no series is FLAIR")
 
 
 def test_a_job_that_lost_a_series_says_which(tmp_path: Path, add: Add, department: Department) -> None:

@@ -134,6 +134,10 @@ def test_the_page_names_every_row() -> None:
         ("5 mm MAR 2.0", "5 mm MAR 2.0"),
         ("chest 93 years, aged 101", "chest"),
         ("knee 63 slices 95 ms", "knee 63 slices 95 ms"),
+        ("T1 tra ohne KM", "T1 tra"),
+        ("T1 vor KM", "T1"),
+        ("T1 nach KM", "T1 KM"),
+        ("T1 avant injection", "T1"),
         ("head " * 3000, ""),
     ],
 )

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from node.companions import Wanted, channels_of, inputs_of, wanted_of
 from node.domain import Series, Study
 from node.errors import BundleRefused, GeometryRefused, OutsideIntendedUse
-from node.guests.sequences import several
+from node.guests.description import description
+from node.guests.sequences import names_of, several
 from node.imaging.beside import beside
 from node.imaging.build import build_volume
 from node.imaging.volume import Volume
@@ -60,6 +61,42 @@ def test_a_missing_series_is_named_with_what_the_nearest_lacks(tmp_path: Path) -
     assert "✗ no series is FLAIR; the nearest: weighting T1 is none of FLAIR" in explain(study, rules(), NEEDS)
 
 
+def test_a_series_that_is_not_the_first_channel_says_only_that(heads: Study) -> None:
+    """It is one of the others itself, and was said to be missing."""
+    coarse = named(heads, "T2 tra")
+
+    [decision] = [one for one in decide(heads, rules(), NEEDS) if one.series is coarse]
+
+    said = [reason.words for reason in decision.reasons if not reason.met]
+    assert len(said) == 1
+    assert said[0].startswith("it is not T1c: weighting T2 is none of T1")
+
+
+def test_one_series_is_not_two_channels(heads: Study) -> None:
+    twice = wanted_of(
+        [
+            {"name": "T2", "when": {"weighting": "T2"}},
+            {"name": "a", "when": {"weighting": "FLAIR"}},
+            {"name": "b", "when": {"orientation": "sagittal"}},
+        ]
+    )
+
+    _, reasons = channels_of(heads, named(heads, "T2 tra"), twice)
+
+    assert [reason.met for reason in reasons] == [True, True, False]
+    assert reasons[-1].words == "no series is b; the nearest: it is a already"
+
+
+def test_what_is_missing_stands_before_what_was_found(tmp_path: Path) -> None:
+    """`radnode process` says the first reason of a series that was passed over."""
+    study = some(mr_weightings(without=("FLAIR sag",)), tmp_path)
+    first = named(study, "T1 tra KM")
+
+    [decision] = [one for one in decide(study, rules(), NEEDS) if one.series is first]
+
+    assert decision.reasons[0].words.startswith("no series is FLAIR")
+
+
 def test_a_series_in_another_frame_of_reference_is_none(tmp_path: Path) -> None:
     datasets = mr_weightings()
     for ds in datasets:
@@ -82,6 +119,20 @@ def test_of_several_that_fit_the_largest_is_read(tmp_path: Path) -> None:
     chosen, _ = channels_of(study, named(study, "T1 tra KM"), FOUR)
 
     assert [len(series.instances) for series in chosen] == [36, 36, 18, 96]
+
+
+def test_an_original_is_read_before_a_larger_series_that_was_made_of_it(tmp_path: Path) -> None:
+    datasets = [ds for ds in mr_weightings() if ds.SeriesDescription != "FLAIR sag" or ds.InstanceNumber < 90]
+    more = [ds for ds in mr_weightings() if ds.SeriesDescription == "FLAIR sag"]
+    for number, ds in enumerate(more):
+        ds.SeriesDescription, ds.ImageType = "FLAIR again", ["DERIVED", "SECONDARY", "OTHER"]
+        ds.SeriesInstanceUID, ds.SOPInstanceUID = "2.25.1", f"2.25.1.{number}"
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    study = some([*datasets, *more], tmp_path)
+
+    chosen, _ = channels_of(study, named(study, "T1 tra KM"), FOUR)
+
+    assert chosen[3].header.SeriesDescription == "FLAIR sag"
 
 
 def test_a_job_reads_the_images_of_all_of_them(heads: Study) -> None:
@@ -112,6 +163,7 @@ def test_replay_decides_the_same_from_what_was_kept(tmp_path: Path, heads: Study
         ([{"name": "a", "when": {"weighting": "T1"}}], "a list of 2 to 16"),
         ([{"name": "a", "when": {"weighting": "T1"}}] * 2, "a name of its own"),
         ([{"name": "a"}, {"name": "b"}], "each has a name and conditions"),
+        ([{"name": "a", "any_of": []}, {"name": "b", "when": {"weighting": "T2"}}], "nothing is asked of a"),
         ([{"name": "a", "when": {"colour": "red"}}, {"name": "b", "when": {"weighting": "T2"}}], "unknown condition 'colour'"),
         ([{"name": "a", "when": {"weighting": "T7"}}, {"name": "b", "when": {"weighting": "T2"}}], "'T7' is not one of T1, T2"),
         ([{"name": "", "when": {"weighting": "T1"}}, {"name": "b", "when": {"weighting": "T2"}}], "a name has 1 to 32 letters"),
@@ -127,7 +179,36 @@ def test_the_names_of_channels_are_enough_where_all_are_known() -> None:
     assert several(None, ["T2", "ADC", "clicks"], 3) == []
     assert several(None, ["red", "green", "blue"], 3) == []
     assert several(None, ["T1", "T1"], 2) == []
+    assert several(None, ["T1", "T1w"], 2) == []
     assert several(None, ["T2"], 1) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        ({"1": "T1", "0": "T1c", "2": "FLAIR"}, ["T1c", "T1", "FLAIR"]),
+        ({str(n): f"c{n}" for n in range(11, -1, -1)}, [f"c{n}" for n in range(12)]),
+        (["T1c ", "T1"], ["T1c", "T1"]),
+        ({"image": "T2"}, ["T2"]),
+        ("T1c", []),
+        (4, []),
+        (None, []),
+    ],
+)
+def test_channels_stand_in_the_order_of_their_numbers_however_they_are_written_down(told: Any, names: list[str]) -> None:
+    assert names_of(told) == names
+
+
+def test_a_rule_meets_the_modality_of_the_first_channel() -> None:
+    """PET with CT: its metadata says PET, its results lie on the CT."""
+    given = {"modality": "PET", "num_channels": 2, "spatial_shape": [96, 96, 96], "channel_def": {"0": "CT", "1": "PET"}}
+    pred = {"format": "segmentation", "channel_def": {"0": "background", "1": "lesion"}}
+    metadata = {"network_data_format": {"inputs": {"image": given}, "outputs": {"pred": pred}}}
+
+    found = description(metadata, {}, name="pairs", modality=())
+
+    assert found["intended_use"]["modality"] == ["CT"]
+    assert [one["name"] for one in found["series"]] == ["CT", "PET"]
 
 
 # --- laid over each other -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
+from node.conditions.contrast import Contrast
 from node.conditions.weighting import Weighting
 from node.domain import Channel, CleanUid, Instance, Origin, Pseudonym, Series, Study, StudyRef
 from node.testing.mr_weightings import mr_weightings
@@ -53,6 +54,12 @@ def found(modality: str = "MR", **told: Any) -> str:
         ("SWI_Images", "SWI"),
         ("PD FS sag", "PD"),
         ("T1 map", ""),
+        ("sT1W_3D_TFE", "T1"),
+        ("sT2W_TSE", "T2"),
+        ("T1 MIP KM", ""),
+        ("T1 tra SUB", ""),
+        ("t2_haste_loc", ""),
+        ("T1 in phase", "T1"),
         ("Localizer", ""),
         ("Schädel", ""),
     ],
@@ -77,10 +84,48 @@ def test_the_words_of_makers(description: str, weighting: str) -> None:
         ({"AcquisitionContrast": "UNKNOWN", "SeriesDescription": "T2"}, "T2"),
         ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"], "SeriesDescription": "ep2d"}, "ADC"),
         ({"SeriesDescription": "Ax 3D", "ProtocolName": "FLAIR"}, "FLAIR"),
+        ({"ScanningSequence": "GR", "EchoTime": 20, "SeriesDescription": "t2 tra"}, "T2*"),
+        ({"ScanningSequence": "GR", "EchoTime": 4, "SeriesDescription": "t2_ci3d_tra"}, "T2"),
+        ({"ScanningSequence": ["SE", "GR"], "EchoTime": 90, "SeriesDescription": "T2 GRASE"}, "T2"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"], "SeriesDescription": "SWI phase"}, ""),
+        ({"ImageType": ["DERIVED", "PRIMARY", "MNIP", "ND"], "ProtocolName": "t2_swi3d_tra"}, ""),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "T1", "NONE"]}, "T1"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"], "AcquisitionContrast": "DIFFUSION"}, "ADC"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "T1 MAP"], "AcquisitionContrast": "T1"}, ""),
     ],
 )
 def test_what_the_header_says_besides(told: dict[str, Any], weighting: str) -> None:
     assert found(**told) == weighting
+
+
+@pytest.mark.parametrize(
+    ("description", "agent", "given"),
+    [
+        ("T1 tra", "", False),
+        ("T1 tra", "Gadoterate", True),
+        ("T1 tra KM", "", True),
+        ("T1+C", "", True),
+        ("AX T1 C+", "", True),
+        ("T1 POST", "", True),
+        ("T1 tra nativ", "Gadoterate", False),
+        ("AX T1 PRE CONTRAST", "Gadoterate", False),
+        ("T1 w/o contrast", "Gadoterate", False),
+        ("T1 sans injection", "", False),
+        ("T1 post op", "", False),
+        ("T1 FOV 24 cm", "", False),
+        ("phase contrast", "", False),
+    ],
+)
+def test_contrast_by_the_words_of_an_mr_before_its_header(description: str, agent: str, given: bool) -> None:
+    """Scanners write the agent into every series of a study, or into none."""
+    header = Dataset()
+    header.SeriesDescription, header.ContrastBolusAgent = description, agent
+    instances = (Instance(header=header, path=None),)  # type: ignore[arg-type]
+    mr = Series(series_instance_uid=CleanUid("2.25.2"), modality="MR", instances=instances)
+    ct = Series(series_instance_uid=CleanUid("2.25.2"), modality="CT", instances=instances)
+
+    assert Contrast.parse(given).ask(None, mr)[0]  # type: ignore[arg-type]
+    assert Contrast.parse(bool(agent)).ask(None, ct)[0]  # type: ignore[arg-type]
 
 
 def test_other_modalities_have_none() -> None:
