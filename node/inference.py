@@ -31,7 +31,7 @@ from node.imaging.build import build_volume, images_of
 from node.imaging.clinical import tell
 from node.imaging.decode import frame_count, is_image, whole
 from node.imaging.study import read_study
-from node.imaging.volume import Volume
+from node.imaging.volume import Beside, Volume
 from node.interlock import Interlock
 from node.ledger.payload import Made
 from node.pipelines._any_bundle import kind_of
@@ -225,19 +225,26 @@ def _of_volume(reads: Reads, series: Series, watch: _Watch, *, others: Sequence[
     """The series as one volume, `others` laid over it, and what was found in it. A volume that the pipeline refuses still goes into the report."""
     watch.begins("build")
     volume = build_volume(series)
-    for name, other in others:
-        volume = _with(volume, name, other)
+    if others:
+        volume = _together(volume, others)
     watch.begins("run")
     return volume, reads(volume)
 
 
-def _with(volume: Volume, name: str, other: Series) -> Volume:
-    try:
-        laid, notes = beside(volume, name, build_volume(other))
-    except (GeometryRefused, PixelsUnreadable) as why:
-        raise type(why)(f"{name}: {why.detail}") from None
-    said = f"{name} is series {whole(other.header, 'SeriesNumber')}, laid over this one by its positions; nothing was registered."
-    return replace(volume, beside=(*volume.beside, laid), notes=(*volume.notes, said, *notes))
+def _together(volume: Volume, others: Sequence[tuple[str, Series]]) -> Volume:
+    """The volume with the other series on its grid, and what a reader should know of them."""
+    laid: list[Beside] = []
+    notes: list[str] = []
+    for name, other in others:
+        try:
+            one, remarks = beside(volume, name, build_volume(other))
+        except (GeometryRefused, PixelsUnreadable) as why:
+            raise type(why)(f"{name}: {why.detail}") from None
+        laid.append(one)
+        notes += remarks
+    names = ", ".join(f"{name} (series {whole(other.header, 'SeriesNumber')})" for name, other in others)
+    said = f"Read together with {names}, laid over this series by their positions; nothing was registered."
+    return replace(volume, beside=tuple(laid), notes=(*volume.notes, said, *notes))
 
 
 def _of_picture(reads: Reads, series: Series, watch: _Watch) -> tuple[Volume, Result]:

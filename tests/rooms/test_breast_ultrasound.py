@@ -45,7 +45,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def pipeline() -> BreastUltrasound:
-    return BreastUltrasound(Bundle.open(MODELS / "breast_ultrasound" / "1.0.0"))
+    return BreastUltrasound(Bundle.open(MODELS / "breast_ultrasound" / "1.1.0"))
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +337,7 @@ def test_monai_reads_the_bundle_and_gets_the_same_answer(pipeline: BreastUltraso
 
 def test_the_bundle_says_what_a_node_must_know(pipeline: BreastUltrasound) -> None:
     bundle = pipeline.bundle
-    assert (bundle.name, bundle.version) == ("breast_ultrasound", "1.0.0")
+    assert (bundle.name, bundle.version) == ("breast_ultrasound", "1.1.0")
     assert bundle.intended_use["modality"] == ["US"]
     assert (bundle.path / bundle.weights).stat().st_size < 50e6
     value = bundle.metadata["eval_metrics"]["auc_malignant"]["value"]

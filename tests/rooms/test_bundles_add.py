@@ -126,7 +126,7 @@ def test_a_model_of_four_series_reads_them_together(tmp_path: Path, add: Add, de
     volumes = {one["name"]: one["measurements"][0]["value"] for one in summary["findings"]}
     assert volumes["Whole tumor"] == pytest.approx(truth.tumor_ml, abs=0.01)
     assert 0.6 * truth.tumor_ml < volumes["Enhancing tumor"] < truth.tumor_ml  # its core does not enhance
-    assert "FLAIR is series 3, laid over this one by its positions; nothing was registered." in summary["notes"]
+    assert any(note.startswith("Read together with T1 (series 1), T2 (series 2), FLAIR (series 3), laid over") for note in summary["notes"])
     [referenced] = objects["SEG"].ReferencedSeriesSequence
     assert referenced.SeriesInstanceUID == datasets[0].SeriesInstanceUID
     [evidence] = objects["SR"].CurrentRequestedProcedureEvidenceSequence

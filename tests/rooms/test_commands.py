@@ -184,7 +184,7 @@ def test_a_flipped_byte_in_a_bundle_is_found(tmp_path: Path):
     config = tmp_path / "radnode.yaml"
     config.write_text(yaml.safe_dump({"data_dir": str(tmp_path / "data"), "bundles_dir": str(tmp_path / "models")}))
     assert radnode("bundles", "verify", config=config).returncode == 0
-    weights = tmp_path / "models" / "breast_ultrasound" / "1.0.0" / "models" / "model.safetensors"
+    weights = tmp_path / "models" / "breast_ultrasound" / "1.1.0" / "models" / "model.safetensors"
     with weights.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         last = file.read(1)

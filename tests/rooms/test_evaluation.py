@@ -476,4 +476,4 @@ def test_the_command_reads_real_pictures_and_leaves_a_report_and_plots(shared: P
     assert found["segmentation"]["lesion_dice"]["value"] > 0.3
     assert {path.name for path in (tmp_path / "out").glob("*.png")} >= {"roc-malignant.png", "reliability-malignant.png"}
     assert cv2.imread(str(tmp_path / "out" / "roc-malignant.png")).shape == (620, 620, 3)
-    assert card.section(found) in Bundle.open(tmp_path / "models" / "breast_ultrasound" / "1.0.0").model_card
+    assert card.section(found) in Bundle.open(tmp_path / "models" / "breast_ultrasound" / "1.1.0").model_card
