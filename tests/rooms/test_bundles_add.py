@@ -506,6 +506,16 @@ NOWHERE = {
                 }
             },
             [],
+            "its network takes 5 channels; where they are several series",
+        ),
+        (
+            {
+                "network_data_format": {
+                    "inputs": {"image": {"spatial_shape": 7, "modality": "CT"}},
+                    "outputs": {"pred": {"format": "labels"}},
+                }
+            },
+            [],
             "something unexpected",
         ),
     ],
@@ -520,6 +530,7 @@ NOWHERE = {
         "taken by a helper",
         "no name",
         "a path as version",
+        "five channels",
         "no such shape",
     ],
 )

@@ -157,5 +157,7 @@ def test_a_version_in_the_shadow_has_no_link(clinic: Clinic) -> None:
     job = clinic.house.jobs.get(clinic.job)
     study, gateway = read_study(clinic.house.clean / job.folder), Gateway(clinic.house)
 
-    assert gateway._job(study, job.route, job.algorithm).reading_link is not None
-    assert gateway._job(study, job.route, job.algorithm, shadow=True).reading_link is None
+    bundle = clinic.house.bundles[job.route.pipeline]
+
+    assert gateway._job(study, job.route, bundle).reading_link is not None
+    assert gateway._job(study, job.route, bundle, shadow=True).reading_link is None

@@ -587,7 +587,7 @@ def test_the_destination_sends_its_token_and_is_stored(web, house):
         (InstanceUnreadable(), DeliveryRefused, "0xC000"),
         (SopClassRefused(), DeliveryRefused, "SOP class not supported"),
         (DiskFull(), DeliveryFailed, "503"),
-        (ValueError(), DeliveryRefused, "0x0110"),
+        (ValueError(), DeliveryFailed, "0x0110"),
     ],
 )
 def test_the_destination_reports_the_failure_reason(web, house, why, raised, words):

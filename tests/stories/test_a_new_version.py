@@ -31,7 +31,7 @@ HEAD = "classification_head.3.bias"  #: normal, benign, malignant
 def another_version(folder: Path, version: str) -> None:
     """The shipped bundle with its mind changed a little: malignant seems less likely to it."""
     home = folder / PIPELINE / version
-    shutil.copytree(ROOT / "models" / PIPELINE / "1.0.0", home)
+    shutil.copytree(ROOT / "models" / PIPELINE / "1.1.0", home)
     metadata = json.loads((home / "configs" / "metadata.json").read_text())
     (home / "configs" / "metadata.json").write_text(json.dumps(metadata | {"version": version}))
     tensors = load_file(home / "models" / "model.safetensors")
@@ -110,14 +110,14 @@ def versions_of(results: list[Dataset]) -> set[str]:
 def test_a_new_version_is_tried_promoted_and_rolled_back(department: Department) -> None:
     """One story, since each step rests on the one before; the node is never started again."""
     # installed beside the old one, and put in the shadow before anything else happens
-    another_version(department.models, "1.1.0")
-    department.command("bundles", "shadow", PIPELINE, "1.1.0", "--reason", "trained on more ultrasound")
+    another_version(department.models, "2.0.0")
+    department.command("bundles", "shadow", PIPELINE, "2.0.0", "--reason", "trained on more ultrasound")
     listed = department.listed()
-    assert {version: facts["state"] for version, facts in listed.items()} == {"1.0.0": "active", "1.1.0": "shadow"}
-    assert listed["1.1.0"]["by"].startswith("os:")
-    assert listed["1.1.0"]["reason"] == "trained on more ultrasound"
-    assert listed["1.1.0"]["since"]
-    assert listed["1.1.0"]["digest"] != listed["1.0.0"]["digest"]
+    assert {version: facts["state"] for version, facts in listed.items()} == {"1.1.0": "active", "2.0.0": "shadow"}
+    assert listed["2.0.0"]["by"].startswith("os:")
+    assert listed["2.0.0"]["reason"] == "trained on more ultrasound"
+    assert listed["2.0.0"]["since"]
+    assert listed["2.0.0"]["digest"] != listed["1.1.0"]["digest"]
 
     # a study: both versions read it, one answers
     active, shadow = sorted(department.takes(a_study("US", patient=4, kind="malignant")), key=lambda job: job.algorithm.version)
@@ -130,41 +130,41 @@ def test_a_new_version_is_tried_promoted_and_rolled_back(department: Department)
     assert shadow.predecessor == ""
     status = json.loads(department.command("status", "--json"))
     assert status["shadows"]["jobs"]["COMPLETED"] == 1
-    assert status["shadows"]["pipelines"][PIPELINE][0].startswith("1.1.0 ")
-    assert f"shadows     {PIPELINE} 1.1.0 " in department.command("status")
+    assert status["shadows"]["pipelines"][PIPELINE][0].startswith("2.0.0 ")
+    assert f"shadows     {PIPELINE} 2.0.0 " in department.command("status")
     assert "in the shadow, delivered nowhere" in department.command("audit", "export", "--format", "json")
 
     # how do they compare?
-    found = json.loads(department.command("bundles", "compare", PIPELINE, "1.0.0", "1.1.0", "--json"))
+    found = json.loads(department.command("bundles", "compare", PIPELINE, "1.1.0", "2.0.0", "--json"))
     assert (found["series"], found["analysed"]) == (1, 1)
     summaries = [department.house.jobs.summary_of(job.id) or {} for job in (active, shadow)]
     before, after = (next(f["probability"] for f in s["findings"] if f["name"] == "malignant") for s in summaries)
     malignant = next(one for one in found["findings"] if one["name"] == "malignant")
     assert malignant["mean_difference"] == pytest.approx(after - before)
     assert after < before
-    assert "1 series read by both 1.0.0 and 1.1.0" in department.command("bundles", "compare", PIPELINE, "1.0.0", "1.1.0")
+    assert "1 series read by both 1.1.0 and 2.0.0" in department.command("bundles", "compare", PIPELINE, "1.1.0", "2.0.0")
 
     # promoted: the next study is answered by the new one
-    department.command("bundles", "promote", PIPELINE, "1.1.0", "--reason", "agrees, and is better calibrated")
+    department.command("bundles", "promote", PIPELINE, "2.0.0", "--reason", "agrees, and is better calibrated")
     [job] = department.takes(a_study("US", patient=5, kind="benign"))
-    assert (job.algorithm.version, job.shadow) == ("1.1.0", False)
+    assert (job.algorithm.version, job.shadow) == ("2.0.0", False)
     new = [ds for ds in department.delivered() if ds.SOPInstanceUID not in delivered]
-    assert versions_of(new) == {"1.1.0"}
-    assert all(listed["1.1.0"]["digest"] in str(ds.ContributingEquipmentSequence) for ds in new)
+    assert versions_of(new) == {"2.0.0"}
+    assert all(listed["2.0.0"]["digest"] in str(ds.ContributingEquipmentSequence) for ds in new)
 
     # and back
-    assert "1.0.0 is active again" in department.command("bundles", "rollback", PIPELINE, "--reason", "misses small cysts")
+    assert "1.1.0 is active again" in department.command("bundles", "rollback", PIPELINE, "--reason", "misses small cysts")
     [job] = department.takes(a_study("US", patient=6, kind="benign"))
-    assert job.algorithm.version == "1.0.0"
+    assert job.algorithm.version == "1.1.0"
     trail = [json.loads(line) for line in department.command("audit", "export", "--format", "json").splitlines() if line.strip()]
     told = [event["what"] for event in trail if event.get("what", "").startswith(PIPELINE)]
-    assert told == [f"{PIPELINE} 1.1.0: put in the shadow", f"{PIPELINE} 1.1.0: promoted", f"{PIPELINE}: rolled back to 1.0.0"]
+    assert told == [f"{PIPELINE} 2.0.0: put in the shadow", f"{PIPELINE} 2.0.0: promoted", f"{PIPELINE}: rolled back to 1.1.0"]
 
 
 def test_the_offline_path_takes_the_version_that_is_active_on_this_node(department: Department) -> None:
-    department.command("bundles", "shadow", PIPELINE, "1.1.0", "--reason", "looked at once more")
+    department.command("bundles", "shadow", PIPELINE, "2.0.0", "--reason", "looked at once more")
 
     with own_house(config.load(department.config)) as offline:
-        assert offline.bundles[PIPELINE].version == "1.0.0"
+        assert offline.bundles[PIPELINE].version == "1.1.0"
         assert offline.shelf.shadows(PIPELINE) == []
         assert offline.jobs.all() == []

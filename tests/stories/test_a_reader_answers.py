@@ -137,7 +137,7 @@ def test_a_rejecting_assessment_comes_home_as_a_verdict_without_a_name(departmen
     [heard] = department.verdicts(image)
     verdict = heard.verdict
     assert (verdict.opinion, verdict.finding, verdict.tracking_uid) == (Opinion.REJECT, "malignant", uid)
-    assert (heard.pipeline, heard.version, verdict.source) == (PIPELINE, "1.0.0", VerdictSource.SR)
+    assert (heard.pipeline, heard.version, verdict.source) == (PIPELINE, "1.1.0", VerdictSource.SR)
     assert "cyst" in verdict.reason.lower()
     assert verdict.reader == department.house.clean_uids.reader("RÖNTGEN^Wilma^^Dr.")
     everything = json.dumps([str(heard), department.command("audit", "export", "--format", "json")])
@@ -309,17 +309,17 @@ def test_the_answers_are_counted_where_people_look(department: Department, answe
     listed = json.loads(department.command("verdicts", "list", "--json"))
     rejected = [one for one in listed["verdicts"] if one["reason"] == "Artifact"]
     assert [(one["finding"], one["opinion"]) for one in rejected] == [("malignant", "reject")]
-    assert 0 < listed["agreement"][f"{PIPELINE} 1.0.0"] < 1
+    assert 0 < listed["agreement"][f"{PIPELINE} 1.1.0"] < 1
     assert json.loads(department.command("verdicts", "show", rejected[0]["id"][:12]))["pseudonym"] == rejected[0]["pseudonym"]
     assert "rejected" in department.command("verdicts", "list")
-    assert f"readers     {PIPELINE} 1.0.0: " in department.command("status")
-    compared = json.loads(department.command("bundles", "compare", PIPELINE, "1.0.0", "1.0.0", "--json"))
-    assert compared["readers"]["1.0.0"]["reject"] >= 1
-    assert "readers of 1.0.0: " in department.command("bundles", "compare", PIPELINE, "1.0.0", "1.0.0")
+    assert f"readers     {PIPELINE} 1.1.0: " in department.command("status")
+    compared = json.loads(department.command("bundles", "compare", PIPELINE, "1.1.0", "1.1.0", "--json"))
+    assert compared["readers"]["1.1.0"]["reject"] >= 1
+    assert "readers of 1.1.0: " in department.command("bundles", "compare", PIPELINE, "1.1.0", "1.1.0")
     registry = CollectorRegistry()
     agreement.count(registry, department.house.verdicts.rates)
     text = generate_latest(registry).decode()
-    assert f'radnode_verdicts{{opinion="reject",pipeline="{PIPELINE}",version="1.0.0"}}' in text
+    assert f'radnode_verdicts{{opinion="reject",pipeline="{PIPELINE}",version="1.1.0"}}' in text
     assert "2.25." not in text
     assert rejected[0]["pseudonym"] not in text
 
