@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,11 +133,15 @@ def main() -> None:
     """The console entry: what a person can put right is said in a line, everything else in full."""
     from training.datasets.table import DataRefused
 
+    status: int | str | None = 0
     try:
         app()
+    except SystemExit as end:
+        status = end.code
     except (DataRefused, RunRefused, Diverged, Stopped, OSError) as why:
         typer.echo(f"radnode-train: {why}", err=True)
-        sys.exit(1)
+        status = 1
+    processes.leave(status)
 
 
 if __name__ == "__main__":

@@ -39,3 +39,4 @@ def main(out: Path, minutes: float, resume: bool) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "resume")
+    processes.leave(0)
