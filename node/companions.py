@@ -13,8 +13,7 @@ from node.conditions.interface import Condition, text_of
 from node.domain import CleanUid, Series, Study
 from node.errors import BundleInvalid
 from node.header_text import texts_of
-from node.imaging.build import is_localizer
-from node.imaging.decode import frame_count, is_image
+from node.imaging.build import frames_in
 from node.registry import Registry
 
 MOST_CHANNELS = 16
@@ -70,7 +69,7 @@ def channels_of(study: Study, series: Series, wanted: Sequence[Wanted]) -> tuple
         ]
         fit = [other for why, other in tried if all(reason.met for reason in why)]
         if fit:
-            best = min(fit, key=lambda other: (_derived(other), -_images(other), other.series_instance_uid))
+            best = min(fit, key=lambda other: (_derived(other), -frames_in(other), other.series_instance_uid))
             chosen.append(best)
             read[best.series_instance_uid] = one.name
             reasons.append(Reason(key="pipeline", met=True, words=f"{one.name} is the series {best.series_instance_uid}"))
@@ -133,18 +132,12 @@ def _reasons(study: Study, other: Series, first: Series, wanted: Wanted, read: M
     why = wanted.answers(study, other)
     if name := read.get(other.series_instance_uid):
         why.append(Reason(key="pipeline", met=False, words=f"it is {name} already"))
-    if not _images(other):
+    if not frames_in(other):
         why.append(Reason(key="pipeline", met=False, words="it has no images"))
     here, there = (text_of(one.header, "FrameOfReferenceUID") for one in (first, other))
     if here and there and here != there:
         why.append(Reason(key="pipeline", met=False, words="it lies in another frame of reference"))
     return why
-
-
-def _images(series: Series) -> int:
-    """Frames that are no localizers."""
-    images = [one for one in series.instances if is_image(one) and not is_localizer(one)]
-    return sum(max(0, frame_count(one.header)) for one in images)
 
 
 def _derived(series: Series) -> bool:

@@ -30,8 +30,8 @@ from node.errors import (
     StudyRefused,
     UploadRefused,
 )
-from node.imaging.build import is_localizer
-from node.imaging.decode import frame_count, is_image
+from node.imaging.build import frames_in
+from node.imaging.decode import is_image
 from node.imaging.plain import SOP_CLASS, as_dicom, decoded
 from node.inference import node_uid
 from node.router import RuleSet, decide, routes_for
@@ -347,10 +347,8 @@ def _for(bundle: Bundle, study: Study) -> list[Series]:
     modalities, wanted = bundle.intended_use.get("modality", ()), wanted_by(bundle)
 
     def rank(series: Series) -> tuple[bool, list[bool], bool, int]:
-        images = [one for one in series.instances if is_image(one) and not is_localizer(one)]
-        count = sum(max(0, frame_count(one.header)) for one in images)
         lacks = [not reason.met for reason in channels_of(study, series, wanted)[1]] if wanted else []
-        return bool(modalities) and series.modality not in modalities, lacks, bool(bundle.refusal(series.header)), -count
+        return bool(modalities) and series.modality not in modalities, lacks, bool(bundle.refusal(series.header)), -frames_in(series)
 
     found = sorted((one for one in study if any(map(is_image, one.instances))), key=rank)
     if not found:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydicom.dataset import Dataset
 
-from node.conditions.interface import Condition, text_of
+from node.conditions.interface import Condition, plain, text_of
 from node.domain import Series, Study
 from node.header_text import texts_of
 
@@ -57,7 +57,7 @@ def _described(series: Series) -> bool | None:
     """None where the description does not say, or it is no MR."""
     if series.modality != "MR":
         return None
-    text = " ".join(re.sub(r"[^a-z0-9+]+", " ", text_of(series.header, "SeriesDescription").casefold()).split())
+    text = plain(text_of(series.header, "SeriesDescription"))
     return False if BEFORE.search(text) else True if AFTER.search(text) else None
 
 

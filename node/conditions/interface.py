@@ -176,12 +176,12 @@ def mentions(text: str, word: str) -> bool:
     """Whether a text holds the words in a row, whole; or matches as a whole when there is a `*` or `?` in them."""
     if "*" in word or "?" in word:
         return bool(text) and matches(word, text)
-    wanted = _plain(word)
-    return bool(wanted) and f" {wanted} " in f" {_plain(text)} "
+    wanted = plain(word)
+    return bool(wanted) and f" {wanted} " in f" {plain(text)} "
 
 
 @lru_cache(maxsize=4096)
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Lower case, words apart by one space, everything but letters and digits (and + as in C+) gone."""
     return " ".join("".join(c if c.isalnum() or c == "+" else " " for c in text.casefold()).split())
 

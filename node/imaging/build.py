@@ -106,6 +106,12 @@ def _images(series: Series, limit_bytes: int) -> tuple[list[Instance], list[str]
     return images, notes
 
 
+def frames_in(series: Series) -> int:
+    """How many frames a series has, without localizers."""
+    images = [one for one in series.instances if is_image(one) and not is_localizer(one)]
+    return sum(max(0, frame_count(one.header)) for one in images)
+
+
 def is_localizer(instance: Instance) -> bool:
     """Image Type (0008,0008) value 3 LOCALIZER, PS3.3 C.8.2.1.1.1; scouts of some makers say SCOUT."""
     kind = instance.header.get("ImageType") or ()
@@ -217,4 +223,4 @@ def _order(instance: Instance) -> int:
         return 0
 
 
-__all__ = ["build_volume", "frame_count", "images_of", "is_localizer"]
+__all__ = ["build_volume", "frame_count", "frames_in", "images_of", "is_localizer"]

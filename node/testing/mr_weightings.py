@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,17 +66,12 @@ def _series(head: BrainMr) -> list[Weighted]:
     coarse = wet[::2, ::2, ::2]
     sagittal = np.flip(flair.transpose(2, 0, 1), axis=1)  # slices to the left, rows down, columns to the back
     top = (first[0], first[1], first[2] + (len(flair) - 1) * z)
+    native = Weighted(
+        name="T1 tra", pixels=_stored(before), first_mm=first, step_mm=(z, y, x), along=up, orientation=AXIAL, times=(10, 550, 0)
+    )
     return [
-        Weighted(name="T1 tra", pixels=_stored(before), first_mm=first, step_mm=(z, y, x), along=up, orientation=AXIAL, times=(10, 550, 0)),
-        Weighted(
-            name="T2 tra",
-            pixels=_stored(coarse),
-            first_mm=first,
-            step_mm=(2 * z, 2 * y, 2 * x),
-            along=up,
-            orientation=AXIAL,
-            times=(96, 4200, 0),
-        ),
+        native,
+        replace(native, name="T2 tra", pixels=_stored(coarse), step_mm=(2 * z, 2 * y, 2 * x), times=(96, 4200, 0)),
         Weighted(
             name="FLAIR sag",
             pixels=_stored(sagittal),
@@ -86,16 +81,7 @@ def _series(head: BrainMr) -> list[Weighted]:
             orientation=SAGITTAL,
             times=(110, 9000, 2500),
         ),
-        Weighted(
-            name="T1 tra KM",
-            pixels=_stored(after),
-            first_mm=first,
-            step_mm=(z, y, x),
-            along=up,
-            orientation=AXIAL,
-            times=(10, 550, 0),
-            agent="Gadoterate",
-        ),
+        replace(native, name="T1 tra KM", pixels=_stored(after), agent="Gadoterate"),
     ]
 
 

@@ -432,11 +432,11 @@ def test_a_full_disk_is_said_in_a_sentence(settings: Path, tmp_path: Path):
     assert left == []
 
 
-def test_a_folder_that_was_broken_off_holds_nothing_that_nobody_searched(settings: Path, tmp_path: Path):
-    write_study(a_study("CT", slices=300, rows=64), tmp_path / "in")
-    out = tmp_path / "out"
+def a_folder_at_work(settings: Path, source: Path, out: Path) -> subprocess.Popen[bytes]:
+    """`radnode deidentify` in the middle of 300 slices."""
+    write_study(a_study("CT", slices=300, rows=64), source)
     at_work = subprocess.Popen(
-        [sys.executable, "-m", "node", "deidentify", str(tmp_path / "in"), str(out), "--config", str(settings)],
+        [sys.executable, "-m", "node", "deidentify", str(source), str(out), "--config", str(settings)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -444,6 +444,12 @@ def test_a_folder_that_was_broken_off_holds_nothing_that_nobody_searched(setting
     while not list(out.glob(".radnode-*/*.dcm")):
         assert at_work.poll() is None
         time.sleep(0.01)
+    return at_work
+
+
+def test_a_folder_that_was_broken_off_holds_nothing_that_nobody_searched(settings: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    at_work = a_folder_at_work(settings, tmp_path / "in", out)
     at_work.terminate()
 
     assert at_work.wait(60) != 0
@@ -451,17 +457,8 @@ def test_a_folder_that_was_broken_off_holds_nothing_that_nobody_searched(setting
 
 
 def test_what_a_killed_process_left_in_a_folder_goes_with_the_next_one(settings: Path, tmp_path: Path):
-    write_study(a_study("CT", slices=300, rows=64), tmp_path / "in")
     out = tmp_path / "out"
-    at_work = subprocess.Popen(
-        [sys.executable, "-m", "node", "deidentify", str(tmp_path / "in"), str(out), "--config", str(settings)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not list(out.glob(".radnode-*/*.dcm")):
-        assert at_work.poll() is None
-        time.sleep(0.01)
+    at_work = a_folder_at_work(settings, tmp_path / "in", out)
     helpers = psutil.Process(at_work.pid).children(recursive=True)
     at_work.kill()
     at_work.wait(60)
